@@ -1,0 +1,46 @@
+"""The command line: one file per verb. Heavy libraries are imported inside the verbs, so that
+`avenir --help` answers at once. A user's mistake ends in one sentence, not in a traceback.
+"""
+
+import sys
+
+import typer
+
+from avenir.cli.encode import encode
+from avenir.cli.evaluate import evaluate
+from avenir.cli.import_ import import_
+from avenir.cli.predict import predict
+from avenir.cli.quickstart import quickstart
+from avenir.cli.show import show
+from avenir.cli.train import train
+from avenir.errors import AvenirError
+
+app = typer.Typer(
+    help="World models on one bench: encode video, condition it, predict what comes next.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for name, verb in {
+    "quickstart": quickstart,
+    "import": import_,
+    "train": train,
+    "encode": encode,
+    "predict": predict,
+    "evaluate": evaluate,
+    "show": show,
+}.items():
+    app.command(name)(verb)
+
+
+def main() -> None:
+    """Run a verb; exit 0 when done, 1 on a mistake, 2 on wrong usage, 128 + n when stopped."""
+    try:
+        app()
+    except AvenirError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

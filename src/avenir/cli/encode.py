@@ -1,0 +1,54 @@
+"""`avenir encode`: video to latents on disk, and back to see what they keep."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avenir.cli.arguments import Overrides, Run
+
+
+def encode(
+    run: Run,
+    overrides: Overrides = None,
+    video: Annotated[Path | None, typer.Option(help="One video, instead of a data set.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for a data set's latents; mp4 for a video's reconstruction."),
+    ] = Path("latents"),
+    phases: Annotated[int, typer.Option(min=1, help="Temporal phases of each recording.")] = 1,
+) -> None:
+    """Encode a data set once, so that predictors train from its latents (kind `cached`).
+
+    Stopped, it goes on where it was. With --video, one video of any length is encoded and decoded,
+    in memory that does not grow with it.
+    """
+    from avenir.training.log import Preparation, say
+    from avenir.training.recipe import data_of
+    from avenir.training.tasks import fill_cache, make_source
+    from avenir.world import load
+
+    world = load(run)
+    if video is not None:
+        _reconstruct(run, video, out)
+        return
+    source = make_source(data_of(run, overrides or []))
+    recordings = {"train": source.recordings("train"), "test": source.recordings("test")}
+    fill_cache(world, source, recordings, out, phases, Preparation())
+    say(f"latents: {out}; train on them with data.kind=cached data={out}")
+
+
+def _reconstruct(run: Path, video: Path, out: Path) -> None:
+    from avenir.training.log import Steps, say
+    from avenir.video import Writer, probe, stream
+    from avenir.world import load
+
+    world = load(run)
+    target = out if out.suffix else out.with_suffix(".mp4")
+    num_frames = 8 * world.encoder.compression.t
+    info = probe(video)
+    with Writer(target, fps=info.fps) as writer, Steps("encoding", info.seconds) as steps:
+        for clip in world.reconstruct(stream(video, num_frames=num_frames)):
+            writer.append(clip)
+            steps.advance(clip.seconds)
+    say(f"{target}: encoded and decoded again")

@@ -1,0 +1,38 @@
+"""`avenir evaluate`: how good a run is, on video it was not trained on, and a page that shows it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avenir.cli.arguments import Clips, Observe, Overrides, Run, Seconds, Seed
+
+
+def evaluate(
+    run: Run,
+    overrides: Overrides = None,
+    clips: Clips = 64,
+    observe: Observe = 1.0,
+    seconds: Seconds = 2.0,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; `evaluation` in the run unless said.")
+    ] = None,
+) -> None:
+    """Measure reconstruction and continuation beside their baselines, and write the report."""
+    from avenir.evaluation.evaluate import Settings
+    from avenir.evaluation.evaluate import evaluate as judge
+    from avenir.training.log import Preparation, say
+    from avenir.training.recipe import data_of
+    from avenir.training.tasks import make_source
+    from avenir.world import load
+
+    world = load(run)
+    source = make_source(data_of(run, overrides or []))
+    settings = Settings(
+        num_clips=clips, observed_seconds=observe, imagined_seconds=seconds, seed=seed
+    )
+    folder = out or run / "evaluation"
+    recipe = (run / "recipe.toml").read_text()
+    judge(world, source, settings, folder, recipe, Preparation())
+    say(f"report: {folder / 'report.html'}")

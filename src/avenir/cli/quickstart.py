@@ -1,0 +1,26 @@
+"""`avenir quickstart`: a small world end to end, offline, on a laptop's CPU."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avenir.cli.arguments import Clips, Overrides, Runs
+
+
+def quickstart(
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    clips: Clips = 256,
+    seconds: Annotated[float, typer.Option(help="Seconds to imagine.")] = 2.0,
+) -> None:
+    """Train a small driving world in minutes, continue clips it never saw, and write a report."""
+    from avenir.cli.evaluate import evaluate
+    from avenir.training.log import say
+    from avenir.training.loop import train
+    from avenir.training.recipe import find_recipe, load_recipe
+
+    recipe = load_recipe(find_recipe(Path("quickstart.toml")), overrides or [])
+    folder = train(recipe, runs)
+    evaluate(folder, [], clips=clips, observe=0.8, seconds=seconds, seed=0, out=None)
+    say(f"next: avenir predict {folder} your.mp4, or your own video: recipes/robot.toml")

@@ -1,0 +1,217 @@
+"""The values that travel through the house: Clip, Batch, Condition, Progress.
+
+They validate themselves when made, print shapes instead of numbers, and know nothing of files,
+models or devices other than the tensors they hold.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from avenir.errors import AvenirError
+from avenir.shapes import Frames, Latents, PerFrame, Video
+
+
+def to_video(frames: Frames) -> Video:
+    """Map 0 … 255 to [-1, 1]; a single clip gains a batch axis."""
+    video = frames.float() / 127.5 - 1
+    return video if video.dim() == 5 else video[None]
+
+
+def to_frames(video: Tensor) -> Tensor:
+    """Map [-1, 1] to 0 … 255, rounding and clipping; the shape stays."""
+    return ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def cover(frames: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 frames `… C H W` to cover `height × width`, then cut the middle out.
+
+    The picture keeps its proportions; what does not fit is cropped, equally on both sides.
+    """
+    *lead, channels, old_height, old_width = frames.shape
+    if (old_height, old_width) == (height, width):
+        return frames
+    scale = max(height / old_height, width / old_width)
+    new_height = max(height, round(old_height * scale))
+    new_width = max(width, round(old_width * scale))
+    flat = frames.reshape(-1, channels, old_height, old_width)
+    flat = interpolate(flat, (new_height, new_width), mode="bilinear", antialias=True)
+    top, left = (new_height - height) // 2, (new_width - width) // 2
+    return flat[..., top : top + height, left : left + width].reshape(
+        *lead, channels, height, width
+    )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video, with the signals recorded beside them.
+
+    `frames` is uint8 `T C H W`, or `k T C H W` for k samples of one future.
+    `signals` holds one row per frame each: actions, state, labels.
+    """
+
+    frames: Frames
+    fps: float
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    name: str = "clip"
+
+    def __post_init__(self) -> None:
+        if self.frames.dtype != torch.uint8 or self.frames.dim() not in (4, 5):
+            raise AvenirError(
+                f"a clip was given frames of {self.frames.dtype} {tuple(self.frames.shape)}; "
+                "it holds uint8 frames `T C H W`: use Clip.from_video for floats in [-1, 1]"
+            )
+        if self.fps <= 0:
+            raise AvenirError(f"a clip was given {self.fps!r} fps; it needs a positive rate")
+        for name, signal in self.signals.items():
+            if len(signal) != self.num_frames:
+                raise AvenirError(
+                    f"signal {name!r} has {len(signal)} rows for {self.num_frames} frames; "
+                    "a clip needs one row per frame"
+                )
+
+    @classmethod
+    def from_video(cls, video: Video, fps: float, name: str = "clip") -> "Clip":
+        """Make a clip of a video in [-1, 1]; a batch of several becomes k samples."""
+        frames = to_frames(video).cpu()
+        return cls(frames[0] if len(frames) == 1 else frames, fps, name=name)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames on the time axis `T`."""
+        return self.frames.shape[-4]
+
+    @property
+    def seconds(self) -> float:
+        """How long the clip plays."""
+        return self.num_frames / self.fps
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(H, W)` in pixels."""
+        return self.frames.shape[-2], self.frames.shape[-1]
+
+    @property
+    def video(self) -> Video:
+        """The frames as floats in [-1, 1], `b T C H W`."""
+        return to_video(self.frames)
+
+    def __getitem__(self, frames: slice) -> "Clip":
+        """Cut a stretch of frames, signals included."""
+        signals = {name: signal[frames] for name, signal in self.signals.items()}
+        return replace(self, frames=self.frames[..., frames, :, :, :], signals=signals)
+
+    def sample(self, index: int) -> "Clip":
+        """Take one of the k samples."""
+        return replace(self, frames=self.frames if self.frames.dim() == 4 else self.frames[index])
+
+    def resized(self, height: int, width: int) -> "Clip":
+        """Fill `height × width`, keeping proportions and cropping what is over."""
+        return replace(self, frames=cover(self.frames, height, width))
+
+    def resampled(self, fps: float, summed: Collection[str] = ()) -> "Clip":
+        """Show the clip at another rate: at every instant, the last frame that has begun.
+
+        Signals keep the last value before the next frame; those in `summed` add up instead.
+        """
+        if fps == self.fps:
+            return self
+        count = max(1, int(self.seconds * fps + 1e-6))
+        first = (torch.arange(count + 1) * self.fps / fps + 1e-6).long()
+        first[-1] = min(int(first[-1]), self.num_frames)
+        signals = {}
+        for name, signal in self.signals.items():
+            total = torch.cat([torch.zeros_like(signal[:1]), signal.cumsum(0)])
+            added = total[first[1:]] - total[first[:-1]]
+            last = signal[(first[1:] - 1).clamp(min=0)]
+            signals[name] = added if name in summed else last
+        frames = self.frames[..., first[:-1], :, :, :]
+        return replace(self, frames=frames, fps=fps, signals=signals)
+
+    def __repr__(self) -> str:
+        axes = "k T C H W" if self.frames.dim() == 5 else "T C H W"
+        signals = "".join(f", {name} {tuple(s.shape)}" for name, s in self.signals.items())
+        shape = "×".join(str(size) for size in self.frames.shape)
+        return f"Clip({self.name!r}, {axes} = {shape}, {self.fps:g} fps{signals})"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of recordings side by side, as a model meets them.
+
+    `video` is `b T C H W` in [-1, 1]; a cache gives `latents` `b t c h w` instead, the mean, and
+    their `log_variance` when the encoder doubts.
+    `signals` are float tensors whose first two axes are `b T`. `names` says which recording and
+    frame each row is, so that a bad one can be found again.
+    """
+
+    video: Video | None
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    latents: Latents | None = None
+    log_variance: Latents | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Move every tensor to `device`."""
+        moved = {
+            name: None if value is None else value.to(device)
+            for name, value in self._tensors().items()
+        }
+        signals = {name: signal.to(device) for name, signal in self.signals.items()}
+        return replace(self, signals=signals, **moved)
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        return {"video": self.video, "latents": self.latents, "log_variance": self.log_variance}
+
+    def __repr__(self) -> str:
+        parts = {**self._tensors(), **self.signals}
+        shapes = (f"{n} {tuple(v.shape)}" for n, v in parts.items() if v is not None)
+        return f"Batch({', '.join(shapes)})"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What steers the future: one vector for every latent frame, `per_frame` `b t d`.
+
+    `nothing` `1 1 d` is the vector of a frame of which nothing is known: what guidance compares to.
+    """
+
+    per_frame: PerFrame
+    nothing: Float[Tensor, "1 1 d"]
+
+    @property
+    def num_frames(self) -> int:
+        """Latent frames on the time axis `t`."""
+        return self.per_frame.shape[1]
+
+    def __getitem__(self, frames: slice) -> "Condition":
+        return replace(self, per_frame=self.per_frame[:, frames])
+
+    def then(self, other: "Condition") -> "Condition":
+        """Join in time: this condition, then the other."""
+        return replace(self, per_frame=torch.cat([self.per_frame, other.per_frame], dim=1))
+
+    def absent(self) -> "Condition":
+        """Forget everything: the same frames, of which nothing is known."""
+        return replace(self, per_frame=self.nothing.expand_as(self.per_frame))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: optimiser step, steps in all, and the step's own randomness.
+
+    The generator is seeded by (seed, step, rank), so a resumed run draws what it would have drawn.
+    """
+
+    step: int
+    steps: int
+    generator: torch.Generator
+
+    @property
+    def fraction(self) -> float:
+        """From 0 before the first step to nearly 1 at the last."""
+        return self.step / self.steps

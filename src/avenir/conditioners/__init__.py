@@ -1,0 +1,40 @@
+"""The contract of a conditioner: from signals of a batch to one vector per latent frame.
+
+One file in this folder is one kind. A conditioner knows the time grid of the latents and nothing
+of encoders, predictors or files.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from avenir.clip import Condition
+from avenir.config import Config
+
+
+class Conditioner(nn.Module, ABC):
+    """Signals `b T s` to a condition `b t d`, and what to say when nothing is known."""
+
+    Config: ClassVar[type[Config]]
+    needs: tuple[str, ...]
+    """Signals it reads; checked against the data set before the first step."""
+
+    @abstractmethod
+    def forward(
+        self,
+        signals: dict[str, Tensor],
+        num_frames: int,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+    ) -> Condition:
+        """Condition `num_frames` latent frames; missing signals are absent, not zero.
+
+        With a generator, signals are dropped at random, as training for guidance needs.
+        """
+
+    @abstractmethod
+    def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
+        """Take normalisation statistics from signals of the training split, `T s` each."""

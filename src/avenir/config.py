@@ -1,0 +1,104 @@
+"""From recipe.toml and `key=value` to typed, frozen configs, and back.
+
+Knows TOML, overrides and error messages; knows no kind of model and no data set.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from avenir.errors import AvenirError
+
+
+class Config(BaseModel):
+    """A frozen table of settings: unknown keys are errors, field docstrings are the help."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+    @classmethod
+    def parse(cls, table: Mapping[str, Any], where: str = "") -> Self:
+        """Validate a plain table; a wrong or unknown key is an AvenirError that names it."""
+        try:
+            return cls.model_validate(dict(table))
+        except ValidationError as error:
+            raise AvenirError("\n".join(cls._explain(error, where))) from None
+
+    @classmethod
+    def _explain(cls, error: ValidationError, where: str) -> Iterable[str]:
+        for problem in error.errors():
+            path = [where, *(str(part) for part in problem["loc"])]
+            key = ".".join(part for part in path if part)
+            if problem["type"] == "extra_forbidden":
+                known = list(cls.model_fields)
+                yield f"unknown setting {key!r}{suggestion(str(problem['loc'][-1]), known)}"
+            else:
+                yield f"setting {key!r} was given {problem['input']!r}: {problem['msg'].lower()}"
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    """Return ': did you mean …?' for a close match, otherwise what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(given, known, n=1)
+    return f": did you mean {close[0]!r}?" if close else f"; there is {', '.join(known)}"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read one TOML file and what it `extends`, the extending file winning key by key."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise AvenirError(f"there is no recipe at {str(path)!r}; `recipes/` holds some") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AvenirError(f"{str(path)!r} is not TOML: {error}") from None
+    parent = table.pop("extends", None)
+    return merged(read_toml(path.parent / parent), table) if parent else table
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one table over another, sub-table by sub-table."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            value = merged(old, value)
+        result[key] = value
+    return result
+
+
+def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
+    """Turn `train.steps=200 data=videos` into nested tables; values are TOML, or plain text."""
+    table: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise AvenirError(f"override {word!r} was given; write it key=value: train.steps=200")
+        nested: Any = _value(text)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        table = merged(table, nested)
+    return table
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
+    """Write a table of scalars, lists and sub-tables as TOML; None is left out."""
+    scalars = {k: v for k, v in table.items() if not isinstance(v, Mapping) and v is not None}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in scalars.items()]
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            name = f"{prefix}{key}"
+            lines += ["", f"[{name}]", to_toml(value, f"{name}.").rstrip("\n")]
+    return "\n".join(lines) + "\n"

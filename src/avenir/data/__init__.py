@@ -1,0 +1,164 @@
+"""The contract of a source: recordings, and windows cut from them by time.
+
+A source knows nothing of models. One file in this folder is one kind of source. Every window is a
+function of (seed, step, rank), so a restart repeats nothing and skips nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from avenir.clip import Batch, Clip, to_video
+from avenir.config import Config
+from avenir.device import seed_of
+from avenir.errors import AvenirError
+
+Split = Literal["train", "test"]
+
+
+class Signal(Config):
+    """What is known of a signal recorded beside the frames; it travels with the world."""
+
+    size: int
+    """Numbers per frame."""
+    names: tuple[str, ...] = ()
+    """One name per number, when the data set has them."""
+    change: Literal["absolute", "delta"] = "absolute"
+    """How it resamples to another rate: absolute values keep the last, deltas add up."""
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    """Bounds of the training split."""
+    keys: dict[str, tuple[float, ...]] = {}
+    """Keyboard keys and the action each one stands for."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One continuous stretch of video: the unit of every split. `seconds` is its duration."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of one recording: `num_frames` frames at the source's fps from `start_seconds`."""
+
+    recording: Recording
+    start_seconds: float
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A recording that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+class Source(ABC):
+    """A data set seen as windows of frames at one size and rate."""
+
+    Config: ClassVar[type[Config]]
+    fps: float
+    size: tuple[int, int]
+    """`(H, W)` of every frame it gives."""
+    signals: dict[str, Signal]
+    skipped: list[Skipped]
+
+    @abstractmethod
+    def recordings(self, split: Split) -> Sequence[Recording]:
+        """List the recordings of a split; no recording is in both."""
+
+    @abstractmethod
+    def clip(self, window: Window) -> Clip:
+        """Read one window, signals included."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a hash that changes when the data, the size, the rate or the split change."""
+
+    def read(self, windows: Sequence[Window]) -> Batch:
+        """Read windows of equal length side by side."""
+        clips = [self.clip(window) for window in windows]
+        return Batch(
+            video=to_video(torch.stack([clip.frames for clip in clips])),
+            signals={
+                name: torch.stack([clip.signals[name] for clip in clips])
+                for name in clips[0].signals
+            },
+            names=tuple(f"{w.recording.name}@{w.start_seconds:.2f}s" for w in windows),
+        )
+
+    def draw(self, split: Split, num_frames: int, count: int, seed: int) -> list[Window]:
+        """Draw windows at random, every possible start of every recording equally likely."""
+        rng = np.random.default_rng(seed)
+        usable = self._long_enough(split, num_frames)
+        room = np.array([r.seconds - num_frames / self.fps for r in usable])
+        weight = room + 1 / self.fps
+        chosen = rng.choice(len(usable), size=count, p=weight / weight.sum())
+        starts = rng.uniform(size=count) * room[chosen]
+        return [
+            Window(usable[i], float(s), num_frames) for i, s in zip(chosen, starts, strict=True)
+        ]
+
+    def spread(self, split: Split, num_frames: int, count: int) -> list[Window]:
+        """Choose at most `count` windows, spread evenly over recordings, for evaluation."""
+        usable = self._long_enough(split, num_frames)
+        per_recording = -(-count // len(usable))
+        windows = []
+        for recording in usable:
+            room = recording.seconds - num_frames / self.fps
+            for start in np.linspace(0, room, min(per_recording, 1 + int(room * self.fps))):
+                windows.append(Window(recording, float(start), num_frames))
+        keep = np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)
+        return [windows[i] for i in keep]
+
+    def _long_enough(self, split: Split, num_frames: int) -> list[Recording]:
+        every = self.recordings(split)
+        usable = [r for r in every if r.seconds * self.fps >= num_frames - 1e-6]
+        if not usable:
+            longest = max((r.seconds for r in every), default=0.0)
+            raise AvenirError(
+                f"{len(every)} {split} recordings, the longest {longest:.2f} s; a window of "
+                f"{num_frames} frames at {self.fps:g} fps needs {num_frames / self.fps:.2f} s: "
+                "ask for fewer frames, or give longer video"
+            )
+        return usable
+
+
+def batches(
+    source: Source,
+    *,
+    num_frames: int,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    rank: int = 0,
+) -> Iterator[Batch]:
+    """Yield the training batch of every step from `first_step` up to `last_step` excluded.
+
+    Each is a function of (seed, step, rank) alone; the next one is read while the caller works.
+    """
+
+    def load(step: int) -> Batch:
+        step_seed = seed_of("data", seed, step, rank)
+        return source.read(source.draw("train", num_frames, batch_size, step_seed))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        ahead = [
+            pool.submit(load, step) for step in range(first_step, min(first_step + 2, last_step))
+        ]
+        for step in range(first_step, last_step):
+            batch = ahead.pop(0).result()
+            if step + 2 < last_step:
+                ahead.append(pool.submit(load, step + 2))
+            yield batch

@@ -1,0 +1,177 @@
+"""Latents encoded once: every recording at several temporal phases, in safetensors shards.
+
+A shard holds one recording. Writing can be stopped and goes on where it stopped; a changed encoder
+or data set changes the cache's key, and an old cache is refused. Knows no encoder: a function that
+encodes is given.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avenir.clip import Batch, Clip
+from avenir.config import Config
+from avenir.data import Recording, Signal, Source, Split, Window
+from avenir.errors import AvenirError
+from avenir.shapes import Compression, Video
+
+Encode = Callable[[Video], tuple[Tensor, Tensor | None]]
+"""Video `b T C H W` to mean and log-variance, `b t c h w` each."""
+
+
+class CachedConfig(Config):
+    """Latents on disk, written by `avenir encode`."""
+
+    kind: str = "cached"
+    path: str = Field(min_length=1)
+    """The folder that `avenir encode` wrote."""
+
+
+class CacheIndex(Config):
+    """What a cache says of itself, in `index.json`."""
+
+    key: str
+    """Hash of the encoder's weights and the data's fingerprint."""
+    fps: float
+    size: tuple[int, int]
+    compression: tuple[int, int, int]
+    signals: dict[str, Signal]
+    shards: dict[str, list[tuple[str, int]]]
+    """Shard files of each split, with their number of latent frames."""
+
+
+class Cached(Source):
+    """Windows of latents; starts fall on the latent grid of the phase they come from."""
+
+    Config = CachedConfig
+
+    def __init__(self, config: CachedConfig) -> None:
+        self.folder = Path(config.path)
+        try:
+            self.index = CacheIndex.parse(json.loads((self.folder / "index.json").read_text()))
+        except FileNotFoundError:
+            raise AvenirError(
+                f"{config.path!r} is no finished cache of latents: run `avenir encode` on it again"
+            ) from None
+        self.fps, self.size, self.signals = self.index.fps, self.index.size, self.index.signals
+        self.compression = Compression(*self.index.compression)
+        self.skipped = []
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the cache's key."""
+        return self.index.key
+
+    def recordings(self, split: Split) -> Sequence[Recording]:
+        """List every phase of every recording as one."""
+        group_seconds = self.compression.t / self.fps
+        return [Recording(name, t * group_seconds) for name, t in self.index.shards[split]]
+
+    def clip(self, window: Window) -> Clip:
+        """Refuse: a cache holds no frames."""
+        raise AvenirError(f"{str(self.folder)!r} holds latents, not frames: use the data it is of")
+
+    def read(self, windows: Sequence[Window]) -> Batch:
+        """Read latents and signals side by side."""
+        rows = [self._row(window) for window in windows]
+        doubt = [row["log_variance"] for row in rows if "log_variance" in row]
+        return Batch(
+            video=None,
+            latents=torch.stack([row["mean"] for row in rows]),
+            log_variance=torch.stack(doubt) if doubt else None,
+            signals={n: torch.stack([row[f"signal.{n}"] for row in rows]) for n in self.signals},
+            names=tuple(f"{w.recording.name}@{w.start_seconds:.2f}s" for w in windows),
+        )
+
+    def _row(self, window: Window) -> dict[str, Tensor]:
+        f_t = self.compression.t
+        first = int(window.start_seconds * self.fps / f_t + 1e-6)
+        length = window.num_frames // f_t
+        shard = self._shards[window.recording.name]
+        return {
+            name: value[first * f_t : (first + length) * f_t]
+            if name.startswith("signal.")
+            else value[first : first + length]
+            for name, value in shard.items()
+        }
+
+    @cached_property
+    def _shards(self) -> dict[str, dict[str, Tensor]]:
+        """Map every shard; safetensors reads from disk what is touched."""
+        names = [name for shards in self.index.shards.values() for name, _ in shards]
+        return {name: _load(self.folder / f"{name}.safetensors") for name in names}
+
+
+def write_cache(
+    source: Source,
+    recordings: Mapping[Split, Sequence[Recording]],
+    folder: Path,
+    encode: Encode,
+    compression: Compression,
+    key: str,
+    phases: int,
+) -> Iterator[int]:
+    """Encode every recording at `phases` temporal phases; yield the frames done after each one.
+
+    Shards that are there already under the same key are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: dict[str, list[tuple[str, int]]] = {}
+    for split, members in recordings.items():
+        shards[split] = []
+        for number, recording in enumerate(members):
+            for phase in range(phases):
+                name = f"{split}-{number:06d}-{phase}"
+                start = phase * compression.t / phases / source.fps
+                t = int((recording.seconds - start) * source.fps / compression.t + 1e-6)
+                if t < 1:
+                    continue
+                path = folder / f"{name}.safetensors"
+                if not _is_of(path, key):
+                    window = Window(recording, start, t * compression.t)
+                    _write_shard(source.read([window]), path, encode, compression.t, key)
+                shards[split].append((name, t))
+                yield t * compression.t
+    index = CacheIndex(
+        key=key,
+        fps=source.fps,
+        size=source.size,
+        compression=compression,
+        signals=source.signals,
+        shards=shards,
+    )
+    partial = folder / "index.json.partial"
+    partial.write_text(index.model_dump_json(indent=1))
+    partial.replace(folder / "index.json")
+
+
+def _write_shard(batch: Batch, path: Path, encode: Encode, f_t: int, key: str) -> None:
+    assert batch.video is not None
+    pieces = [encode(piece) for piece in batch.video.split(16 * f_t, dim=1)]
+    tensors = {"mean": torch.cat([mean for mean, _ in pieces], dim=1)[0].cpu()}
+    doubt = [log_variance for _, log_variance in pieces if log_variance is not None]
+    if doubt:
+        tensors["log_variance"] = torch.cat(doubt, dim=1)[0].cpu()
+    tensors |= {f"signal.{n}": s[0].float().contiguous() for n, s in batch.signals.items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, {"key": key})
+    partial.replace(path)
+
+
+def _is_of(path: Path, key: str) -> bool:
+    if not path.exists():
+        return False
+    with safe_open(path, "pt") as shard:
+        return (shard.metadata() or {}).get("key") == key
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as shard:
+        return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118

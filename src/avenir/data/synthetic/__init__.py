@@ -1,0 +1,177 @@
+"""A small procedural driving world: steered, textured, occluding, with exact labels, endless.
+
+Everything is drawn from seeds, nothing is stored: a recording is a number. Training and test
+recordings share neither seeds nor palettes nor ground textures. `simulator.py` is the world,
+`environment.py` the same world under Gymnasium.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import overload
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from avenir.clip import Batch, Clip, to_video
+from avenir.config import Config
+from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data.synthetic.driver import draw_whims
+from avenir.data.synthetic.layout import draw_layout
+from avenir.data.synthetic.motion import Ego, Traffic
+from avenir.data.synthetic.picture import Painter
+from avenir.data.synthetic.simulator import drive_episodes, labels_of
+from avenir.device import seed_of
+from avenir.errors import AvenirError
+
+FORMAT = 1
+"""Counted up whenever the same settings give other pictures."""
+
+ACTIONS = Signal(
+    size=2,
+    names=("steer", "accelerate"),
+    low=(-1, -1),
+    high=(1, 1),
+    keys={
+        "ArrowLeft": (-1, 0),
+        "ArrowRight": (1, 0),
+        "ArrowUp": (0, 1),
+        "ArrowDown": (0, -1),
+    },
+)
+
+
+class Episodes(Sequence[Recording]):
+    """The recordings of a split, each made when asked for."""
+
+    def __init__(self, split: Split, num_episodes: int, seconds: float) -> None:
+        self.split, self.seconds, self.numbers = split, seconds, range(num_episodes)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Recording: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Recording]: ...
+    def __getitem__(self, index: int | slice) -> Recording | list[Recording]:
+        numbers = self.numbers[index]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        return Recording(f"{self.split}-{numbers:07d}", self.seconds)
+
+
+class SyntheticConfig(Config):
+    """Settings of the synthetic world."""
+
+    kind: str = "synthetic"
+    size: tuple[int, int] = (64, 64)
+    """`(H, W)` of a frame in pixels; the same stretch of world whatever W is."""
+    fps: float = Field(default=10.0, gt=0)
+    """Frames per second."""
+    episode_frames: int = Field(default=64, ge=2)
+    """Frames of one recording."""
+    labels: bool = False
+    """Whether batches carry the labels of `simulator.py` beside the actions."""
+    train_recordings: int = Field(default=1_000_000, ge=1)
+    """How many training recordings there are."""
+    test_recordings: int = Field(default=10_000, ge=1)
+    """How many test recordings there are."""
+
+
+class Synthetic(Source):
+    """The driving world as a data set, driven by a random driver."""
+
+    Config = SyntheticConfig
+
+    def __init__(self, config: SyntheticConfig) -> None:
+        height, width = config.size
+        if min(height, width) < 16 or height > 3 * width:
+            raise AvenirError(
+                f"the synthetic world was given size {config.size!r}; it draws pictures from "
+                "16 pixels a side, at most three times as high as wide: use (64, 64)"
+            )
+        self.config, self.size, self.fps = config, config.size, config.fps
+        self.signals: dict[str, Signal] = {"actions": ACTIONS}
+        self.skipped: list[Skipped] = []
+
+    def recordings(self, split: Split) -> Episodes:
+        """List the recordings of a split without making any."""
+        config = self.config
+        count = config.train_recordings if split == "train" else config.test_recordings
+        return Episodes(split, count, config.episode_frames / config.fps)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the format and of what changes a picture or an action."""
+        settings = self.config.model_dump_json(exclude={"kind", "labels"})
+        return hashlib.sha256(f"synthetic {FORMAT} {settings}".encode()).hexdigest()
+
+    def draw(self, split: Split, num_frames: int, count: int, seed: int) -> list[Window]:
+        """Draw recordings and, within each, a first frame at random."""
+        rng = np.random.default_rng(seed)
+        episodes, room = self.recordings(split), self._room(num_frames)
+        chosen = rng.integers(len(episodes), size=count)
+        starts = rng.integers(room + 1, size=count)
+        return [
+            Window(episodes[int(i)], int(start) / self.fps, num_frames)
+            for i, start in zip(chosen, starts, strict=True)
+        ]
+
+    def spread(self, split: Split, num_frames: int, count: int) -> list[Window]:
+        """Take the first `count` recordings, so that a larger set contains every smaller one."""
+        episodes, room = self.recordings(split), self._room(num_frames)
+        golden = (np.sqrt(5) - 1) / 2
+        return [
+            Window(episodes[i], int((room + 1) * (i * golden % 1)) / self.fps, num_frames)
+            for i in range(min(count, len(episodes)))
+        ]
+
+    def clip(self, window: Window) -> Clip:
+        """Simulate one window."""
+        frames, signals = self._simulate([window])
+        signals = {name: signal[0] for name, signal in signals.items()}
+        return Clip(frames[0], self.fps, signals, window.recording.name)
+
+    def read(self, windows: Sequence[Window]) -> Batch:
+        """Simulate windows of equal length together."""
+        frames, signals = self._simulate(windows)
+        names = tuple(f"{w.recording.name}@{w.start_seconds:.2f}s" for w in windows)
+        return Batch(to_video(frames), signals, names)
+
+    def _room(self, num_frames: int) -> int:
+        """Return the last frame a window may begin at."""
+        if num_frames > self.config.episode_frames:
+            raise AvenirError(
+                f"a window of {num_frames} frames was asked for; synthetic episodes have "
+                f"{self.config.episode_frames}: set episode_frames={num_frames} or ask for fewer"
+            )
+        return self.config.episode_frames - num_frames
+
+    def _simulate(self, windows: Sequence[Window]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Drive every episode from its beginning, then paint the windows alone."""
+        names = [window.recording.name.split("-") for window in windows]
+        seeds = [seed_of("synthetic", *name) for name in names]
+        layout = draw_layout(seeds, [split for split, _ in names])
+        whims = draw_whims(seeds, self.config.episode_frames, 1 / self.fps)
+        first = np.array([round(window.start_seconds * self.fps) for window in windows])
+        length = windows[0].num_frames
+        driven = drive_episodes(layout, whims, int(first.max()) + length, self.fps)
+
+        episode, frame = np.arange(len(windows))[:, None], first[:, None] + np.arange(length)
+        ego = Ego(*(getattr(driven.ego, f.name)[episode, frame] for f in fields(Ego)))
+        traffic = Traffic(
+            *(getattr(driven.traffic, f.name)[episode, frame] for f in fields(Traffic))
+        )
+        picture = Painter(layout, self.size).paint(ego, traffic)
+        signals = {"actions": driven.actions[episode, frame]}
+        if self.config.labels:
+            signals |= labels_of(layout, ego, picture)
+        return torch.from_numpy(picture.frames), {
+            name: torch.from_numpy(np.ascontiguousarray(value)).to(
+                torch.uint8 if name == "segmentation" else torch.float32
+            )
+            for name, value in signals.items()
+        }

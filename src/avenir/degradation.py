@@ -1,0 +1,146 @@
+"""What each way of predicting hides: how noised every frame is, and who may look at whom.
+
+Degrade the real data, predict, optimise: ways of predicting differ only in the degradation. The
+paths say how data and noise mix at flow time `tau` (0 is noise, 1 is data):
+
+    x_tau = signal(tau)·data + noise(tau)·noise        velocity = d x_tau / d tau
+
+A straight path is flow matching (Lipman et al. 2022, 2210.02747); a path on the unit circle is
+Gaussian diffusion with the cosine schedule (Nichol & Dhariwal 2021, 2102.09672). Divided by
+`signal + noise`, the second is the first at another time: same process, other coordinates.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from avenir.shapes import Latents, NoiseLevel
+
+Target = Literal["data", "velocity", "noise"]
+
+
+class Mixed(NamedTuple):
+    """The two ends of a path, both of the shape of the latents."""
+
+    data: Latents
+    noise: Latents
+
+
+class Rates(NamedTuple):
+    """Share of data and of noise at one `tau`, and how fast each changes."""
+
+    signal: Tensor
+    noise: Tensor
+    signal_slope: Tensor
+    noise_slope: Tensor
+
+
+@dataclass(frozen=True)
+class Path:
+    """How data and noise mix: `flow` along a line, `diffusion` along the unit circle."""
+
+    kind: Literal["flow", "diffusion"]
+
+    def rates(self, tau: Tensor) -> Rates:
+        """Evaluate the path; every rate has the shape of `tau`."""
+        if self.kind == "flow":
+            one = torch.ones_like(tau)
+            return Rates(tau, 1 - tau, one, -one)
+        quarter = math.pi / 2
+        sin, cos = torch.sin(quarter * tau), torch.cos(quarter * tau)
+        return Rates(sin, cos, quarter * cos, -quarter * sin)
+
+    def mix(self, data: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
+        """Return `x_tau`."""
+        r = self.rates(tau)
+        return r.signal * data + r.noise * noise
+
+    def velocity(self, ends: Mixed, tau: Tensor) -> Tensor:
+        """Return `d x_tau / d tau`."""
+        r = self.rates(tau)
+        return r.signal_slope * ends.data + r.noise_slope * ends.noise
+
+    def target(self, kind: Target, ends: Mixed, tau: Tensor) -> Tensor:
+        """Return what a network that predicts `kind` should have said."""
+        return {"data": ends.data, "noise": ends.noise}.get(kind, self.velocity(ends, tau))
+
+    def ends(self, kind: Target, said: Tensor, x: Tensor, tau: Tensor, floor: float = 0.0) -> Mixed:
+        """Solve for data and noise, given `x_tau` and one prediction of any kind.
+
+        `floor` bounds the shares that are divided by: 0.05 is what x-prediction with a velocity
+        loss needs near the data (JiT, 2511.13720); sampling needs a little near the ends.
+        """
+        r = self.rates(tau)
+        if kind == "data":
+            return Mixed(said, (x - r.signal * said) / r.noise.clamp(min=floor))
+        if kind == "noise":
+            return Mixed((x - r.noise * said) / r.signal.clamp(min=floor), said)
+        determinant = r.signal * r.noise_slope - r.signal_slope * r.noise
+        data = (r.noise_slope * x - r.noise * said) / determinant
+        noise = (r.signal * said - r.signal_slope * x) / determinant
+        return Mixed(data, noise)
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What is hidden of a window of latent frames.
+
+    `level` `b t`: tau of each frame. `rank` `b t`: a frame looks at frames of its own rank and
+    below. `weight` `b t`: how much each frame counts in the loss.
+    """
+
+    level: NoiseLevel
+    rank: Int[Tensor, "b t"]
+    weight: Float[Tensor, "b t"]
+
+    @property
+    def look(self) -> Bool[Tensor, "b t t"]:
+        """Say which frame (second axis) may look at which (third)."""
+        return self.rank[:, :, None] >= self.rank[:, None, :]
+
+
+def draw_tau(
+    shape: tuple[int, ...],
+    distribution: Literal["uniform", "logit_normal"],
+    shift: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw flow times; logit-normal(0, 1) as SD3 (2403.03206), then shifted toward noise."""
+    device = generator.device
+    if distribution == "uniform":
+        tau = torch.rand(shape, generator=generator, device=device)
+    else:
+        tau = torch.randn(shape, generator=generator, device=device).sigmoid()
+    return shifted(tau, shift)
+
+
+def shifted(tau: Tensor, shift: float) -> Tensor:
+    """Spend more time near the noise when latents are large: `tau / (tau + a·(1 - tau))`."""
+    return tau / (tau + shift * (1 - tau))
+
+
+def shift_of(dimension: int) -> float:
+    """Return the shift `a = sqrt(dimension / 4096)` (RAE, 2510.11690), never below 1."""
+    return max(1.0, math.sqrt(dimension / 4096))
+
+
+def hide_future(
+    tau: NoiseLevel, num_past: Int[Tensor, " b"], past_level: Float[Tensor, " b"]
+) -> Degradation:
+    """Give the past (`num_past` first frames of each row) at `past_level`; hide the rest at `tau`.
+
+    With equal `tau` along a row this is full-sequence diffusion after a clean or slightly noised
+    context; with `num_past` 0 and independent `tau` it is diffusion forcing (2407.01392). The past
+    never looks at the future, so that it can be computed once and kept.
+    """
+    b, t = tau.shape
+    is_past = torch.arange(t, device=tau.device).expand(b, t) < num_past[:, None]
+    return Degradation(
+        level=torch.where(is_past, past_level[:, None], tau),
+        rank=(~is_past).long(),
+        weight=(~is_past).float(),
+    )

@@ -1,0 +1,124 @@
+"""Is it any good? One file per question, and one page that answers them together.
+
+`evaluate` measures what applies to a world: what its encoder keeps, how its continuation ages
+beside what needs no world, whether its actions matter, and, where there is a key to the truth,
+where things really are. It trains nothing and prints nothing.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from avenir.data import Source, Window
+from avenir.data.synthetic import Synthetic
+from avenir.device import seed_of
+from avenir.errors import AvenirError
+from avenir.evaluation.baselines import Report
+from avenir.evaluation.continuation import Example, Task, measure_continuation
+from avenir.evaluation.control import measure_control
+from avenir.evaluation.readout import Readout
+from avenir.evaluation.reconstruction import measure_reconstruction
+from avenir.evaluation.report import write_report
+from avenir.evaluation.results import Evaluation
+from avenir.evaluation.settings import EvaluationConfig
+from avenir.world import World
+
+__all__ = ["Evaluation", "EvaluationConfig", "evaluate"]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The windows to measure on, all of `past + horizon` frames."""
+
+    source: Source
+    windows: list[Window]
+    past: int
+    horizon: int
+
+
+def evaluate(
+    world: World,
+    source: Source,
+    settings: EvaluationConfig,
+    folder: Path,
+    recipe: str = "",
+    command: str = "",
+    report: Report = lambda what, done, total: None,
+) -> Evaluation:
+    """Measure what applies to a world on held-out recordings and write it into `folder`.
+
+    Writes `results.json`, `report.html` and, for a world that predicts, `contact_sheet.png`.
+    `recipe` and `command` are quoted on the page; `report` is told of progress.
+    """
+    started = time.monotonic()
+    plan = _plan(world, source, settings)
+    device = world.encoder.latent_mean.device
+    # The reader says how it does on real frames before it judges any other.
+    readout = Readout.of(plan.source, device)
+    reading = readout.held_out(plan.source) if readout else None
+    reconstruction = measure_reconstruction(
+        world.encoder, plan.source, plan.windows, settings.batch_size, settings.seed, report
+    )
+    continuation, control = None, None
+    examples: list[Example] = []
+    if world.predictor is not None:
+        task = Task(
+            plan.source,
+            plan.windows,
+            plan.past,
+            plan.horizon,
+            settings.num_samples,
+            settings.batch_size,
+            settings.seed,
+        )
+        continuation, examples = measure_continuation(
+            world, task, settings.num_train_windows, settings.num_examples, readout, report
+        )
+        if world.conditioner is not None:
+            control = measure_control(world, task, readout, report)
+    evaluation = Evaluation(
+        world=world.card.name,
+        key=world.card.provenance.get("key"),
+        source=type(source).__name__.lower(),
+        fingerprint=source.fingerprint,
+        fps=source.fps,
+        size=source.size,
+        settings=settings,
+        command=command,
+        seconds=round(time.monotonic() - started, 1),
+        readout=reading,
+        reconstruction=reconstruction,
+        continuation=continuation,
+        control=control,
+    )
+    write_report(folder, evaluation, examples, recipe, world.card.provenance)
+    return evaluation
+
+
+def _plan(world: World, source: Source, settings: EvaluationConfig) -> _Plan:
+    """Choose windows, in an order that puts different recordings next to each other."""
+    if source.fps != world.card.fps or source.size != world.card.size:
+        raise AvenirError(
+            f"the data gives frames of {source.size} at {source.fps:g} fps; "
+            f"{world.card.name!r} lives at {world.card.size} and {world.card.fps:g} fps: "
+            "give the data at the world's size and rate"
+        )
+    if isinstance(source, Synthetic) and not source.config.labels:
+        source = Synthetic(source.config.model_copy(update={"labels": True}))
+    past = _num_past(world, settings)
+    horizon = max(1, round(settings.horizon_seconds * source.fps))
+    windows = source.spread("test", past + horizon, settings.num_clips)
+    order = np.random.default_rng(seed_of("order", settings.seed)).permutation(len(windows))
+    return _Plan(source, [windows[int(i)] for i in order], past, horizon)
+
+
+def _num_past(world: World, settings: EvaluationConfig) -> int:
+    """Return how many frames are observed, whole groups of them."""
+    if world.predictor is None:
+        return 0
+    f_t = world.encoder.compression.t
+    if settings.past_seconds is None:
+        return f_t * max(1, world.predictor.num_train_frames // 3)
+    return f_t * max(1, round(settings.past_seconds * world.card.fps / f_t))

@@ -1,0 +1,200 @@
+"""How the continuation ages: scores at every frame of the horizon, beside what needs no world.
+
+A world's single sample and the mean of several stand beside the last frame held, the mean training
+image, the nearest training past's own future, and the codec's ceiling: the true future encoded and
+decoded. The mean of samples does better on PSNR because it blurs: read it as a bound, not as video.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from einops import reduce
+from torch import Tensor
+
+from avenir.clip import Batch, to_frames
+from avenir.config import Config
+from avenir.data import Source, Window
+from avenir.device import generator
+from avenir.encoders import Encoder
+from avenir.evaluation.baselines import NearestPast, Report, copy_last, frames_of, mean_image
+from avenir.evaluation.intervals import Curve
+from avenir.evaluation.metrics import Scores, compare
+from avenir.evaluation.readout import Readout
+from avenir.evaluation.tally import Row, Tally, horizons
+from avenir.shapes import Frames, Video
+
+METHODS = {
+    "world": "world, one sample",
+    "world_mean": "world, mean of samples",
+    "copy_last": "last frame held",
+    "nearest": "nearest training past",
+    "mean_image": "mean training image",
+    "codec": "codec, true future",
+    "truth": "true frames",
+}
+"""Every way to continue, in the order of tables. `truth` appears in what is read from frames: it
+is the reader's own error."""
+
+
+class Imagines(Protocol):
+    """What is evaluated: a `World`, or anything that continues as one does."""
+
+    encoder: Encoder
+
+    def imagine(
+        self,
+        past: Video,
+        signals: dict[str, Tensor],
+        horizon: int,
+        samples: int,
+        generator: torch.Generator,
+    ) -> Iterator[Video]:
+        """Yield pieces `(b k) T C H W` of the `horizon` frames after `past`."""
+        ...
+
+
+class Task(NamedTuple):
+    """What is to be continued: held-out windows of `past + horizon` frames."""
+
+    source: Source
+    windows: Sequence[Window]
+    past: int
+    horizon: int
+    num_samples: int
+    batch_size: int
+    seed: int
+
+    @property
+    def groups(self) -> list[str]:
+        """Name the recording of every window."""
+        return [window.recording.name for window in self.windows]
+
+    def batches(self, what: str, report: Report) -> Iterator[tuple[int, Batch]]:
+        """Yield every batch with the index of its first clip, telling how far it is."""
+        for start in range(0, len(self.windows), self.batch_size):
+            report(what, start, len(self.windows))
+            yield start, self.source.read(self.windows[start : start + self.batch_size])
+        report(what, len(self.windows), len(self.windows))
+
+    def steering(self, batch: Batch) -> dict[str, Tensor]:
+        """Take the signals that may steer a world; labels are no business of its own."""
+        return {n: signal for n, signal in batch.signals.items() if n in self.source.signals}
+
+
+class Continuation(Config):
+    """The continuation against the horizon."""
+
+    num_clips: int
+    """Held-out windows continued."""
+    num_recordings: int
+    """Recordings they come from."""
+    past: int
+    """Frames observed."""
+    horizon: int
+    """Frames imagined."""
+    num_samples: int
+    """Futures in the mean of samples."""
+    num_train_windows: int
+    """Training pasts among which the nearest was sought."""
+    curves: dict[str, dict[str, Curve]]
+    """By metric and method."""
+    rows: tuple[Row, ...]
+    """Numbers at chosen horizons."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip to look at: frames `T C H W`."""
+
+    name: str
+    past: Frames
+    true: Frames
+    made: dict[str, Frames]
+    """By method."""
+
+
+def measure_continuation(
+    world: Imagines,
+    task: Task,
+    num_train_windows: int,
+    num_examples: int,
+    readout: Readout | None,
+    report: Report,
+) -> tuple[Continuation, list[Example]]:
+    """Continue every window in every way and score it; keep the first few to look at."""
+    mean = mean_image(task.source, num_train_windows, task.seed)
+    nearest = NearestPast(
+        task.source, task.past, task.horizon, num_train_windows, task.seed, report
+    )
+    tally, examples = Tally(), []
+    for start, batch in task.batches("continuation", report):
+        past, true = frames_of(batch).split((task.past, task.horizon), dim=1)
+        made = _imagined(world, task, batch, start)
+        made["copy_last"] = copy_last(past, task.horizon)
+        made["nearest"] = nearest.continuation(past)
+        made["mean_image"] = mean.expand_as(true)
+        if world.encoder.can_decode:
+            made["codec"] = _ceiling(world.encoder, past, true)
+        for method, video in made.items():
+            tally.add(method, score(video, true, past, batch, readout))
+        if readout is not None:
+            tally.add("truth", readout.compare(true, batch, task.past))
+        examples += _examples(past, true, made, batch, num_examples - len(examples))
+    return Continuation(
+        num_clips=len(task.windows),
+        num_recordings=len(set(task.groups)),
+        past=task.past,
+        horizon=task.horizon,
+        num_samples=task.num_samples,
+        num_train_windows=len(nearest.windows),
+        curves=tally.curves(task.groups, task.seed),
+        rows=tally.rows(task.groups, task.seed, "world", horizons(task.horizon, task.source.fps)),
+    ), examples
+
+
+def score(made: Video, true: Video, past: Video, batch: Batch, readout: Readout | None) -> Scores:
+    """Score a continuation by its pixels and, where there is a key to them, its things."""
+    scores = compare(made, true, past[:, -1:])
+    if readout is not None:
+        scores |= readout.compare(made, batch, past.shape[1])
+    return scores
+
+
+@torch.no_grad()
+def _imagined(world: Imagines, task: Task, batch: Batch, start: int) -> dict[str, Video]:
+    """Return the first sample and the mean of all; never hold all samples at full length."""
+    past = frames_of(batch)[:, : task.past]
+    chance = generator("continuation", task.seed, start, device=world.encoder.latent_mean.device)
+    first, mean = [], []
+    for piece in world.imagine(past, task.steering(batch), task.horizon, task.num_samples, chance):
+        piece = piece.clamp(-1, 1)
+        first.append(piece[:: task.num_samples].cpu())
+        mean.append(reduce(piece, "(b k) ... -> b ...", "mean", k=task.num_samples).cpu())
+    return {"world": torch.cat(first, 1), "world_mean": torch.cat(mean, 1)}
+
+
+@torch.no_grad()
+def _ceiling(encoder: Encoder, past: Video, true: Video) -> Video:
+    """Send the true future through the codec, its groups where a world's groups are."""
+    extra = past.shape[1] % encoder.compression.t
+    video = torch.cat([past[:, extra:], true], dim=1)
+    height, width = video.shape[-2:]
+    made = encoder.decode(encoder.encode(video.to(encoder.latent_mean.device)))
+    begin = past.shape[1] - extra
+    return made[:, begin : begin + true.shape[1], :, :height, :width].cpu()
+
+
+def _examples(
+    past: Video, true: Video, made: dict[str, Video], batch: Batch, room: int
+) -> list[Example]:
+    return [
+        Example(
+            batch.names[i],
+            to_frames(past[i]),
+            to_frames(true[i]),
+            {method: to_frames(video[i]) for method, video in made.items()},
+        )
+        for i in range(min(max(room, 0), len(past)))
+    ]

@@ -1,0 +1,122 @@
+"""The few sentences a reader takes away, each with its number and how sure it is.
+
+Says no more than an interval allows: where it holds zero, no difference could be told.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from avenir.evaluation.continuation import METHODS, Continuation
+from avenir.evaluation.control import Control
+from avenir.evaluation.intervals import Interval
+from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.results import Evaluation
+from avenir.evaluation.tally import Row
+
+_RIVALS = ("copy_last", "nearest", "mean_image")
+
+
+class Finding(NamedTuple):
+    """A number, the sentence that explains it, and whether it is good news."""
+
+    number: str
+    sentence: str
+    tone: str = ""
+
+
+def findings(evaluation: Evaluation) -> str:
+    """Return the findings as an HTML list."""
+    items = []
+    continuation = evaluation.continuation
+    if continuation is not None:
+        items.append(_against_rivals(continuation, "moving_psnr"))
+        if "ego_error" in continuation.curves:
+            items.append(_against_rivals(continuation, "ego_error"))
+    if evaluation.control is not None:
+        items.append(_actions(evaluation.control))
+    reconstruction = evaluation.reconstruction
+    if reconstruction.psnr is not None and reconstruction.psnr.mean is not None:
+        items.append(
+            Finding(
+                f"{reconstruction.psnr.mean:.1f} dB",
+                f"PSNR of held-out clips through the encoder and back, "
+                f"{reconstruction.numbers_ratio:.0f} times fewer numbers than pixels hold.",
+            )
+        )
+    parts = (
+        f'<li><strong class="{item.tone}">{escape(item.number)}</strong>'
+        f"<small>{escape(item.sentence)}</small></li>"
+        for item in items
+    )
+    return f'<ul class="findings" aria-label="Findings">{"".join(parts)}</ul>'
+
+
+def tone(difference: Interval | None, higher_is_better: bool) -> str:
+    """Return `good` or `bad` when an interval leaves out zero, otherwise nothing."""
+    if difference is None or difference.low is None or difference.high is None:
+        return ""
+    if difference.low <= 0 <= difference.high:
+        return ""
+    return "good" if (difference.low > 0) == higher_is_better else "bad"
+
+
+def _against_rivals(continuation: Continuation, metric: str) -> Finding:
+    """Compare the world's one sample with the best of what needs no world, over one second."""
+    seconds = _near_one_second(continuation.rows)
+    rows = {row.method: row for row in _of(continuation.rows, metric, seconds)}
+    about = METRICS[metric]
+    rivals = [rows[m] for m in _RIVALS if m in rows and rows[m].value.mean is not None]
+    best = (max if about.higher_is_better else min)(
+        rivals, key=lambda row: row.value.mean or 0.0, default=None
+    )
+    if best is None or best.difference is None or best.difference.mean is None:
+        return Finding("–", f"{about.label}: nothing moved that could be scored.")
+    when = f"{seconds:g} s ahead" if seconds is not None else "over all frames"
+    sure = tone(best.difference, about.higher_is_better)
+    verdict = {
+        "good": "better than",
+        "bad": "worse than",
+        "": "not to be told from",
+    }[sure]
+    ours = rows["world"].value.mean
+    return Finding(
+        f"{best.difference.mean:+.2f} {about.unit}".replace("-", "−"),
+        f"{about.label} {when}: one sample ({ours:.2f} {about.unit}) is {verdict} the best that "
+        f"needs no world, {METHODS[best.method]} ({best.value.mean:.2f}). {_bounds(best.difference)}",
+        sure,
+    )
+
+
+def _actions(control: Control) -> Finding:
+    metric = "moving_psnr"
+    rows = _of(control.rows, metric, None)
+    row = next(row for row in rows if row.method == "shuffled")
+    if row.difference is None or row.difference.mean is None:
+        return Finding("–", "Actions: nothing moved that could be scored.")
+    sure = tone(row.difference, True)
+    verdict = {
+        "good": "Actions matter: true ones do better than another recording’s",
+        "bad": "True actions do worse than another recording’s",
+        "": "No effect of actions could be told: true against another recording’s",
+    }[sure]
+    return Finding(
+        f"{row.difference.mean:+.2f} dB".replace("-", "−"),
+        f"{verdict}, PSNR of moving pixels over all frames. {_bounds(row.difference)}",
+        sure,
+    )
+
+
+def _of(rows: Sequence[Row], metric: str, seconds: float | None) -> list[Row]:
+    return [row for row in rows if row.metric == metric and row.seconds == seconds]
+
+
+def _near_one_second(rows: Sequence[Row]) -> float | None:
+    horizons = [row.seconds for row in rows if row.seconds is not None and row.seconds <= 1]
+    return max(horizons, default=None)
+
+
+def _bounds(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return "Too few recordings for an interval."
+    return f"95 % interval {interval.low:+.2f} to {interval.high:+.2f}.".replace("-", "−")

@@ -1,0 +1,169 @@
+"""What happens in frames of the synthetic world, read by a frozen segmenter and held to the truth.
+
+Physical errors in pixels, from any frames: made by a world, decoded, or real. The segmenter ships
+beside this file; it was trained by `recipes/synthetic_segmenter.toml` on training recordings alone.
+Before it judges anything it says how well it reads real test frames.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from avenir.clip import Batch
+from avenir.config import Config
+from avenir.data import Source
+from avenir.data.synthetic import Synthetic
+from avenir.data.synthetic.things import Class
+from avenir.encoders import Encoder
+from avenir.evaluation.baselines import frames_of
+from avenir.evaluation.intervals import Interval, interval
+from avenir.evaluation.metrics import Scores
+from avenir.shapes import Video
+from avenir.world import World
+
+FOLDER = Path(__file__).parent / "synthetic_segmenter"
+
+CUT_OFF = 16.0
+"""In pixels: no error counts more, and what is missing altogether counts as much."""
+
+_PEAK = 0.4
+"""Height from which a peak of the map of middles is a thing."""
+
+_SEEN = 0.5
+"""Share of a thing that must show before not finding it is an error."""
+
+
+class Reading(NamedTuple):
+    """What a segmenter reads from frames."""
+
+    ego: Float[Tensor, "b T 2"]
+    """x, y of the middle of the ego's pixels; NaN where it is not seen."""
+    ego_mask: Bool[Tensor, "b T H W"]
+    """The ego's pixels."""
+    objects: Bool[Tensor, "b T H W"]
+    """The middles of other things: cars, trucks, motorbikes, pedestrians."""
+
+
+class ReadoutScore(Config):
+    """How well real frames of held-out recordings are read: the floor of every reading."""
+
+    num_clips: int
+    """Test recordings read."""
+    num_frames: int
+    """Frames of each."""
+    ego_iou: Interval
+    """Overlap of the ego's pixels, read and true."""
+    ego_error: Interval
+    """In pixels, on frames where half of the ego shows or more."""
+    object_error: Interval
+    """In pixels."""
+    pixel_accuracy: Interval
+    """Share of pixels given their right class."""
+
+
+class Readout:
+    """Reads frames of the size the segmenter was trained on, and compares with labels."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder.eval()
+
+    @classmethod
+    def of(cls, source: Source, device: torch.device | str) -> "Readout | None":
+        """Open the shipped segmenter when the source is a world it can read and has labels."""
+        if not isinstance(source, Synthetic) or not source.config.labels:
+            return None
+        world = World.load(FOLDER, device)
+        return cls(world.encoder) if world.card.size == source.size else None
+
+    @torch.no_grad()
+    def read(self, video: Video) -> Reading:
+        """Say where the ego and the other things are."""
+        logits = self._logits(video)
+        mask = logits[:, :, :-1].argmax(2) == Class.EGO
+        return Reading(_middle(mask), mask, _peaks(logits[:, :, -1].sigmoid()))
+
+    def compare(self, made: Video, batch: Batch, first: int) -> Scores:
+        """Score made frames against the labels of a batch from frame `first` on."""
+        labels = {n: s[:, first : first + made.shape[1]] for n, s in batch.signals.items()}
+        reading = self.read(made)
+        truth = labels["segmentation"] == Class.EGO
+        shows = labels["ego_visible"][..., 0] >= _SEEN
+        nothing = torch.tensor(torch.nan)
+        # The middle of what shows, on both sides: a bridge hides the same of either.
+        error = (reading.ego - _middle(truth)).norm(dim=-1).nan_to_num(torch.inf)
+        both = (reading.ego_mask & truth).sum((2, 3))
+        either = (reading.ego_mask | truth).sum((2, 3))
+        return {
+            "ego_error": torch.where(shows, error.clamp(max=CUT_OFF), nothing),
+            "ego_iou": torch.where(shows, both / either, nothing),
+            "object_error": _object_errors(reading.objects, labels["objects"]),
+        }
+
+    @torch.no_grad()
+    def held_out(self, source: Source, num_clips: int = 64, num_frames: int = 8) -> ReadoutScore:
+        """Read real frames of test recordings."""
+        windows = source.spread("test", num_frames, num_clips)
+        scores: dict[str, list[Tensor]] = {}
+        for start in range(0, len(windows), 16):
+            batch = source.read(windows[start : start + 16])
+            video = frames_of(batch)
+            read = self._logits(video)[:, :, :-1].argmax(2)
+            right = (read == batch.signals["segmentation"]).float().mean((2, 3))
+            for name, value in (self.compare(video, batch, 0) | {"pixel_accuracy": right}).items():
+                scores.setdefault(name, []).append(value.nanmean(1))
+        groups = [window.recording.name for window in windows]
+        values = {name: interval(torch.cat(parts), groups) for name, parts in scores.items()}
+        return ReadoutScore(num_clips=len(windows), num_frames=num_frames, **values)
+
+    def _logits(self, video: Video) -> Float[Tensor, "b T c H W"]:
+        device = self.encoder.latent_mean.device
+        # One frame at a time per clip keeps the logits of long videos out of memory together.
+        parts = [self.encoder.raw_posterior(p.to(device)).mean.cpu() for p in video.split(8, dim=1)]
+        return torch.cat(parts, dim=1)
+
+
+def _middle(mask: Bool[Tensor, "b T H W"]) -> Float[Tensor, "b T 2"]:
+    """Return x, y of the middle of a mask; NaN where it is empty."""
+    count = mask.sum((2, 3))
+    x = (mask.sum(2) * torch.arange(mask.shape[3])).sum(2) / count
+    y = (mask.sum(3) * torch.arange(mask.shape[2])).sum(2) / count
+    return torch.stack([x, y], dim=-1)
+
+
+def _peaks(heat: Float[Tensor, "b T H W"]) -> Bool[Tensor, "b T H W"]:
+    """Mark what is high and the highest of its 3×3 neighbourhood."""
+    return (heat > _PEAK) & (heat == max_pool2d(heat, 3, stride=1, padding=1))
+
+
+def _object_errors(
+    found: Bool[Tensor, "b T H W"], objects: Float[Tensor, "b T n 4"]
+) -> Float[Tensor, "b T"]:
+    """Return the symmetric Chamfer distance between things found and things there, per frame.
+
+    Half of it is the mean distance from each thing of which half shows to the nearest one found;
+    half is the mean distance from each one found to the nearest of which anything shows. Every
+    distance counts at most `CUT_OFF`.
+    """
+    errors = torch.empty(found.shape[:2])
+    height, width = found.shape[-2:]
+    for i in range(found.shape[0]):
+        for j in range(found.shape[1]):
+            read = found[i, j].nonzero().flip(-1).float()
+            x, y, kind, visible = objects[i, j].unbind(-1)
+            inside = (kind > 0) & (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+            there = objects[i, j, :, :2]
+            clear, any_of = there[inside & (visible >= _SEEN)], there[(kind > 0) & (visible > 0)]
+            errors[i, j] = (_to_nearest(clear, read) + _to_nearest(read, any_of)) / 2
+    return errors
+
+
+def _to_nearest(these: Float[Tensor, "n 2"], those: Float[Tensor, "m 2"]) -> Tensor:
+    if not len(these):
+        return torch.zeros(())
+    if not len(those):
+        return torch.tensor(CUT_OFF)
+    return torch.cdist(these, those).min(1).values.clamp(max=CUT_OFF).mean()

@@ -1,0 +1,47 @@
+"""What an evaluation found, as one table: `results.json`.
+
+Knows how to hold numbers, not how to take or show them.
+"""
+
+from avenir.config import Config
+from avenir.evaluation.continuation import Continuation
+from avenir.evaluation.control import Control
+from avenir.evaluation.readout import ReadoutScore
+from avenir.evaluation.reconstruction import Reconstruction
+from avenir.evaluation.settings import EvaluationConfig
+
+FORMAT = 1
+"""Version of `results.json`."""
+
+
+class Evaluation(Config):
+    """Everything measured of one world: what `results.json` holds."""
+
+    format: int = FORMAT
+    """Version of this table."""
+    world: str
+    """The world's name."""
+    key: str | None
+    """The key of the run that made it."""
+    source: str
+    """Kind of source its test recordings come from."""
+    fingerprint: str
+    """Of that data."""
+    fps: float
+    """Frames per second."""
+    size: tuple[int, int]
+    """Height and width of frames."""
+    settings: EvaluationConfig
+    """What was asked for, seed included."""
+    command: str
+    """What was typed."""
+    seconds: float
+    """How long it took."""
+    readout: ReadoutScore | None = None
+    """How well the segmenter reads real frames; none when there is no key to the truth."""
+    reconstruction: Reconstruction
+    """What the encoder keeps."""
+    continuation: Continuation | None = None
+    """How the continuation ages; none for an encoder alone."""
+    control: Control | None = None
+    """Whether actions matter; none when nothing steers."""

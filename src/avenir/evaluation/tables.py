@@ -1,0 +1,156 @@
+"""Numbers as HTML tables and lists, each with its interval. Knows no pictures and no curves."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from avenir.evaluation.findings import tone
+from avenir.evaluation.intervals import Interval
+from avenir.evaluation.metrics import METRICS, Metric
+from avenir.evaluation.readout import CUT_OFF, ReadoutScore
+from avenir.evaluation.reconstruction import Reconstruction
+from avenir.evaluation.results import Evaluation
+from avenir.evaluation.tally import Row
+
+
+def score_table(name: str, rows: Sequence[Row], labels: Mapping[str, str], reference: str) -> str:
+    """Lay one metric out: methods down, horizons across."""
+    rows = [row for row in rows if row.metric == name]
+    horizons = list(dict.fromkeys(row.seconds for row in rows))
+    methods = [method for method in labels if any(row.method == method for row in rows)]
+    cells = {(row.method, row.seconds): row for row in rows}
+    metric = METRICS[name]
+    head = "".join(
+        f'<th scope="col">{"all frames" if seconds is None else f"{seconds:g} s"}</th>'
+        for seconds in horizons
+    )
+    body = ""
+    for method in methods:
+        line = "".join(_cell(cells[method, seconds], metric) for seconds in horizons)
+        ours = ' class="ours"' if method == reference else ""
+        body += f'<tr{ours}><th scope="row">{escape(labels[method])}</th>{line}</tr>'
+    unit = f", {metric.unit}" if metric.unit else ""
+    better = "higher is better" if metric.higher_is_better else "lower is better"
+    return (
+        f'<div class="scroll"><table><caption>{escape(metric.label)}{unit} '
+        f'<span class="note">· {better}</span></caption>'
+        f'<thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _cell(row: Row, metric: Metric) -> str:
+    digits = 2 if metric.unit else 3
+    if row.value.mean is None:
+        return "<td>–</td>"
+    lines = [f"{row.value.mean:.{digits}f}", f"<small>{_bounds(row.value, digits)}</small>"]
+    if row.difference is not None and row.difference.mean is not None:
+        ahead = row.difference.mean if metric.higher_is_better else -row.difference.mean
+        sure = tone(row.difference, metric.higher_is_better)
+        lines.append(f'<small class="{sure}">{_minus(f"{ahead:+.{digits}f}")}</small>')
+    return f"<td>{''.join(lines)}</td>"
+
+
+def reconstruction_facts(reconstruction: Reconstruction) -> str:
+    """List what an encoder does to a clip."""
+    f_t, f_h, f_w = reconstruction.compression
+    t, c, h, w = reconstruction.latent_shape
+    facts = {
+        "One latent stands for": f"{_count(f_t, 'frame')} of {f_h}×{f_w} pixels",
+        "Latents of a clip": f"{t}×{c}×{h}×{w} (t c h w) for {reconstruction.num_frames} frames",
+        "Fewer numbers": f"{reconstruction.numbers_ratio:.1f} times",
+    }
+    if reconstruction.bits_per_pixel is not None:
+        facts["Rate"] = f"at most {reconstruction.bits_per_pixel:.3f} bits per pixel (raw: 24)"
+    if reconstruction.psnr is not None:
+        facts["PSNR"] = f"{_with_bounds(reconstruction.psnr, 2)} dB"
+    if reconstruction.ssim is not None:
+        facts["SSIM"] = _with_bounds(reconstruction.ssim, 3)
+    facts["Measured on"] = (
+        f"{reconstruction.num_clips:,} clips of {reconstruction.num_recordings:,} recordings"
+    )
+    return _facts(facts)
+
+
+def channel_table(reconstruction: Reconstruction) -> str:
+    """Lay out the statistics of every latent channel."""
+    body = "".join(
+        f'<tr><th scope="row">{number}</th><td>{_minus(f"{channel.mean:.3f}")}</td>'
+        f"<td>{channel.std:.3f}</td>"
+        f"<td>{'–' if channel.kl is None else f'{channel.kl:.3f}'}</td></tr>"
+        for number, channel in enumerate(reconstruction.latents)
+    )
+    return (
+        '<div class="scroll"><table><thead><tr><th scope="col">channel</th><th scope="col">mean</th>'
+        '<th scope="col">deviation</th><th scope="col">divergence, nats</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def readout_facts(score: ReadoutScore) -> str:
+    """Say how well the reader of positions reads real frames."""
+    facts = {
+        "Ego overlap (IoU)": _with_bounds(score.ego_iou, 3),
+        "Ego position error": f"{_with_bounds(score.ego_error, 2)} px",
+        "Object position error": f"{_with_bounds(score.object_error, 2)} px",
+        "Pixels given their class": _with_bounds(score.pixel_accuracy, 3),
+    }
+    return (
+        '<div class="card"><h3>The reader of positions, on real test frames</h3>'
+        f'<p class="note">{score.num_clips:,} recordings it never saw, {score.num_frames} frames of '
+        f"each. No reading of imagined frames is finer than this.</p>{_facts(facts)}</div>"
+    )
+
+
+def definitions(evaluation: Evaluation) -> str:
+    """Explain every number on the page."""
+    words = {
+        "Interval": "95 %, from 1,000 draws of whole recordings with replacement.",
+        "PSNR": "10·log10(1 / mean squared error), pixels in [0, 1]; at most 60 dB.",
+        "PSNR of moving pixels": "over the pixels of which a colour channel differs from the last "
+        "observed frame by more than 10 of 255 levels; frames without any are left out.",
+        "SSIM": "Wang et al. 2004: 11×11 Gaussian window of deviation 1.5, mean over channels.",
+        "Last frame held": "the last observed frame, unchanged.",
+        "Mean training image": "the mean of frames drawn from the training recordings.",
+        "Mean of samples": "the pixel-wise mean of several futures of one past.",
+    }
+    if evaluation.continuation is not None:
+        words["Nearest training past"] = (
+            "what followed the training clip whose past is nearest in L2 over shrunk frames, among "
+            f"{evaluation.continuation.num_train_windows:,}."
+        )
+    if evaluation.readout is not None:
+        words |= {
+            "Ego position error": "distance between the middles of the ego’s pixels, read and true, "
+            f"at most {CUT_OFF:g} px; an ego not found counts {CUT_OFF:g} px. Frames where less "
+            "than half of it shows are left out.",
+            "Object position error": "half the mean distance from each thing that is there to the "
+            f"nearest read, half the reverse, at most {CUT_OFF:g} px each.",
+        }
+    return _facts(words)
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return (
+        "<dl>"
+        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+        + "</dl>"
+    )
+
+
+def _with_bounds(interval: Interval, digits: int) -> str:
+    if interval.mean is None:
+        return "–"
+    return f"{interval.mean:.{digits}f} {_bounds(interval, digits)}".strip()
+
+
+def _bounds(interval: Interval, digits: int) -> str:
+    if interval.low is None or interval.high is None:
+        return ""
+    return _minus(f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

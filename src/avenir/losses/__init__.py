@@ -1,0 +1,1 @@
+"""Terms that training descends: functions of tensors, without weights and without models."""

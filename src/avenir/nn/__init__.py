@@ -1,0 +1,1 @@
+"""Plain blocks: no config, no files, no role."""

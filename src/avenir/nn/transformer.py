@@ -1,0 +1,167 @@
+"""A transformer over space-time tokens, modulated by one vector per frame.
+
+Blocks are AdaLN-zero (Peebles & Xie 2022, 2212.09748) with SwiGLU (Shazeer 2020, 2002.05202).
+Attention is full over all tokens, or factorised into space then time (GAIA-2, 2503.20523). Earlier
+frames may be kept as a cache: then only new frames are computed, with the same result.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, silu
+
+from avenir.nn.attention import Attention, KeysValues, grid_positions, rotation
+
+Tokens = Float[Tensor, "b t s d"]
+PerFrame = Float[Tensor, "b t d"]
+Cache = tuple[KeysValues, ...]
+
+
+class SwiGLU(nn.Module):
+    """A gated feed-forward layer, `… d -> … d`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = 16 * round(width * 8 / 3 / 16)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Gate and project."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(silu(gate) * up)
+
+
+class Modulation(nn.Module):
+    """Shift, scale and gate for several sub-layers, zero at first: a block starts as identity."""
+
+    def __init__(self, width: int, num_sublayers: int) -> None:
+        super().__init__()
+        self.num_sublayers = num_sublayers
+        self.project = nn.Linear(width, 3 * num_sublayers * width)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, condition: PerFrame) -> Float[Tensor, "sublayers three b t 1 d"]:
+        """Spread one vector per frame over that frame's tokens."""
+        return rearrange(
+            self.project(silu(condition)),
+            "b t (sublayers three d) -> sublayers three b t 1 d",
+            sublayers=self.num_sublayers,
+            three=3,
+        )
+
+
+class Block(nn.Module):
+    """One space-time block: attention, then SwiGLU, each modulated and gated."""
+
+    def __init__(self, width: int, heads: int, factorised: bool) -> None:
+        super().__init__()
+        self.space = Attention(width, heads) if factorised else None
+        self.time = Attention(width, heads)
+        self.feed_forward = SwiGLU(width)
+        self.modulation = Modulation(width, 3 if factorised else 2)
+
+    def forward(
+        self,
+        x: Tokens,
+        condition: PerFrame,
+        positions: "Positions",
+        past: KeysValues | None,
+    ) -> tuple[Tokens, KeysValues]:
+        """Return the tokens and what later frames need of them."""
+        *space, time, feed_forward = self.modulation(condition)
+        if self.space is not None:
+            (shift, scale, gate) = space[0]
+            frames = rearrange(_modulate(x, shift, scale), "b t s d -> (b t) s d")
+            mixed, _ = self.space(frames, positions.space)
+            x = x + gate * rearrange(mixed, "(b t) s d -> b t s d", b=len(x))
+        shift, scale, gate = time
+        mixed, here = self._over_time(_modulate(x, shift, scale), positions, past)
+        x = x + gate * mixed
+        shift, scale, gate = feed_forward
+        return x + gate * self.feed_forward(_modulate(x, shift, scale)), here
+
+    def _over_time(
+        self, x: Tokens, positions: "Positions", past: KeysValues | None
+    ) -> tuple[Tokens, KeysValues]:
+        b, t, s, _ = x.shape
+        if self.space is None:
+            flat = rearrange(x, "b t s d -> b (t s) d")
+            mixed, here = self.time(flat, positions.time, positions.mask, past)
+            return rearrange(mixed, "b (t s) d -> b t s d", t=t), here
+        flat = rearrange(x, "b t s d -> (b s) t d")
+        mixed, here = self.time(flat, positions.time, positions.mask, past)
+        return rearrange(mixed, "(b s) t d -> b t s d", b=b), here
+
+
+class Positions:
+    """Where the tokens of a grid stand, and which of them may look at which."""
+
+    def __init__(
+        self,
+        grid: tuple[int, int, int],
+        head_dim: int,
+        factorised: bool,
+        look: Bool[Tensor, "b t m"] | None,
+        first_t: int,
+        device: torch.device,
+    ) -> None:
+        t, h, w = grid
+        if factorised:
+            self.space = rotation(grid_positions(1, h, w)[:, 1:].to(device), head_dim)
+            times = torch.arange(first_t, first_t + t, device=device)
+            self.time = rotation(times[:, None].float(), head_dim)
+            self.mask = None if look is None else repeat(look, "b t m -> (b s) 1 t m", s=h * w)
+        else:
+            self.space = self.time = rotation(grid_positions(t, h, w, first_t).to(device), head_dim)
+            self.mask = (
+                None if look is None else repeat(look, "b t m -> b 1 (t s) (m r)", s=h * w, r=h * w)
+            )
+
+
+class SpaceTimeTransformer(nn.Module):
+    """A stack of blocks over `b t s d`, one conditioning vector per frame."""
+
+    def __init__(
+        self, width: int, depth: int, heads: int, attention: Literal["full", "factorised"]
+    ) -> None:
+        super().__init__()
+        self.head_dim = width // heads
+        self.factorised = attention == "factorised"
+        self.blocks = nn.ModuleList(Block(width, heads, self.factorised) for _ in range(depth))
+
+    def forward(
+        self,
+        x: Tokens,
+        condition: PerFrame,
+        grid: tuple[int, int],
+        look: Bool[Tensor, "b t m"] | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Tokens, Cache]:
+        """Run the blocks over frames of `grid = (h, w)` tokens.
+
+        `look[b, i, j]` says whether frame i may look at frame j; None lets all look at all. With
+        a `cache` of earlier frames, `x` holds the new ones only and sees the others through it.
+        """
+        first_t = 0 if cache is None else self._cached_frames(cache, grid)
+        size = (x.shape[1], *grid)
+        positions = Positions(size, self.head_dim, self.factorised, look, first_t, x.device)
+        kept: list[KeysValues] = []
+        pasts: Sequence[KeysValues | None] = cache or [None] * len(self.blocks)
+        for block, past in zip(self.blocks, pasts, strict=True):
+            x, here = block(x, condition, positions, past)
+            kept.append(here)
+        return x, tuple(kept)
+
+    def _cached_frames(self, cache: Cache, grid: tuple[int, int]) -> int:
+        tokens = cache[0].keys.shape[2]
+        return tokens if self.factorised else tokens // (grid[0] * grid[1])
+
+
+def _modulate(x: Tokens, shift: Tensor, scale: Tensor) -> Tokens:
+    return layer_norm(x, x.shape[-1:]) * (1 + scale) + shift

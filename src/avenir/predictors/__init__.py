@@ -1,0 +1,70 @@
+"""The contract of a predictor: observed latents and a condition to the latents that come next.
+
+One file in this folder is one kind. A predictor knows shapes only: no pixels, encoders or files.
+One call predicts one chunk; `rollout.py` loops.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avenir.clip import Condition, Progress
+from avenir.config import Config
+from avenir.shapes import Latents
+
+
+class LatentShape(NamedTuple):
+    """What a predictor is built for: `c h w`."""
+
+    channels: int
+    h: int
+    w: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of the past: a value, owned by the caller. Keeping two of them is branching.
+
+    `latents` `b t c h w` and the `condition` that led into each of them.
+    """
+
+    latents: Latents
+    condition: Condition | None
+
+    @property
+    def num_frames(self) -> int:
+        """Latent frames remembered."""
+        return self.latents.shape[1]
+
+
+class Predictor(nn.Module, ABC):
+    """Continues latents `b t c h w` under a condition `b t d`."""
+
+    Config: ClassVar[type[Config]]
+    width: int
+    """Width of the condition's vectors."""
+    num_train_frames: int
+    """Latent frames of a training window."""
+
+    @abstractmethod
+    def losses(
+        self, latents: Latents, condition: Condition | None, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Return every term of training by its plain name, unweighted."""
+
+    @abstractmethod
+    def start(self, past: Latents, condition: Condition | None) -> Memory:
+        """Remember what was observed, as much of it as the predictor uses."""
+
+    @abstractmethod
+    def room(self, memory: Memory) -> int:
+        """Say how many latent frames one call can predict after this memory."""
+
+    @abstractmethod
+    def predict(
+        self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
+    ) -> tuple[Latents, Memory]:
+        """Predict `length` latent frames under their condition, and remember them."""

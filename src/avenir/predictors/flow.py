@@ -1,0 +1,253 @@
+"""Flow matching and Gaussian diffusion over latent video, one class.
+
+A space-time transformer sees every frame at its own level `tau` and says, per token, what a path
+from noise to data needs: data, noise or velocity. Full-sequence, clean-context and
+diffusion-forcing training are settings of one degradation (degradation.py); samplers are in
+samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748).
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, silu
+
+from avenir.clip import Condition, Progress
+from avenir.config import Config
+from avenir.degradation import (
+    Degradation,
+    Mixed,
+    Path,
+    Target,
+    draw_tau,
+    hide_future,
+    shift_of,
+)
+from avenir.errors import AvenirError
+from avenir.nn.transformer import Cache, SpaceTimeTransformer
+from avenir.predictors import LatentShape, Memory, Predictor
+from avenir.samplers import Denoise, ddim, ddpm, euler, heun, schedule
+from avenir.shapes import Latents, NoiseLevel, PerFrame
+
+_FLOOR = 0.05
+"""Least share of data or noise that is divided by: x-prediction's velocity near the data needs it
+(JiT, 2511.13720), and noise prediction near the noise."""
+
+
+class SamplingConfig(Config):
+    """How a chunk is drawn."""
+
+    sampler: Literal["euler", "heun", "ddim", "ddpm"] = "euler"
+    """Which loop of samplers.py."""
+    num_steps: int = Field(10, ge=1)
+    """Steps from noise to data."""
+    schedule: Literal["linear", "linear_quadratic"] = "linear"
+    """How the steps are spread."""
+    guidance: float = Field(1.0, ge=0)
+    """How far to push from what nothing known predicts: 1 is off."""
+    past_noise: float = Field(0.0, ge=0, le=1)
+    """Noise on the past while predicting, its level told to the model."""
+
+
+class FlowConfig(Config):
+    """The continuous predictor: flow or diffusion, by its path."""
+
+    kind: str = "flow"
+    width: int = Field(256, ge=16)
+    """Width of the transformer; at least the numbers in a token when it predicts data."""
+    depth: int = Field(8, ge=1)
+    """Blocks."""
+    heads: int = Field(4, ge=1)
+    """Attention heads."""
+    patch: int = Field(2, ge=1)
+    """Latent rows and columns per token."""
+    attention: Literal["full", "factorised"] = "full"
+    """All tokens at once, or space then time."""
+    path: Literal["flow", "diffusion"] = "flow"
+    """A straight line, or the unit circle."""
+    predicts: Target = "velocity"
+    """What the network says."""
+    loss: Target = "velocity"
+    """In which of the three its error is measured."""
+    tau: Literal["uniform", "logit_normal"] = "logit_normal"
+    """How flow times are drawn in training."""
+    shift: float | None = Field(None, gt=0)
+    """Shift of the flow times toward noise; none: from the latent's size."""
+    past: int = Field(4, ge=1)
+    """Latent frames remembered."""
+    chunk: int = Field(4, ge=1)
+    """Latent frames predicted by one call once the memory is full."""
+    full_past: float = Field(0.5, ge=0, le=1)
+    """Chance that a training window shows the full past, rather than 1 to `past` frames of it."""
+    forcing: float = Field(0.0, ge=0, le=1)
+    """Chance that every frame of a window is noised by its own level: diffusion forcing."""
+    past_noise: float = Field(0.1, ge=0, le=1)
+    """Most noise put on the past in training, its level told to the model."""
+    sampling: SamplingConfig = SamplingConfig.model_validate({})
+    """How a chunk is drawn."""
+
+
+class Flow(Predictor):
+    """Latents `b t c h w` and a condition `b t d` to the latents that come next."""
+
+    Config = FlowConfig
+
+    def __init__(self, config: FlowConfig, shape: LatentShape) -> None:
+        super().__init__()
+        if shape.h % config.patch or shape.w % config.patch:
+            raise AvenirError(
+                f"latents are {shape.h}×{shape.w} and the predictor's patch is {config.patch}; "
+                "the patch must divide both: set predictor.patch, or another data.size"
+            )
+        self.config, self.width = config, config.width
+        self.path = Path(config.path)
+        self.num_train_frames = config.past + config.chunk
+        token = shape.channels * config.patch**2
+        self.shift = config.shift or shift_of(
+            self.num_train_frames * shape.channels * shape.h * shape.w
+        )
+        self.enter = nn.Linear(token, config.width)
+        self.level = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
+        )
+        self.transformer = SpaceTimeTransformer(
+            config.width, config.depth, config.heads, config.attention
+        )
+        self.final_modulation = nn.Linear(config.width, 2 * config.width)
+        self.leave = nn.Linear(config.width, token)
+        for layer in (self.final_modulation, self.leave):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    # Training ---------------------------------------------------------------------------------
+
+    def losses(
+        self, latents: Latents, condition: Condition | None, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Degrade, predict, compare: one weighted mean over the hidden frames."""
+        degradation = self.degrade(latents, progress.generator)
+        tau = degradation.level[:, :, None, None, None]
+        noise = torch.randn(latents.shape, generator=progress.generator, device=latents.device)
+        true = Mixed(latents, noise)
+        x = self.path.mix(latents, noise, tau)
+        said, _ = self.forward(x, degradation.level, condition, degradation)
+
+        def measured(value: Latents) -> Latents:
+            ends = self.path.ends(self.config.predicts, value, x, tau, floor=_FLOOR)
+            return self.path.target(self.config.loss, ends, tau)
+
+        error = measured(said) - measured(self.path.target(self.config.predicts, true, tau))
+        per_frame = error.square().mean(dim=(2, 3, 4))
+        weight = degradation.weight
+        return {"flow": (per_frame * weight).sum() / weight.sum()}
+
+    def degrade(self, latents: Latents, generator: torch.Generator) -> Degradation:
+        """Draw what each window hides: its past is given, or every frame has its own level."""
+        config, (b, t) = self.config, latents.shape[:2]
+        device = latents.device
+
+        def chance(probability: float) -> Tensor:
+            return torch.rand(b, generator=generator, device=device) < probability
+
+        own = draw_tau((b, t), config.tau, self.shift, generator)
+        forced = chance(config.forcing)
+        tau = torch.where(forced[:, None], own, own[:, :1])
+        most = min(config.past, t - 1)
+        some = torch.randint(1, most + 1, (b,), generator=generator, device=device)
+        num_past = torch.where(chance(config.full_past), most, some).masked_fill(forced, 0)
+        noise = torch.rand(b, generator=generator, device=device) * config.past_noise
+        return hide_future(tau, num_past, 1 - noise)
+
+    # The network ------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Latents,
+        level: NoiseLevel,
+        condition: Condition | None,
+        degradation: Degradation | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Latents, Cache]:
+        """Say what the path needs at every token; `cache` stands for frames before `x`."""
+        p, (h, w) = self.config.patch, x.shape[-2:]
+        tokens = self.enter(rearrange(x, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        per_frame = self.level(_sinusoids(level, self.width))
+        if condition is not None:
+            per_frame = per_frame + condition.per_frame
+        look = None if degradation is None else degradation.look
+        tokens, kept = self.transformer(tokens, per_frame, (h // p, w // p), look, cache)
+        shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
+        tokens = self.leave(layer_norm(tokens, tokens.shape[-1:]) * (1 + scale) + shift)
+        said = rearrange(
+            tokens, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h // p, w=w // p, p=p, q=p
+        )
+        return said, kept
+
+    # Prediction -------------------------------------------------------------------------------
+
+    def start(self, past: Latents, condition: Condition | None) -> Memory:
+        """Remember the last `past` latent frames."""
+        last = slice(max(0, past.shape[1] - self.config.past), past.shape[1])
+        return Memory(past[:, last], None if condition is None else condition[last])
+
+    def room(self, memory: Memory) -> int:
+        """Fill the training window."""
+        return self.num_train_frames - memory.num_frames
+
+    @torch.no_grad()
+    def predict(
+        self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
+    ) -> tuple[Latents, Memory]:
+        """Draw one chunk; the past is computed once and kept while the sampler steps."""
+        sampling = self.config.sampling
+        b, _, *chw = memory.latents.shape
+        device = memory.latents.device
+        past = self._noised_past(memory.latents, generator)
+        guided = condition is not None and sampling.guidance != 1
+        sides = [(memory.condition, condition)]
+        if guided:
+            assert memory.condition is not None and condition is not None
+            sides.append((memory.condition.absent(), condition.absent()))
+        past_level = torch.full((b, memory.num_frames), 1 - sampling.past_noise, device=device)
+        caches = [self.forward(past, past_level, before)[1] for before, _ in sides]
+
+        def denoise(x: Latents, tau: Tensor) -> Mixed:
+            level = tau.expand(b, length)
+            said = [
+                self.forward(x, level, after, cache=cache)[0]
+                for (_, after), cache in zip(sides, caches, strict=True)
+            ]
+            best = said[0] if not guided else said[1] + sampling.guidance * (said[0] - said[1])
+            return self.path.ends(self.config.predicts, best, x, tau, floor=_FLOOR)
+
+        noise = torch.randn((b, length, *chw), generator=generator, device=device)
+        chunk = self._sample(denoise, noise, generator)
+        both = None
+        if condition is not None and memory.condition is not None:
+            both = memory.condition.then(condition)
+        return chunk, self.start(torch.cat([memory.latents, chunk], dim=1), both)
+
+    def _sample(self, denoise: Denoise, noise: Latents, generator: torch.Generator) -> Latents:
+        sampling = self.config.sampling
+        taus = schedule(sampling.num_steps, sampling.schedule, self.shift)
+        if sampling.sampler == "ddpm":
+            return ddpm(denoise, self.path, noise, taus, generator)
+        loop = {"euler": euler, "heun": heun, "ddim": ddim}[sampling.sampler]
+        return loop(denoise, self.path, noise, taus)
+
+    def _noised_past(self, latents: Latents, generator: torch.Generator) -> Latents:
+        share = self.config.sampling.past_noise
+        if not share:
+            return latents
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        level = torch.tensor(1 - share, device=latents.device)
+        return self.path.mix(latents, noise, level)
+
+
+def _sinusoids(level: NoiseLevel, width: int, longest: float = 1000.0) -> PerFrame:
+    half = width // 2
+    speeds = longest ** (-torch.arange(half, device=level.device) / half)
+    angles = level[..., None] * 1000 * speeds
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -1,0 +1,82 @@
+"""From noise to data: one visible loop per sampler.
+
+A sampler knows the path and a `denoise` function that, at `x_tau` and `tau`, says where both ends
+of the path lie. It knows nothing of networks, conditions or video.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from avenir.degradation import Mixed, Path, shifted
+
+Denoise = Callable[[Tensor, Tensor], Mixed]
+"""Of `x_tau` and a scalar `tau`: the data and the noise it is thought to be made of."""
+
+
+def schedule(
+    num_steps: int, kind: Literal["linear", "linear_quadratic"], shift: float = 1.0
+) -> list[float]:
+    """Return `num_steps + 1` flow times from 0 to 1.
+
+    Linear-quadratic (GAIA-2, 2503.20523): half of the steps go linearly to 0.1, the others
+    quadratically to 1, so that most are spent where the picture is decided.
+    """
+    if kind == "linear":
+        tau = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
+    else:
+        half = num_steps // 2
+        slow = torch.linspace(0, 0.1 if half else 0, half + 1, dtype=torch.float64)
+        rest = torch.linspace(0, 1, num_steps - half + 1, dtype=torch.float64)[1:]
+        tau = torch.cat([slow, slow[-1] + (1 - slow[-1]) * rest**2])
+    return shifted(tau, shift).tolist()
+
+
+def euler(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
+    """Follow the velocity in straight steps."""
+    for tau, after in zip(taus[:-1], taus[1:], strict=True):
+        x = x + (after - tau) * _velocity(denoise, path, x, tau)
+    return x
+
+
+def heun(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
+    """Follow the mean of the velocities at both ends of each step (Karras et al. 2022, Alg. 1)."""
+    for tau, after in zip(taus[:-1], taus[1:], strict=True):
+        here = _velocity(denoise, path, x, tau)
+        there = x + (after - tau) * here
+        if after < 1:
+            here = (here + _velocity(denoise, path, there, after)) / 2
+        x = x + (after - tau) * here
+    return x
+
+
+def ddim(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
+    """Estimate both ends, then mix them again a little closer to the data (2010.02502, Eq. 12)."""
+    for tau, after in zip(taus[:-1], taus[1:], strict=True):
+        ends = denoise(x, torch.tensor(tau, dtype=x.dtype, device=x.device))
+        x = path.mix(ends.data, ends.noise, torch.tensor(after, dtype=x.dtype, device=x.device))
+    return x
+
+
+def ddpm(
+    denoise: Denoise, path: Path, x: Tensor, taus: list[float], generator: torch.Generator
+) -> Tensor:
+    """Sample the ancestral posterior of each step (Ho et al. 2020, 2006.11239, Eq. 6-7).
+
+    It is `ddim` with part of the noise replaced by fresh noise; at the data none is left.
+    """
+    for tau, after in zip(taus[:-1], taus[1:], strict=True):
+        now, then = (torch.tensor(each, dtype=x.dtype, device=x.device) for each in (tau, after))
+        ends, before, later = denoise(x, now), path.rates(now), path.rates(then)
+        kept = before.signal * later.noise / (later.signal * before.noise)
+        fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        noise = kept * ends.noise + (1 - kept**2).sqrt() * fresh
+        x = path.mix(ends.data, noise, then)
+    return x
+
+
+def _velocity(denoise: Denoise, path: Path, x: Tensor, tau: float) -> Tensor:
+    now = torch.tensor(tau, dtype=x.dtype, device=x.device)
+    return path.velocity(denoise(x, now), now)

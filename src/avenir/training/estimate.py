@@ -1,0 +1,68 @@
+"""What a run will cost, measured before it starts: a few steps on a copy, then thrown away."""
+
+import copy
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+from avenir.clip import Batch, Progress
+from avenir.device import generator
+from avenir.training.recipe import Recipe
+from avenir.training.tasks import Task
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Numbers of weights, seconds per step and in all, bytes at the peak."""
+
+    num_parameters: int
+    num_trained: int
+    step_seconds: float
+    seconds: float
+    memory_bytes: int
+
+    def __str__(self) -> str:
+        minutes = f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
+        return (
+            f"{self.num_parameters / 1e6:.2f} M parameters, {self.num_trained / 1e6:.2f} M of them "
+            f"trained; about {minutes} ({1000 * self.step_seconds:.0f} ms per step) and "
+            f"{self.memory_bytes / 2**30:.1f} GiB of memory"
+        )
+
+
+def estimate(recipe: Recipe, task: Task, batch: Batch, num_steps: int = 5) -> Cost:
+    """Time steps of a copy of the task on one batch; the task itself is not touched."""
+    from avenir.training.loop import Step
+
+    twin = copy.deepcopy(task)
+    step = Step(recipe, twin)
+    seconds = []
+    for number in range(num_steps):
+        started = time.perf_counter()
+        step.run(batch, Progress(number, recipe.train.steps, _chance(batch)))
+        seconds.append(time.perf_counter() - started)
+    step_seconds = statistics.median(seconds[1:])
+    return Cost(
+        num_parameters=sum(p.numel() for p in task.world.parameters()),
+        num_trained=sum(p.numel() for p in task.trained.parameters() if p.requires_grad),
+        step_seconds=step_seconds,
+        seconds=step_seconds * recipe.train.steps,
+        memory_bytes=_peak_bytes(),
+    )
+
+
+def _chance(batch: Batch) -> torch.Generator:
+    tensor = batch.video if batch.video is not None else batch.latents
+    assert tensor is not None
+    return generator("estimate", device=tensor.device)
+
+
+def _peak_bytes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

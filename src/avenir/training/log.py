@@ -1,0 +1,112 @@
+"""What a run says while it trains: a bar on a terminal, lines elsewhere, and `metrics.jsonl`."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True, highlight=False)
+
+
+class Log:
+    """Progress, rate and losses of one run."""
+
+    def __init__(self, folder: Path, name: str, first_step: int, steps: int) -> None:
+        self.path, self.name, self.steps = folder / "metrics.jsonl", name, steps
+        self.first_step, self.started = first_step, time.monotonic()
+        self._forget_after(first_step)
+        self.last_line = self.started
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Append one row to `metrics.jsonl`."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    @contextmanager
+    def bar(self) -> Iterator["Log"]:
+        """Show progress until the block ends."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+        )
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        with self.progress:
+            self.row = self.progress.add_task(
+                self.name, total=self.steps, completed=self.first_step, losses=""
+            )
+            yield self
+
+    def advance(self, step: int, losses: dict[str, float], waiting: float) -> None:
+        """Show where the run stands after `step` steps; `waiting` is the share spent on data."""
+        words = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        rate = (step - self.first_step) / max(1e-9, time.monotonic() - self.started)
+        words = f"{rate:.1f} steps/s  {words}"
+        self.progress.update(self.row, completed=step, losses=words)
+        if not console.is_terminal and time.monotonic() - self.last_line > 15:
+            self.last_line = time.monotonic()
+            left = (self.steps - step) / max(rate, 1e-9)
+            say(f"{self.name}  {step}/{self.steps}  {left:.0f} s left  {words}")
+        row = {"step": step, "steps_per_second": rate, "waiting": waiting, **losses}
+        self.record(row)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop rows of steps that a resumed run is about to do again."""
+        if self.path.exists():
+            rows = [json.loads(line) for line in self.path.read_text().splitlines() if line]
+            kept = [row for row in rows if row.get("step", 0) <= step]
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+
+class Steps:
+    """A bar for work measured in seconds of video."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.row = self.progress.add_task(what, total=seconds)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def advance(self, seconds: float) -> None:
+        """Show that so many more seconds are done."""
+        self.progress.advance(self.row, seconds)
+
+
+class Preparation:
+    """Tells of slow work that is no training: what, how much is done, of how much."""
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Print a line every few seconds, and at the end."""
+        if time.monotonic() - self.told > 5 or done >= total:
+            self.told = time.monotonic()
+            say(f"{what}: {done:,} of {total:,}")
+
+
+def say(words: str) -> None:
+    """Tell the user one thing."""
+    console.print(words, markup=False, soft_wrap=True)

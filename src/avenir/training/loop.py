@@ -1,0 +1,252 @@
+"""The only training loop: recipe in, run folder out.
+
+Everything random in a step derives from (seed, step, rank), so a run that was stopped or killed
+and goes on later gives, bit for bit, what it would have given without.
+"""
+
+import math
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from avenir.clip import Batch, Progress
+from avenir.data import batches
+from avenir.device import best_device, generator, seed_of
+from avenir.encoders import ParameterGroup
+from avenir.errors import AvenirError, TrainingError
+from avenir.training.checkpoint import STATE, load_state, save_state
+from avenir.training.ema import EMA
+from avenir.training.estimate import estimate
+from avenir.training.log import Log, Preparation, say
+from avenir.training.optim import Optimiser, rate
+from avenir.training.recipe import Recipe
+from avenir.training.samples import write_samples
+from avenir.training.tasks import Task, make_source, make_task
+from avenir.world import World
+
+
+class Step:
+    """One optimiser step: losses, gradients of each group, descent, average."""
+
+    def __init__(self, recipe: Recipe, task: Task) -> None:
+        self.recipe, self.task = recipe, task
+        self.groups = task.groups()
+        self.optimisers = [Optimiser(g.parameters, recipe.train.optim) for g in self.groups]
+        self.ema = EMA(task.trained, recipe.train.ema, recipe.train.steps)
+
+    def run(self, batch: Batch, progress: Progress) -> dict[str, float]:
+        """Take the step and return its losses."""
+        torch.manual_seed(seed_of("step", self.recipe.seed, progress.step))
+        losses = self.task.losses(batch, progress)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingError(
+                f"step {progress.step}: {', '.join(broken)} is not finite on the batch "
+                f"{', '.join(batch.names)}; look at these recordings, or lower the learning rate"
+            )
+        for number, group in enumerate(self.groups):
+            self._descend(group, losses, number, progress)
+        self.ema.update(self.task.trained, progress.step)
+        return values
+
+    def _descend(
+        self, group: ParameterGroup, losses: dict[str, Tensor], number: int, progress: Progress
+    ) -> None:
+        every = group.weights.get("*", 0.0)
+        terms = [group.weights.get(name, every) * value for name, value in losses.items()]
+        keep = number < len(self.groups) - 1
+        gradients = torch.autograd.grad(
+            torch.stack(terms).sum(), group.parameters, retain_graph=keep, allow_unused=True
+        )
+        for parameter, gradient in zip(group.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimiser = self.optimisers[number]
+        for settings in optimiser.param_groups:
+            settings["rate"] = rate(self.recipe.train.optim, progress.step, progress.steps)
+        optimiser.step()
+
+
+def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
+    """Train a recipe, its parents first, and return the run folder.
+
+    A folder that already holds the finished run is returned as it is; an unfinished one goes on.
+    """
+    parent = recipe.parent
+    parent_folder = train(parent, runs) if isinstance(parent, Recipe) else parent
+    data = make_source(recipe.data)
+    if data.skipped:
+        say(f"{len(data.skipped)} recordings skipped:")
+        for skipped in data.skipped:
+            say(f"  {skipped.name}: {skipped.reason}")
+    parent_key = None
+    if parent_folder is not None:
+        parent_key = World.load(parent_folder, "cpu").card.provenance.get("key", "unknown")
+    key = recipe.key(data.fingerprint, parent_key)
+    folder = folder or runs / recipe.name
+    state = _claim(folder, recipe, key)
+    if state == "finished":
+        say(f"{folder} holds this run already")
+        return folder
+    task = make_task(recipe, data, parent_folder)
+    task.prepare(runs, Preparation())
+    _run(recipe, task, folder, key)
+    return folder
+
+
+def cost_of(recipe: Recipe) -> Iterator[str]:
+    """Say what training a recipe and its parents would cost; a few steps of each are timed."""
+    parent = recipe.parent
+    if isinstance(parent, Recipe):
+        yield from cost_of(parent)
+    try:
+        data = make_source(recipe.data)
+    except AvenirError as error:
+        yield f"{recipe.name}: no estimate without data ({error})"
+        return
+    if recipe.task == "predictor" and isinstance(parent, Recipe):
+        with tempfile.TemporaryDirectory() as folder:
+            stand_in = make_task(parent, data, None).world
+            stand_in.save(folder)
+            task = make_task(recipe, data, Path(folder))
+    else:
+        task = make_task(recipe, data, parent if isinstance(parent, Path) else None)
+    encoder, num_frames = task.world.encoder, task.num_frames
+    t, h, w = encoder.compression.latent_shape(num_frames, *data.size)
+    windows = data.draw("train", num_frames, recipe.train.batch_size, recipe.seed)
+    yield (
+        f"{recipe.name}: windows of {num_frames} frames {data.size[0]}×{data.size[1]} are latents "
+        f"{t} {encoder.channels} {h} {w} (t c h w); "
+        f"{estimate(recipe, task, data.read(windows).to(best_device()))}"
+    )
+
+
+def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
+    steps, device = recipe.train.steps, best_device()
+    step = Step(recipe, task)
+    first = 0
+    if (folder / STATE).exists():
+        first = load_state(folder, task.trained, step.optimisers, step.ema)
+        say(f"{recipe.name}: going on after step {first}")
+    feed = batches(
+        task.source,
+        num_frames=task.num_frames,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.seed,
+        first_step=first,
+        last_step=steps,
+    )
+    log, sample_steps = Log(folder, recipe.name, first, steps), _sample_steps(recipe)
+    started = saved = time.monotonic()
+    waited = 0.0
+    with log.bar(), _stopping() as stop:
+        for number in range(first, steps):
+            asked = time.monotonic()
+            batch = next(feed).to(device)
+            waited += time.monotonic() - asked
+            if number == first:
+                cost = estimate(recipe, task, batch)
+                say(f"{recipe.name}: {cost}")
+                started = time.monotonic()
+            chance = generator("noise", recipe.seed, number, 0, device=device)
+            losses = step.run(batch, Progress(number, steps, chance))
+            done = number + 1
+            if done % 10 == 0 or done == steps:
+                log.advance(done, losses, waited / max(1e-9, time.monotonic() - started))
+            if done in sample_steps and task.world.encoder.can_decode:
+                step.ema.swap(task.trained)
+                write_samples(task, folder / "samples", done, recipe.seed, log)
+                step.ema.swap(task.trained)
+            if stop or (done < steps and time.monotonic() - saved > recipe.train.save_seconds):
+                _save(folder, done, key, task, step)
+                saved = time.monotonic()
+            if stop:
+                raise Stopped(recipe.name, done, steps, folder, stop[0])
+    step.ema.swap(task.trained)
+    task.finish(recipe.seed)
+    provenance = {
+        "key": key,
+        "data": task.data.fingerprint,
+        "seed": recipe.seed,
+        "steps": steps,
+        "seconds": round(time.monotonic() - started, 1),
+        "parameters": sum(p.numel() for p in task.world.parameters()),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "finished": True,
+    }
+    _save_world(folder, task.world, provenance)
+    (folder / STATE).unlink(missing_ok=True)
+
+
+class Stopped(TrainingError):
+    """Training was asked to stop; everything is saved."""
+
+    def __init__(self, name: str, done: int, steps: int, folder: Path, number: int) -> None:
+        super().__init__(
+            f"stopped {name} after {done} of {steps} steps; all is saved in {folder}: "
+            "run the same command again to go on"
+        )
+        self.exit_code = 128 + number
+
+
+def _save(folder: Path, done: int, key: str, task: Task, step: Step) -> None:
+    save_state(folder, done, key, task.trained, step.optimisers, step.ema)
+    step.ema.swap(task.trained)
+    _save_world(folder, task.world, {"key": key, "steps": done, "finished": False})
+    step.ema.swap(task.trained)
+
+
+def _save_world(folder: Path, world: World, provenance: dict[str, object]) -> None:
+    world.card = world.card.model_copy(update={"provenance": provenance})
+    world.save(folder)
+
+
+def _claim(folder: Path, recipe: Recipe, key: str) -> str:
+    """Make the folder this run's own, or say that it is finished, unfinished, or another's."""
+    marker = folder / "key"
+    if not marker.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.toml").write_text(recipe.toml())
+        marker.write_text(key)
+        return "new"
+    if marker.read_text() != key:
+        raise TrainingError(
+            f"{folder} holds a run of another recipe, or of other data or parents (compare its "
+            "recipe.toml): name another folder with --out, or remove it"
+        )
+    finished = (folder / "model.safetensors").exists() and not (folder / STATE).exists()
+    return "finished" if finished else "unfinished"
+
+
+def _sample_steps(recipe: Recipe) -> set[int]:
+    count, steps = recipe.train.num_samples, recipe.train.steps
+    return {round(steps * (i + 1) / count) for i in range(count)}
+
+
+@contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list, to be looked at between steps."""
+    asked: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        say("stopping after this step …")
+
+    try:
+        old = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # signals can only be caught in the main thread
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,46 @@
+"""Validation while a run trains: held-out video, with what the model makes of it below."""
+
+from pathlib import Path
+
+import torch
+
+from avenir.clip import Clip
+from avenir.device import generator
+from avenir.shapes import Video
+from avenir.training.log import Log
+from avenir.training.tasks import Task
+from avenir.video import write
+
+
+@torch.no_grad()
+def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, count: int = 4) -> None:
+    """Write `step_N.mp4`, true clips above and made ones below, and log their PSNR."""
+    world, data = task.world, task.data
+    windows = data.spread("test", task.num_frames, count)
+    batch = data.read(windows).to(world.encoder.latent_mean.device)
+    assert batch.video is not None
+    was_training = world.training
+    world.eval()
+    if world.predictor is None:
+        made = world.encoder.decode(world.encoder.encode(batch.video))[:, : task.num_frames]
+        made = made[..., : data.size[0], : data.size[1]]
+        hidden = 0
+    else:
+        hidden = world.encoder.compression.t * max(1, world.predictor.num_train_frames // 3)
+        chance = generator("samples", seed, device=batch.video.device)
+        horizon = task.num_frames - hidden
+        past = batch.video[:, :hidden]
+        pieces = world.imagine(past, batch.signals, horizon, 1, chance)
+        made = torch.cat([past, *pieces], dim=1)
+    world.train(was_training)
+    error = (made[:, hidden:].clamp(-1, 1) - batch.video[:, hidden:]).square().mean((1, 2, 3, 4))
+    psnr = float((10 * torch.log10(4 / error)).mean())
+    log.record({"step": step, "validation_psnr": psnr})
+    folder.mkdir(exist_ok=True)
+    write(folder / f"step_{step:06d}.mp4", Clip.from_video(_tiles(batch.video, made), data.fps))
+
+
+def _tiles(true: Video, made: Video) -> Video:
+    """Lay clips side by side, the true ones above."""
+    rows = [torch.cat(list(video), dim=-1) for video in (true, made)]
+    return torch.cat(rows, dim=-2)[None]

@@ -1,0 +1,264 @@
+"""What one step does, for each thing that can be trained: encoder, decoder, predictor.
+
+A task builds the world to train, says which losses descend, and what remains to be done when the
+steps are over. The loop is in loop.py and is the same for all.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avenir.clip import Batch, Condition, Progress
+from avenir.data import Recording, Source, Split
+from avenir.data.cached import Cached, CachedConfig, write_cache
+from avenir.device import best_device, seed_of
+from avenir.encoders import ParameterGroup, Posterior
+from avenir.errors import AvenirError
+from avenir.registry import find
+from avenir.shapes import Latents, Video
+from avenir.training.recipe import Recipe
+from avenir.world import Card, World
+
+Report = Callable[[str, int, int], None]
+"""Told of slow preparations: what, how much is done, of how much."""
+
+
+class Task(ABC):
+    """The world to train and how one batch teaches it."""
+
+    world: World
+    source: Source
+    """Where training batches come from."""
+    data: Source
+    """The data set itself, with frames."""
+    num_frames: int
+    """Frames of a training window."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """Return the part of the world whose weights change."""
+
+    @abstractmethod
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Return every term by name, unweighted."""
+
+    @abstractmethod
+    def groups(self) -> list[ParameterGroup]:
+        """Say which parameters descend which losses."""
+
+    @abstractmethod
+    def prepare(self, runs: Path, report: Report) -> None:
+        """Do what comes once before the first step."""
+
+    @abstractmethod
+    def finish(self, seed: int) -> None:
+        """Do what comes once after the last step, the averaged weights in place."""
+
+
+class EncoderTask(Task):
+    """Train an encoder on video; its latent statistics are taken when it is done."""
+
+    def __init__(self, recipe: Recipe, data: Source, world: World) -> None:
+        self.recipe, self.data, self.source, self.world = recipe, data, data, world
+        self.num_frames = recipe.train.num_groups * world.encoder.compression.t
+
+    @property
+    def trained(self) -> nn.Module:
+        """Return the encoder."""
+        return self.world.encoder
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Ask the encoder."""
+        return self.world.encoder.losses(batch, progress)
+
+    def groups(self) -> list[ParameterGroup]:
+        """Ask the encoder."""
+        return self.world.encoder.parameter_groups()
+
+    def prepare(self, runs: Path, report: Report) -> None:
+        """Start from random weights: nothing to do."""
+
+    def finish(self, seed: int) -> None:
+        """Take mean and standard deviation per channel over training latents, once."""
+        set_latent_statistics(self.world, self.data, self.num_frames, seed)
+
+
+class DecoderTask(EncoderTask):
+    """Train the decoding of a finished encoder; its latents and their statistics stay."""
+
+    def prepare(self, runs: Path, report: Report) -> None:
+        """Freeze what makes latents."""
+        self.world.encoder.freeze_encoder()
+
+    def finish(self, seed: int) -> None:
+        """Keep the statistics."""
+
+
+class PredictorTask(Task):
+    """Train conditioner and predictor on the latents of a finished encoder."""
+
+    def __init__(self, recipe: Recipe, data: Source, world: World) -> None:
+        assert world.predictor is not None
+        self.recipe, self.data, self.source, self.world = recipe, data, data, world
+        self.predictor = world.predictor
+        self.num_frames = self.predictor.num_train_frames * world.encoder.compression.t
+        world.encoder.requires_grad_(False).eval()
+        self.steered = nn.ModuleDict({"predictor": self.predictor})
+        if world.conditioner is not None:
+            self.steered["conditioner"] = world.conditioner
+
+    @property
+    def trained(self) -> nn.Module:
+        """Return predictor and conditioner."""
+        return self.steered
+
+    def prepare(self, runs: Path, report: Report) -> None:
+        """Normalise the signals and encode the latents, once."""
+        self._fit_conditioner()
+        if self.recipe.train.cache_recordings != 0:
+            self.source = cache_latents(self.world, self.data, runs, self.recipe, report)
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Draw latents from the posterior, drop some of the condition, and ask the predictor."""
+        latents = self._latents(batch, progress.generator)
+        condition = None
+        if self.world.conditioner is not None:
+            condition = self._condition(batch, latents, progress.generator)
+        return self.predictor.losses(latents, condition, progress)
+
+    def finish(self, seed: int) -> None:
+        """Leave the weights as they are."""
+
+    def groups(self) -> list[ParameterGroup]:
+        """Descend every loss of the predictor with weight one."""
+        return [ParameterGroup(list(self.steered.parameters()), {"*": 1.0})]
+
+    def _latents(self, batch: Batch, chance: torch.Generator) -> Latents:
+        if batch.latents is not None:
+            return Posterior(batch.latents, batch.log_variance).sample(chance)
+        assert batch.video is not None
+        with torch.no_grad():
+            return self.world.encoder.posterior(batch.video).sample(chance)
+
+    def _condition(self, batch: Batch, latents: Latents, chance: torch.Generator) -> Condition:
+        assert self.world.conditioner is not None
+        return self.world.conditioner(batch.signals, latents.shape[1], len(latents), chance)
+
+    def _fit_conditioner(self) -> None:
+        conditioner = self.world.conditioner
+        if conditioner is None:
+            return
+        seed = seed_of("signals", self.recipe.seed)
+        windows = self.data.draw("train", self.num_frames, 64, seed)
+        signals = [self.data.read([window]).signals for window in windows]
+        conditioner.fit([{name: value[0] for name, value in each.items()} for each in signals])
+
+
+def make_task(recipe: Recipe, data: Source, parent: Path | None) -> Task:
+    """Build the world that a recipe describes and the task that trains it."""
+    card = make_card(recipe, data, parent)
+    torch.manual_seed(seed_of("weights", recipe.seed))
+    world = World.build(card)
+    if parent is not None:
+        world.encoder.load_state_dict(World.load(parent, "cpu").encoder.state_dict())
+    kinds = {"encoder": EncoderTask, "decoder": DecoderTask, "predictor": PredictorTask}
+    return kinds[recipe.task](recipe, data, world.to(best_device()))
+
+
+def make_card(recipe: Recipe, data: Source, parent: Path | None) -> Card:
+    """Say what the world of this recipe is made of."""
+    encoder: dict[str, Any] = recipe.encoder
+    if parent is not None:
+        encoder = World.load(parent, "cpu").card.encoder
+    if (recipe.predictor is None) != (recipe.task != "predictor"):
+        raise AvenirError(
+            f"the recipe's task is {recipe.task!r} and it has "
+            f"{'no' if recipe.predictor is None else 'a'} [predictor]; "
+            "a predictor's recipe needs one, the others none"
+        )
+    return Card(
+        name=recipe.name,
+        fps=data.fps,
+        size=data.size,
+        signals=data.signals,
+        encoder=encoder,
+        conditioner=recipe.conditioner,
+        predictor=recipe.predictor,
+    )
+
+
+def make_source(table: dict[str, Any]) -> Source:
+    """Build the source that a recipe's data table describes."""
+    cls = find("data", table["kind"])
+    return cls(cls.Config.parse(table, "data"))
+
+
+@torch.no_grad()
+def set_latent_statistics(world: World, data: Source, num_frames: int, seed: int) -> None:
+    """Measure training latents, 512 groups of frames at least, and store mean and deviation."""
+    encoder = world.encoder
+    encoder.latent_mean.zero_()
+    encoder.latent_std.fill_(1)
+    f_t, device = encoder.compression.t, encoder.latent_mean.device
+    count = max(32, 512 * f_t // num_frames)
+    windows = data.draw("train", num_frames, count, seed_of("statistics", seed))
+    means = []
+    for start in range(0, count, 32):
+        video = data.read(windows[start : start + 32]).video
+        assert video is not None
+        means.append(encoder.encode(video.to(device)))
+    latents = torch.cat(means).transpose(0, 2).flatten(1)
+    encoder.latent_mean.copy_(latents.mean(1)[:, None, None])
+    encoder.latent_std.copy_(latents.std(1).clamp(min=1e-4)[:, None, None])
+
+
+def encoder_key(world: World, data: Source) -> str:
+    """Hash the encoder's weights with the data's fingerprint."""
+    digest = hashlib.sha256(data.fingerprint.encode())
+    for name, value in world.encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def cache_latents(world: World, data: Source, runs: Path, recipe: Recipe, report: Report) -> Cached:
+    """Encode the training recordings once, under a folder named by what they depend on."""
+    train = recipe.train
+    chosen: Sequence[Recording] = data.recordings("train")
+    if train.cache_recordings is not None:
+        windows = data.draw("train", 1, train.cache_recordings, seed_of("cache", recipe.seed))
+        chosen = list({w.recording.name: w.recording for w in windows}.values())
+    parts = (encoder_key(world, data), train.cache_recordings, train.cache_phases, recipe.seed)
+    folder = runs / "latents" / f"{seed_of(*map(str, parts)):016x}"
+    fill_cache(world, data, {"train": chosen}, folder, train.cache_phases, report)
+    return Cached(CachedConfig(path=str(folder)))
+
+
+def fill_cache(
+    world: World,
+    data: Source,
+    recordings: Mapping[Split, Sequence[Recording]],
+    folder: Path,
+    phases: int,
+    report: Report,
+) -> None:
+    """Encode recordings with a world's encoder into a folder that the `cached` source reads."""
+    device, compression = world.encoder.latent_mean.device, world.encoder.compression
+
+    @torch.no_grad()
+    def encode(video: Video) -> tuple[Tensor, Tensor | None]:
+        posterior = world.encoder.posterior(video.to(device))
+        return posterior.mean, posterior.log_variance
+
+    every = [recording for members in recordings.values() for recording in members]
+    total, done = sum(int(r.seconds * data.fps) for r in every) * phases, 0
+    key = encoder_key(world, data)
+    for frames in write_cache(data, recordings, folder, encode, compression, key, phases):
+        done += frames
+        report("encoding latents: frames", done, total)

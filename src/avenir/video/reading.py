@@ -1,0 +1,254 @@
+"""A video file becomes clips: probe it, read it whole or a window of it, stream it in pieces.
+
+Turns decoded frames into pictures and chooses them by time; knows nothing of containers.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import VideoReformatter
+
+from avenir.clip import Clip, cover
+from avenir.errors import VideoError
+from avenir.shapes import Frames
+from avenir.video.decoding import SLACK_SECONDS, Video
+
+MAX_READ_BYTES = 2**34
+"""A clip above 17 GB is refused: `stream` gives it in pieces."""
+
+
+class VideoWarning(UserWarning):
+    """A video was read, but fewer frames came out of it than its header declares."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file is, as far as its header and first frame tell."""
+
+    path: Path
+    width: int
+    """Pixels, after rotation."""
+    height: int
+    fps: float
+    """Average frames per second."""
+    seconds: float
+    """Declared duration; a truncated file has less (`timestamps` counts what is there)."""
+    declared_frames: int | None
+    """Number of frames in the header; None where the format does not say."""
+    rotation: int
+    """Degrees clockwise by which `read` turns the stored pictures."""
+    codec: str
+    pixel_format: str
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Describe a video, decoding its first frame only. Raises VideoError like `read`."""
+    with Video(path) as video:
+        _, frame = next(video.frames(0.0))
+        matrix = _display_matrix(frame)
+        height, width = _upright(np.empty((frame.height, frame.width, 0)), matrix).shape[:2]
+        return VideoInfo(
+            path=video.path,
+            width=width,
+            height=height,
+            fps=video.fps,
+            seconds=video.seconds,
+            declared_frames=video.stream.frames or None,
+            rotation=round(math.degrees(math.atan2(matrix[1], matrix[0]))) % 360,
+            codec=video.stream.codec_context.name,
+            pixel_format=frame.format.name,
+        )
+
+
+def read(
+    path: str | Path,
+    seconds: float | None = None,
+    start_seconds: float = 0.0,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> Clip:
+    """Read a video, or a window of it, as a clip of `T C H W` frames.
+
+    Starts with the frame shown at `start_seconds` and goes on for `seconds` (None: to the end).
+    `fps` resamples by timestamps: frame k is the one shown at `start_seconds + k / fps`; without
+    it every frame is kept once. `size` is `(H, W)`, filled by `avenir.clip.cover`. Rotation is
+    applied, deeper colour becomes 8 bit, pixels are taken as square. In memory the channels of
+    the frames lie last, as decoded.
+
+    Raises VideoError when there is no frame to read; warns with VideoWarning when the file ends
+    before the frames it declares, and keeps the good ones.
+    """
+    with Video(path) as video:
+        frames, _ = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
+        _warn_if_short(video)
+        return Clip(frames, fps or video.fps, name=video.path.stem)
+
+
+def stream(
+    path: str | Path,
+    num_frames: int = 64,
+    seconds: float | None = None,
+    start_seconds: float = 0.0,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> Iterator[Clip]:
+    """Yield what `read` would give in pieces of `num_frames`, the last one shorter.
+
+    Memory stays that of one piece, however long the video is.
+    """
+    with Video(path) as video:
+        for frames, _ in _pieces(video, start_seconds, seconds, fps, size, num_frames):
+            yield Clip(frames, fps or video.fps, name=video.path.stem)
+        _warn_if_short(video)
+
+
+def decode(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    start_seconds: float = 0.0,
+    seconds: float | None = None,
+    fps: float | None = None,
+) -> tuple[Frames, np.ndarray]:
+    """Read as `read` does, without warning: (`T C H W`, when each frame was recorded, seconds)."""
+    with Video(path) as video:
+        frames, times = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
+        return frames, np.array(times)
+
+
+def timestamps(path: str | Path) -> np.ndarray:
+    """List when each frame that is really in the file is shown, in seconds from the first.
+
+    One float64 per frame, ascending. Only a file that is cut off, or has no timestamps, is decoded.
+    """
+    with Video(path) as video:
+        ticks = [p.pts for p in video.packets() if p.pts is not None and not p.is_discard]
+        if len(ticks) >= max(1, video.num_declared):
+            return (np.sort(np.array(ticks)) - video.origin) * video.tick_seconds
+    with Video(path) as video:
+        return np.array([seconds for seconds, _ in video.frames(0.0)])
+
+
+def _warn_if_short(video: Video) -> None:
+    if video.missing_frames:
+        warnings.warn(
+            f"{str(video.path)!r} lacks {video.missing_frames} of the "
+            f"{video.num_declared or round(video.seconds * video.fps)} frames its header "
+            "declares: it is cut off or damaged; the good ones were kept",
+            VideoWarning,
+            stacklevel=3,
+        )
+
+
+def _pieces(
+    video: Video,
+    start: float,
+    seconds: float | None,
+    fps: float | None,
+    size: tuple[int, int] | None,
+    num_frames: int | None,
+) -> Iterator[tuple[Frames, list[float]]]:
+    """Yield (frames `T C H W`, the timestamp of each), `num_frames` at a time, or all at once."""
+    expected = (video.seconds if seconds is None else seconds) * (fps or video.fps)
+    capacity = num_frames or math.ceil(expected) + 1
+    paint, buffer, times = _Painter(size), None, []
+    for shown, frame, repeats in _chosen(video, start, seconds, fps):
+        picture = paint(frame)
+        for _ in range(repeats):
+            if buffer is None:
+                buffer = _room(video, capacity, picture.shape)
+            elif len(times) == len(buffer):
+                larger = _room(video, 2 * len(buffer), picture.shape)
+                larger[: len(buffer)] = buffer
+                buffer = larger
+            buffer[len(times)] = picture
+            times.append(shown)
+            if len(times) == num_frames:
+                yield _channels_second(buffer), times
+                buffer, times = None, []
+    if buffer is not None:
+        yield _channels_second(buffer[: len(times)]), times
+
+
+def _chosen(
+    video: Video, start: float, seconds: float | None, fps: float | None
+) -> Iterator[tuple[float, av.VideoFrame, int]]:
+    """Yield (seconds, frame, how often) on the grid of `fps`, or every frame once."""
+    num_given, first = 0, None
+    limit = None if seconds is None or fps is None else max(1, round(seconds * fps))
+    for shown, until, frame in video.spans(start):
+        first = shown if first is None else first
+        if fps is None:
+            if seconds is not None and shown > max(first, first + seconds - SLACK_SECONDS):
+                return
+            yield shown, frame, 1
+            continue
+        reached = math.ceil((until - SLACK_SECONDS - start) * fps)
+        reached = reached if limit is None else min(limit, reached)
+        if reached > num_given:
+            yield shown, frame, reached - num_given
+            num_given = reached
+        if num_given == limit:
+            return
+
+
+class _Painter:
+    """Turns decoded frames into `H W C` pictures of one size: rgb, upright, covered."""
+
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        self.size = size
+        self.reformatter = VideoReformatter()
+        self.stored: tuple[int, int] | None = None
+        self.matrix = (1, 0, 0, 1)
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        if self.stored is None:
+            self.stored, self.matrix = (frame.width, frame.height), _display_matrix(frame)
+        width, height = self.stored  # a stream may change its size; a clip cannot
+        plane = self.reformatter.reformat(frame, width, height, "rgb24", threads=1).planes[0]
+        rows = memoryview(plane)  # type: ignore[arg-type]  # PyAV's buffers are buffers
+        strides = (plane.line_size, 3, 1)
+        picture = np.ndarray((height, width, 3), np.uint8, buffer=rows, strides=strides)
+        picture = _upright(picture, self.matrix)
+        if self.size is None:
+            return picture
+        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        return cover(image, *self.size).permute(1, 2, 0).numpy()
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Signs of the display matrix `a b / c d`: stored (x, y) is shown at (ax + cy, bx + dy)."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    values = np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]]
+    a, b, c, d = (int(v) for v in np.sign(values * (abs(values) > 2**15)))
+    return (a, b, c, d) if a * d or b * c else (1, 0, 0, 1)
+
+
+def _upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    a, b, c, d = matrix
+    if a == 0:
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return picture[::d, ::a]
+
+
+def _channels_second(pictures: np.ndarray) -> Frames:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+
+
+def _room(video: Video, num_frames: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Memory for frames; untouched pages cost nothing, so a lying header does no harm."""
+    num_bytes = num_frames * math.prod(shape)
+    if num_bytes > MAX_READ_BYTES:
+        raise VideoError(
+            f"{num_frames} frames of {str(video.path)!r} take {num_bytes / 1e9:.0f} GB; a clip "
+            f"holds up to {MAX_READ_BYTES / 1e9:.0f} GB: give `seconds`, a smaller `size` or "
+            "`fps`, or use avenir.video.stream"
+        )
+    return np.empty((num_frames, *shape), np.uint8)

@@ -1,0 +1,104 @@
+"""Recipes: what is said, what is filled in, and what is answered to a mistake."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from avenir.config import Config, merged, parse_overrides, to_toml
+from avenir.errors import AvenirError
+from avenir.registry import ROLES, find, kinds, parse
+from avenir.training.recipe import Recipe, load_recipe
+
+RECIPES = sorted(Path("recipes").glob("*.toml"))
+
+
+def test_overrides_are_toml_or_plain_text():
+    table = parse_overrides(["train.steps=3", "data=some/videos", "a.b.c=[1, 2]", "flag=true"])
+    assert table == {
+        "train": {"steps": 3},
+        "data": "some/videos",
+        "a": {"b": {"c": [1, 2]}},
+        "flag": True,
+    }
+
+
+@pytest.mark.parametrize("word", ["steps", "=3", ""])
+def test_an_override_without_key_or_value_is_explained(word):
+    with pytest.raises(AvenirError, match="write it key=value"):
+        parse_overrides([word])
+
+
+def test_tables_merge_key_by_key():
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {
+        "a": {"b": 1, "c": 4},
+        "d": 3,
+    }
+
+
+def test_toml_round_trip():
+    table = {
+        "name": 'a "b"',
+        "flag": True,
+        "list": [1, 2.5],
+        "sub": {"deep": {"x": 1}},
+        "none": None,
+    }
+    back = tomllib.loads(to_toml(table))
+    assert back == {k: v for k, v in table.items() if v is not None}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_kind_is_found_by_its_file_and_has_settings(role):
+    for kind in kinds(role):
+        cls = find(role, kind)
+        assert issubclass(cls.Config, Config)
+        assert cls.Config.model_fields["kind"].default == kind
+
+
+def test_an_unknown_kind_is_answered_with_the_nearest_one():
+    with pytest.raises(AvenirError, match="did you mean 'flow'"):
+        find("predictors", "flw")
+
+
+def test_an_unknown_setting_is_answered_with_the_nearest_one():
+    with pytest.raises(AvenirError, match=r"'encoder\.chanels': did you mean 'channels'"):
+        parse("encoders", {"kind": "kl", "chanels": 4}, "encoder")
+
+
+def test_a_wrong_value_says_where_and_what():
+    with pytest.raises(AvenirError, match=r"'encoder\.channels' was given 0"):
+        parse("encoders", {"kind": "kl", "channels": 0}, "encoder")
+
+
+def test_a_parent_takes_data_and_overrides_from_its_child(tmp_path):
+    (tmp_path / "tokenizer.toml").write_text(
+        'task = "encoder"\n[data]\nkind = "synthetic"\n[encoder]\nkind = "kl"\n'
+    )
+    (tmp_path / "world.toml").write_text(
+        'task = "predictor"\nencoder = "tokenizer.toml"\n[data]\nkind = "synthetic"\nfps = 5\n'
+        '[predictor]\nkind = "flow"\n'
+    )
+    words = ["data.fps=8", "encoder.train.steps=7", "encoder.encoder.channels=3", "train.steps=9"]
+    recipe = load_recipe(tmp_path / "world.toml", words)
+    parent = recipe.parent
+    assert isinstance(parent, Recipe)
+    assert (recipe.train.steps, parent.train.steps, parent.encoder["channels"]) == (9, 7, 3)
+    assert recipe.data["fps"] == parent.data["fps"] == 8
+    assert Recipe.parse(tomllib.loads(recipe.toml())) == recipe
+
+
+def test_the_key_changes_with_what_matters_and_only_then():
+    recipe = load_recipe("recipes/quickstart_tokenizer.toml")
+    other = load_recipe("recipes/quickstart_tokenizer.toml", ["seed=1"])
+    quiet = load_recipe("recipes/quickstart_tokenizer.toml", ["train.num_samples=9", "name=x"])
+    assert recipe.key("data", None) != other.key("data", None)
+    assert recipe.key("data", None) != recipe.key("other data", None)
+    assert recipe.key("data", "parent") == recipe.key("data", "parent")
+    assert recipe.key("data", None) == quiet.key("data", None)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_resolves(path):
+    recipe = load_recipe(path, ["data=somewhere"] if "synthetic" not in path.read_text() else [])
+    assert recipe.name == path.stem

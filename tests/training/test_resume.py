@@ -1,0 +1,135 @@
+"""Stopped, killed or interrupted: a run that goes on ends, bit for bit, like one that never stopped."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from avenir.errors import TrainingError
+from avenir.training import loop
+from avenir.training.loop import train
+from avenir.training.recipe import Recipe, load_recipe
+
+WORDS = [
+    "train.steps=12",
+    "train.batch_size=2",
+    "train.num_samples=0",
+    "train.cache_recordings=4",
+    "predictor.width=16",
+    "predictor.depth=1",
+    "encoder.train.steps=12",
+    "encoder.train.batch_size=2",
+    "encoder.train.num_samples=0",
+    "encoder.encoder.width=8",
+    "encoder.encoder.depth=1",
+    "encoder.encoder.decoder_depth=1",
+]
+
+
+def tiny(*words: str) -> Recipe:
+    return load_recipe("recipes/quickstart.toml", [*WORDS, *words])
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    return train(tiny(), tmp_path_factory.mktemp("uninterrupted"))
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted):
+    before = (uninterrupted / "model.safetensors").stat().st_mtime_ns
+    train(tiny(), uninterrupted.parent)
+    assert (uninterrupted / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_another_recipe_is_refused(uninterrupted):
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(tiny("seed=5"), uninterrupted.parent, uninterrupted)
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path, monkeypatch):
+    original, calls = loop.Step.run, []
+
+    def interrupted(self, batch, progress):
+        calls.append(progress.step)
+        if len(calls) == 17 + 5:  # five steps of each run are its estimate
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, progress)
+
+    monkeypatch.setattr(loop.Step, "run", interrupted)
+    with pytest.raises(loop.Stopped, match="run the same command again"):
+        while True:
+            train(tiny(), tmp_path)
+            calls.clear()
+    monkeypatch.setattr(loop.Step, "run", original)
+    assert_same(train(tiny(), tmp_path), uninterrupted)
+
+
+def test_a_loss_that_is_not_finite_names_its_batch(tmp_path, monkeypatch):
+    from avenir.encoders.kl import KL
+
+    original = KL.losses
+
+    def broken(self, batch, progress):
+        losses = original(self, batch, progress)
+        return losses | {"l1": losses["l1"] * float("nan")}
+
+    monkeypatch.setattr(KL, "losses", broken)
+    with pytest.raises(TrainingError, match=r"step 0: l1 is not finite on the batch .*@"):
+        train(tiny(), tmp_path)
+
+
+@pytest.mark.slow
+def test_five_kills_change_nothing(uninterrupted, tmp_path):
+    """SIGKILL at five random moments, resumed each time, against never stopping."""
+    program = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path\n"
+        "from avenir.training.loop import train\n"
+        "from avenir.training.recipe import load_recipe\n"
+        "recipe = load_recipe('recipes/quickstart.toml', sys.argv[2:])\n"
+        "train(recipe, Path(sys.argv[1]))\n"
+    )
+    words = [*WORDS, "train.save_seconds=0.001", "encoder.train.save_seconds=0.001"]
+    command = [sys.executable, "-c", program, str(tmp_path), *words]
+    chance, kills, moment = random.Random(0), 0, 0.0
+    while kills < 5:
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        state = [
+            tmp_path / name / "state.safetensors" for name in ("quickstart_tokenizer", "quickstart")
+        ]
+        before = [path.stat().st_mtime_ns if path.exists() else 0 for path in state]
+        while time.monotonic() < deadline and process.poll() is None:
+            now = [path.stat().st_mtime_ns if path.exists() else 0 for path in state]
+            if now != before:
+                break
+            time.sleep(0.005)
+        moment = chance.uniform(0, 0.4)
+        time.sleep(moment)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=300)
+    assert kills >= 3, "the run ended before it could be killed often enough"
+    assert_same(tmp_path / "quickstart", uninterrupted)
+    assert_same(tmp_path / "quickstart_tokenizer", uninterrupted.parent / "quickstart_tokenizer")
