@@ -1,5 +1,6 @@
-"""`avenir evaluate`: how good a run is, on video it was not trained on, and a page that shows it."""
+"""`avenir evaluate`: how good a run is on video it was not trained on, and a page to see it."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +15,15 @@ def evaluate(
     clips: Clips = 64,
     observe: Observe = 1.0,
     seconds: Seconds = 2.0,
+    samples: Annotated[int, typer.Option(min=1, help="Futures whose mean is judged too.")] = 8,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; `evaluation` in the run unless said.")
     ] = None,
 ) -> None:
     """Measure reconstruction and continuation beside their baselines, and write the report."""
-    from avenir.evaluation.evaluate import Settings
-    from avenir.evaluation.evaluate import evaluate as judge
+    from avenir.evaluation import EvaluationConfig
+    from avenir.evaluation import evaluate as judge
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
@@ -29,10 +31,15 @@ def evaluate(
 
     world = load(run)
     source = make_source(data_of(run, overrides or []))
-    settings = Settings(
-        num_clips=clips, observed_seconds=observe, imagined_seconds=seconds, seed=seed
+    settings = EvaluationConfig(
+        num_clips=clips,
+        past_seconds=observe,
+        horizon_seconds=seconds,
+        num_samples=samples,
+        seed=seed,
     )
     folder = out or run / "evaluation"
     recipe = (run / "recipe.toml").read_text()
-    judge(world, source, settings, folder, recipe, Preparation())
+    command = " ".join(["avenir", *sys.argv[1:]])
+    judge(world, source, settings, folder, recipe, command, Preparation())
     say(f"report: {folder / 'report.html'}")

@@ -110,7 +110,7 @@ class Encoder(nn.Module, ABC):
             earlier = window[:, max(0, window.shape[1] - self.look_back) :]
 
 
-def padded(video: Video, compression: Compression) -> Video:
+def padded(video: Video, compression: Compression) -> Tensor:
     """Repeat the last frame, row and column until every group and block is whole."""
     for axis, factor in ((1, compression.t), (3, compression.h), (4, compression.w)):
         missing = -video.shape[axis] % factor

@@ -11,6 +11,8 @@ from torch import Tensor
 from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior, padded
+from avenir.losses.adversarial import Critic, adversarial, critic_loss
+from avenir.losses.lpips import LPIPS
 from avenir.losses.reconstruction import edges, kl, motion
 from avenir.nn.conv import GroupDecoder, GroupEncoder
 from avenir.shapes import Compression, Latents, Video
@@ -27,8 +29,12 @@ class KLWeights(Config):
     """Edges at three scales: sharpness."""
     motion: float = 0.0
     """Differences between frames."""
-    kl: float = 1e-5
+    kl: float = 1e-4
     """Divergence of the latents from N(0, 1), per latent."""
+    adversarial: float = 0.0
+    """Score of a critic that is trained alongside; for the decoder stage. 0: no critic."""
+    lpips: float = 0.0
+    """LPIPS, when `encoder.lpips` names its weights."""
 
 
 class KLConfig(Config):
@@ -49,6 +55,8 @@ class KLConfig(Config):
     """Earlier latent frames that decoding a frame may use."""
     decoder_noise: float = Field(0.0, ge=0)
     """Noise on latents, in their standard deviations, that decoding learns to bear."""
+    lpips: str | None = None
+    """A safetensors file with LPIPS' weights; none: not used."""
     weights: KLWeights = KLWeights()
     """What each loss counts."""
 
@@ -68,6 +76,10 @@ class KL(Encoder):
         self.decoder = GroupDecoder(
             self.compression, config.width, config.decoder_depth, config.channels, config.look_back
         )
+
+        self.critic = Critic() if config.weights.adversarial else None
+        # Kept out of the module: its public weights are not this encoder's to save.
+        self._lpips = [LPIPS.load(config.lpips)] if config.lpips else []
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Encode; the log-variance is bounded so that it can neither vanish nor explode."""
@@ -89,18 +101,28 @@ class KL(Encoder):
         decoded = self.raw_decode(latents)
         error = decoded - video
         assert posterior.log_variance is not None
-        return {
+        losses = {
             "l1": error.abs().mean(),
             "l2": error.square().mean(),
             "perceptual": edges(decoded, video),
             "motion": motion(decoded, video),
             "kl": kl(posterior.mean, posterior.log_variance),
         }
+        if self.critic is not None:
+            losses["adversarial"] = adversarial(self.critic, decoded)
+            losses["critic"] = critic_loss(self.critic, decoded, video)
+        for metric in self._lpips:
+            losses["lpips"] = metric.to(video.device)(decoded, video)
+        return losses
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Train all that is not frozen."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return [ParameterGroup(trained, self.config.weights.model_dump())]
+        """Train all that is not frozen; the critic descends its own loss only."""
+        parts = [self.encoder, self.decoder]
+        trained = [p for part in parts for p in part.parameters() if p.requires_grad]
+        groups = [ParameterGroup(trained, self.config.weights.model_dump())]
+        if self.critic is not None:
+            groups.append(ParameterGroup(list(self.critic.parameters()), {"critic": 1.0}))
+        return groups
 
     def freeze_encoder(self) -> None:
         """Train the decoder only."""

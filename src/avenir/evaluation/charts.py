@@ -23,6 +23,7 @@ class Scale(NamedTuple):
     end: float
 
     def __call__(self, value: float) -> float:
+        """Return the pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
@@ -76,7 +77,8 @@ def _line(curve: Curve, method: str, label: str, x: Scale, y: Scale, fps: float)
             continue
         path.append(f"{pen}{x((index + 1) / fps):.1f} {y(value):.1f}")
         pen = "L"
-    return f'<path class="line line-{method}" d="{"".join(path)}"><title>{escape(label)}</title></path>'
+    name = f"<title>{escape(label)}</title>"
+    return f'<path class="line line-{method}" d="{"".join(path)}">{name}</path>'
 
 
 def _band(curve: Curve, method: str, x: Scale, y: Scale, fps: float) -> str:

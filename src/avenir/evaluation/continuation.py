@@ -22,6 +22,7 @@ from avenir.evaluation.baselines import NearestPast, Report, copy_last, frames_o
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.metrics import Scores, compare
 from avenir.evaluation.readout import Readout
+from avenir.evaluation.reconstruction import reconstructed
 from avenir.evaluation.tally import Row, Tally, horizons
 from avenir.shapes import Frames, Video
 
@@ -179,11 +180,8 @@ def _imagined(world: Imagines, task: Task, batch: Batch, start: int) -> dict[str
 def _ceiling(encoder: Encoder, past: Video, true: Video) -> Video:
     """Send the true future through the codec, its groups where a world's groups are."""
     extra = past.shape[1] % encoder.compression.t
-    video = torch.cat([past[:, extra:], true], dim=1)
-    height, width = video.shape[-2:]
-    made = encoder.decode(encoder.encode(video.to(encoder.latent_mean.device)))
-    begin = past.shape[1] - extra
-    return made[:, begin : begin + true.shape[1], :, :height, :width].cpu()
+    made = reconstructed(encoder, torch.cat([past[:, extra:], true], dim=1))
+    return made[:, past.shape[1] - extra :]
 
 
 def _examples(

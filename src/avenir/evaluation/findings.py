@@ -18,10 +18,11 @@ _RIVALS = ("copy_last", "nearest", "mean_image")
 
 
 class Finding(NamedTuple):
-    """A number, the sentence that explains it, and whether it is good news."""
+    """A number, the sentence that explains it, how sure it is, and whether that is good."""
 
     number: str
     sentence: str
+    bounds: str = ""
     tone: str = ""
 
 
@@ -46,7 +47,7 @@ def findings(evaluation: Evaluation) -> str:
         )
     parts = (
         f'<li><strong class="{item.tone}">{escape(item.number)}</strong>'
-        f"<small>{escape(item.sentence)}</small></li>"
+        f"<small>{escape(item.sentence)}</small><small>{escape(item.bounds)}</small></li>"
         for item in items
     )
     return f'<ul class="findings" aria-label="Findings">{"".join(parts)}</ul>'
@@ -83,7 +84,8 @@ def _against_rivals(continuation: Continuation, metric: str) -> Finding:
     return Finding(
         f"{best.difference.mean:+.2f} {about.unit}".replace("-", "−"),
         f"{about.label} {when}: one sample ({ours:.2f} {about.unit}) is {verdict} the best that "
-        f"needs no world, {METHODS[best.method]} ({best.value.mean:.2f}). {_bounds(best.difference)}",
+        f"needs no world, {METHODS[best.method]} ({best.value.mean:.2f}).",
+        _bounds(best.difference),
         sure,
     )
 
@@ -102,7 +104,8 @@ def _actions(control: Control) -> Finding:
     }[sure]
     return Finding(
         f"{row.difference.mean:+.2f} dB".replace("-", "−"),
-        f"{verdict}, PSNR of moving pixels over all frames. {_bounds(row.difference)}",
+        f"{verdict}, PSNR of moving pixels over all frames.",
+        _bounds(row.difference),
         sure,
     )
 

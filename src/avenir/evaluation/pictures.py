@@ -17,7 +17,7 @@ from avenir.evaluation.continuation import Example
 from avenir.shapes import Frames
 from avenir.video import write
 
-PANELS = ("Observed, then held", "Imagined", "Truth")
+PANELS = ("Observed", "Imagined", "Truth")
 """Columns of the mosaic. The first is what was seen; afterwards it holds its last frame."""
 
 _SHOWN_PIXELS = 192
@@ -59,7 +59,7 @@ def contact_sheet(examples: Sequence[Example], fps: float, count: int = 3) -> Im
     height, width = examples[0].true.shape[-2:]
     scale = max(1, round(112 / width))
     cell, row = width * scale + 4, height * scale + 4
-    left, top, gap, block = 92, 64, 18, 2 * row + 22
+    left, top, gap, block = 92, 84, 18, 2 * row + 22
     sheet = Image.new(
         "RGB", (left + len(columns) * cell + gap + 16, top + len(examples) * block), "white"
     )
@@ -70,7 +70,7 @@ def contact_sheet(examples: Sequence[Example], fps: float, count: int = 3) -> Im
 
     for index, column in enumerate(columns):
         middle = column_left(index) + cell // 2 - 2
-        label = f"+{column}" if column > 0 else str(column).replace("-", "−")
+        label = f"+{column}" if column > 0 else str(column)
         draw.text((middle, top - 26), label, _INK, font, "ms")
         draw.text(
             (middle, top - 8), f"{column / fps:.1f} s", _MUTED, ImageFont.load_default(12), "ms"
@@ -86,9 +86,9 @@ def contact_sheet(examples: Sequence[Example], fps: float, count: int = 3) -> Im
                 picture = _image(frames[past - 1 + column], scale)
                 sheet.paste(picture, (column_left(index), y + line * row))
     x = column_left(num_seen) - gap // 2 - 2
-    draw.line((x, 30, x, sheet.height - 14), _ACCENT, 3)
-    draw.text((x - 10, 20), "observed", _ACCENT, font, "rm")
-    draw.text((x + 10, 20), "imagined", _ACCENT, font, "lm")
+    draw.line((x, 16, x, sheet.height - 14), _ACCENT, 3)
+    draw.text((x - 12, 24), "observed", _ACCENT, font, "rm")
+    draw.text((x + 12, 24), "imagined", _ACCENT, font, "lm")
     return sheet
 
 

@@ -11,8 +11,8 @@
   let frame = -1;
   document.documentElement.classList.add("scripted");
 
-  function draw() {
-    frame = Math.min(frames - 1, Math.max(0, Math.floor(video.currentTime * fps + 0.001)));
+  function draw(seconds) {
+    frame = Math.min(frames - 1, Math.max(0, Math.floor(seconds * fps + 0.01)));
     const ahead = frame - past + 1;
     panels.forEach((panel) => {
       const column = Number(panel.dataset.column), row = Number(panel.dataset.row);
@@ -27,10 +27,12 @@
     scrubber.setAttribute("aria-valuetext", words);
     shown.textContent = words;
   }
+  // The clock of a playing video runs ahead of its picture: ask which frame is really shown.
   function follow() {
-    draw();
-    if (!video.paused) {
-      requestAnimationFrame(follow);
+    if (video.requestVideoFrameCallback) {
+      video.requestVideoFrameCallback((now, picture) => { draw(picture.mediaTime); follow(); });
+    } else {
+      requestAnimationFrame(() => { draw(video.currentTime); follow(); });
     }
   }
   function goTo(target) {
@@ -47,9 +49,9 @@
     }
   }
   button.addEventListener("click", toggle);
-  video.addEventListener("play", () => { button.textContent = "Pause"; follow(); });
+  video.addEventListener("play", () => { button.textContent = "Pause"; });
   video.addEventListener("pause", () => { button.textContent = "Play"; });
-  video.addEventListener("seeked", draw);
+  video.addEventListener("seeked", () => draw(video.currentTime));
   scrubber.addEventListener("input", () => goTo(Number(scrubber.value)));
   document.addEventListener("keydown", (event) => {
     if (event.target !== document.body || event.ctrlKey || event.metaKey || event.altKey) {
@@ -75,5 +77,6 @@
       video.play().catch(() => goTo(past));
     }
   }, { once: true });
+  follow();
   video.load();
 })();

@@ -82,7 +82,11 @@ class Readout:
     @torch.no_grad()
     def read(self, video: Video) -> Reading:
         """Say where the ego and the other things are."""
-        logits = self._logits(video)
+        # A held picture, such as the last frame expanded over the horizon, is read once.
+        held = video.shape[1] > 1 and video.stride(1) == 0
+        logits = self._logits(video[:, :1] if held else video).expand(
+            -1, video.shape[1], -1, -1, -1
+        )
         mask = logits[:, :, :-1].argmax(2) == Class.EGO
         return Reading(_middle(mask), mask, _peaks(logits[:, :, -1].sigmoid()))
 
@@ -146,7 +150,7 @@ def _object_errors(
 
     Half of it is the mean distance from each thing of which half shows to the nearest one found;
     half is the mean distance from each one found to the nearest of which anything shows. Every
-    distance counts at most `CUT_OFF`.
+    distance counts at most `CUT_OFF`, which is also the error of finding nothing where things are.
     """
     errors = torch.empty(found.shape[:2])
     height, width = found.shape[-2:]
@@ -158,6 +162,8 @@ def _object_errors(
             there = objects[i, j, :, :2]
             clear, any_of = there[inside & (visible >= _SEEN)], there[(kind > 0) & (visible > 0)]
             errors[i, j] = (_to_nearest(clear, read) + _to_nearest(read, any_of)) / 2
+            if len(clear) and not len(read):
+                errors[i, j] = CUT_OFF
     return errors
 
 

@@ -92,7 +92,7 @@ def measure_reconstruction(
         num_clips=len(windows),
         num_recordings=len(set(groups)),
         num_frames=num_frames,
-        compression=tuple(encoder.compression),
+        compression=(encoder.compression.t, encoder.compression.h, encoder.compression.w),
         latent_shape=(t, encoder.channels, h, w),
         numbers_ratio=3 * pixels / (t * encoder.channels * h * w),
         bits_per_pixel=_bits(encoder, channels, t * h * w / pixels),

@@ -16,16 +16,19 @@ from typing import Any
 from avenir.evaluation.charts import chart
 from avenir.evaluation.continuation import METHODS, Continuation, Example
 from avenir.evaluation.control import Control
-from avenir.evaluation.results import Evaluation
 from avenir.evaluation.findings import findings
+from avenir.evaluation.intervals import Curve
 from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.pictures import PANELS, contact_sheet, mosaic
+from avenir.evaluation.results import Evaluation
 from avenir.evaluation.tables import (
     channel_table,
     definitions,
+    facts_list,
     readout_facts,
     reconstruction_facts,
     score_table,
+    title_of,
 )
 
 _CONTROL = {"true": "true actions", "shuffled": "another recording's actions"}
@@ -96,8 +99,9 @@ def _lead(evaluation: Evaluation) -> str:
     fps = evaluation.fps
     return (
         f"{continuation.num_clips:,} held-out clips from {continuation.num_recordings:,} "
-        f"recordings ({evaluation.source}), {shape}: {continuation.past / fps:.1f} s observed, "
-        f"{continuation.horizon / fps:.1f} s imagined, {continuation.num_samples} futures of each."
+        f"recordings ({evaluation.source}), {shape}: "
+        f"{continuation.past / fps:.1f}\u00a0s observed, {continuation.horizon / fps:.1f}\u00a0s "
+        f"imagined, {continuation.num_samples} futures of each."
     )
 
 
@@ -112,125 +116,137 @@ def _player(evaluation: Evaluation, examples: Sequence[Example]) -> str:
         "width": film.width,
     }
     rows = "".join(_row(number, example, layout) for number, example in enumerate(examples))
-    heads = "".join(f"<div>{escape(panel)}</div>" for panel in PANELS)
     boundary = 100 * (past - 0.5) / max(1, past + horizon - 1)
-    return f"""<section id="player" aria-labelledby="watch" data-layout="{escape(json.dumps(layout))}">
-<h2 id="watch">Observed, imagined, true</h2>
-<p class="note">The first clips of the test, not chosen. All play in step; a frame round the middle
-panel says that it is imagined. Space plays, arrow keys step.</p>
+    return _section(
+        "watch",
+        "Observed, imagined, true",
+        "The first clips of the test, not chosen, all in step. When imagination begins, the "
+        "observed frame is held and the imagined one is framed. Space plays, arrow keys step.",
+        f"""<div id="player" data-layout="{escape(json.dumps(layout))}">
 <div class="bar"><button type="button">Play</button>
 <div class="track"><span class="mark" style="left:{boundary:.2f}%">imagined from here</span>
 <input type="range" min="0" max="{past + horizon - 1}" value="0" aria-label="Frame"></div>
 <output aria-live="off"></output></div>
-<div class="heads">{heads}</div>
-{rows}
+<div class="examples">{rows}</div>
 <video controls loop muted playsinline preload="auto" aria-label="All examples"
- src="data:video/mp4;base64,{film.mp4}"></video>
-</section>"""
+ src="data:video/mp4;base64,{film.mp4}"></video></div>""",
+    )
 
 
 def _row(number: int, example: Example, layout: Mapping[str, Any]) -> str:
+    name = escape(example.name)
     panels = "".join(
-        f'<canvas width="{layout["width"]}" height="{layout["height"]}" data-row="{number}" '
-        f'data-column="{column}" role="img" aria-label="{escape(panel)}: {escape(example.name)}">'
-        "</canvas>"
+        f'<div><canvas width="{layout["width"]}" height="{layout["height"]}" '
+        f'data-row="{number}" data-column="{column}" role="img" '
+        f'aria-label="{panel}: {name}"></canvas>{panel}</div>'
         for column, panel in enumerate(PANELS)
     )
-    return f'<figure class="row">{panels}<figcaption>{escape(example.name)}</figcaption></figure>'
+    return f'<figure class="row">{panels}<figcaption>{name}</figcaption></figure>'
 
 
 def _curves(evaluation: Evaluation, continuation: Continuation) -> str:
-    used = [m for m in METHODS if any(m in by for by in continuation.curves.values())]
-    legend = "".join(
-        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{method}" '
-        f'd="M0 5H30" fill="none"/></svg>{escape(METHODS[method])}</li>'
-        for method in used
-    )
-    cards = []
-    for name, by_method in continuation.curves.items():
-        ordered = {method: by_method[method] for method in METHODS if method in by_method}
-        cards.append(_chart_card(name, ordered, METHODS, evaluation.fps))
-    return f"""<section aria-labelledby="age"><h2 id="age">How the continuation ages</h2>
-<p class="note">Means over clips at every frame ahead; bands are 95&nbsp;% intervals by recording.
-The mean of samples scores higher on PSNR because it blurs: a bound, not a video. The codec’s line is
-the true future encoded and decoded: no world on this encoder can pass it.</p>
-<ul class="legend">{legend}</ul><div class="charts">{"".join(cards)}</div></section>"""
-
-
-def _chart_card(name: str, curves: Mapping[str, Any], labels: Mapping[str, str], fps: float) -> str:
-    metric = METRICS[name]
-    title = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-    better = "higher is better" if metric.higher_is_better else "lower is better"
-    return (
-        f'<figure class="card"><h3>{escape(title)} <span class="note">· {better}</span></h3>'
-        f"{chart(curves, labels, fps, title)}</figure>"
+    used = {method for by_method in continuation.curves.values() for method in by_method}
+    labels = {method: label for method, label in METHODS.items() if method in used}
+    return _section(
+        "age",
+        "How the continuation ages",
+        "Means over clips at every frame ahead; bands are 95 % intervals by recording. The mean of "
+        "samples scores higher on PSNR because it blurs: a bound, not a video. The codec’s line "
+        "is the true future encoded and decoded: what imagining exactly the right latents scores.",
+        _charts(continuation.curves, labels, evaluation.fps),
     )
 
 
 def _tables(continuation: Continuation) -> str:
-    tables = "".join(
-        score_table(metric, continuation.rows, METHODS, "world")
-        for metric in METRICS
-        if metric in continuation.curves
+    tables = "".join(score_table(name, continuation.rows, METHODS, "world") for name in METRICS)
+    return _section(
+        "numbers",
+        "The numbers",
+        "At chosen frames and over all of them, with 95 % intervals. The last line of each: how "
+        "far the world’s one sample is ahead (+) or behind (−), clip by clip; in colour where the "
+        "interval leaves out zero.",
+        f'<div class="tables">{tables}</div>',
     )
-    return f"""<section aria-labelledby="numbers"><h2 id="numbers">The numbers</h2>
-<p class="note">At chosen frames and over all of them, with 95&nbsp;% intervals. Below each, how far the
-world’s one sample is ahead (+) or behind (−), clip by clip; in colour where the interval leaves out
-zero.</p><div class="tables">{tables}</div></section>"""
 
 
 def _control(evaluation: Evaluation, control: Control) -> str:
-    cards = "".join(
-        _chart_card(name, curves, _CONTROL, evaluation.fps)
-        for name, curves in control.curves.items()
+    tables = "".join(score_table(name, control.rows, _CONTROL, "true") for name in METRICS)
+    return _section(
+        "control",
+        "Do actions matter?",
+        "The same past and the same noise, once under the true future actions and once under "
+        f"those of another recording; {control.num_clips:,} pairs.",
+        _charts(control.curves, _CONTROL, evaluation.fps)
+        + f'<div class="tables after">{tables}</div>',
     )
-    tables = "".join(
-        score_table(metric, control.rows, _CONTROL, "true") for metric in control.curves
-    )
+
+
+def _charts(
+    curves: Mapping[str, Mapping[str, Curve]], labels: Mapping[str, str], fps: float
+) -> str:
+    """Draw every metric, with one legend above."""
     legend = "".join(
         f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{method}" '
-        f'd="M0 5H30" fill="none"/></svg>{escape(label)}</li>'
-        for method, label in _CONTROL.items()
+        f'd="M0 5H30"/></svg>{escape(label)}</li>'
+        for method, label in labels.items()
     )
-    return f"""<section aria-labelledby="control"><h2 id="control">Do actions matter?</h2>
-<p class="note">The same past and the same noise, once under the true future actions and once under those
-of another recording; {control.num_clips:,} pairs.</p>
-<ul class="legend">{legend}</ul><div class="charts">{cards}</div>
-<div class="tables after">{tables}</div></section>"""
+    cards = ""
+    for name, by_method in curves.items():
+        ordered = {method: by_method[method] for method in labels if method in by_method}
+        title = f"<h3>{title_of(METRICS[name])}</h3>"
+        drawing = chart(ordered, labels, fps, METRICS[name].label)
+        cards += f'<figure class="card">{title}{drawing}</figure>'
+    return f'<ul class="legend">{legend}</ul><div class="charts">{cards}</div>'
 
 
 def _reconstruction(evaluation: Evaluation) -> str:
-    return f"""<section aria-labelledby="keeps"><h2 id="keeps">What the encoder keeps</h2>
-<p class="note">Held-out clips sent through the encoder and back.</p>
-<div class="card">{reconstruction_facts(evaluation.reconstruction)}</div>
-<details><summary>Every latent channel</summary>{channel_table(evaluation.reconstruction)}</details>
-</section>"""
+    reconstruction = evaluation.reconstruction
+    return _section(
+        "keeps",
+        "What the encoder keeps",
+        "Held-out clips sent through the encoder and back.",
+        f'<div class="card">{reconstruction_facts(reconstruction)}</div>'
+        + _details("Every latent channel", channel_table(reconstruction)),
+    )
 
 
 def _sheet(sheet: bytes) -> str:
-    encoded = base64.b64encode(sheet).decode()
-    return f"""<section aria-labelledby="sheet"><h2 id="sheet">Contact sheet</h2>
-<p class="note">Frames counted from the last observed one, which is 0.</p>
-<img class="sheet" alt="Frames of three examples, imagined above true"
- src="data:image/png;base64,{encoded}"></section>"""
+    return _section(
+        "sheet",
+        "Contact sheet",
+        "Frames counted from the last observed one, which is 0.",
+        '<img class="sheet" alt="Frames of three examples, imagined above true" '
+        f'src="data:image/png;base64,{base64.b64encode(sheet).decode()}">',
+    )
 
 
 def _more(evaluation: Evaluation, recipe: str, provenance: Mapping[str, Any]) -> str:
-    cost = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in provenance.items()
-    )
     settings = json.dumps(evaluation.settings.model_dump(), indent=2)
-    read = readout_facts(evaluation.readout) if evaluation.readout is not None else ""
-    command = f"<pre>{escape(evaluation.command)}</pre>" if evaluation.command else ""
-    return f"""<section aria-labelledby="how"><h2 id="how">How it was measured</h2>
-<p class="note">In {evaluation.seconds:.0f} s, seed {evaluation.settings.seed}.</p>{command}
-{read}
-<details><summary>What each number means</summary>{definitions(evaluation)}</details>
-<details><summary>What the world cost</summary><dl>{cost}</dl></details>
-<details><summary>Settings of this evaluation</summary><pre>{escape(settings)}</pre></details>
-<details><summary>The world’s recipe, every setting in force</summary><pre>{escape(recipe)}</pre></details>
-</section>"""
+    parts = [
+        f"<pre>{escape(evaluation.command)}</pre>" if evaluation.command else "",
+        readout_facts(evaluation.readout) if evaluation.readout is not None else "",
+        _details("What each number means", definitions(evaluation)),
+        _details("What the world cost", facts_list(provenance)),
+        _details("Settings of this evaluation", f"<pre>{escape(settings)}</pre>"),
+        _details("The world’s recipe, every setting in force", f"<pre>{escape(recipe)}</pre>"),
+    ]
+    return _section(
+        "how",
+        "How it was measured",
+        f"In {evaluation.seconds:.0f} s, seed {evaluation.settings.seed}.",
+        "".join(parts),
+    )
+
+
+def _section(name: str, title: str, note: str, body: str) -> str:
+    return (
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(title)}</h2>'
+        f'<p class="note">{escape(note)}</p>{body}</section>'
+    )
+
+
+def _details(summary: str, body: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def _resource(name: str) -> str:

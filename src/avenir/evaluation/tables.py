@@ -11,10 +11,15 @@ from avenir.evaluation.reconstruction import Reconstruction
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.tally import Row
 
+CEILINGS = ("codec", "truth")
+"""Methods that know the future: nobody competes with them."""
+
 
 def score_table(name: str, rows: Sequence[Row], labels: Mapping[str, str], reference: str) -> str:
-    """Lay one metric out: methods down, horizons across."""
+    """Lay one metric out, methods down and horizons across; nothing when it was not scored."""
     rows = [row for row in rows if row.metric == name]
+    if not rows:
+        return ""
     horizons = list(dict.fromkeys(row.seconds for row in rows))
     methods = [method for method in labels if any(row.method == method for row in rows)]
     cells = {(row.method, row.seconds): row for row in rows}
@@ -28,13 +33,17 @@ def score_table(name: str, rows: Sequence[Row], labels: Mapping[str, str], refer
         line = "".join(_cell(cells[method, seconds], metric) for seconds in horizons)
         ours = ' class="ours"' if method == reference else ""
         body += f'<tr{ours}><th scope="row">{escape(labels[method])}</th>{line}</tr>'
-    unit = f", {metric.unit}" if metric.unit else ""
-    better = "higher is better" if metric.higher_is_better else "lower is better"
     return (
-        f'<div class="scroll"><table><caption>{escape(metric.label)}{unit} '
-        f'<span class="note">· {better}</span></caption>'
+        f'<div class="scroll"><table><caption>{title_of(metric)}</caption>'
         f'<thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def title_of(metric: Metric) -> str:
+    """Name a metric with its unit and say which way is better."""
+    unit = f", {metric.unit}" if metric.unit else ""
+    better = "higher is better" if metric.higher_is_better else "lower is better"
+    return f'{escape(metric.label)}{unit} <span class="note">· {better}</span>'
 
 
 def _cell(row: Row, metric: Metric) -> str:
@@ -42,10 +51,12 @@ def _cell(row: Row, metric: Metric) -> str:
     if row.value.mean is None:
         return "<td>–</td>"
     lines = [f"{row.value.mean:.{digits}f}", f"<small>{_bounds(row.value, digits)}</small>"]
-    if row.difference is not None and row.difference.mean is not None:
+    contest = row.method not in CEILINGS
+    if contest and row.difference is not None and row.difference.mean is not None:
         ahead = row.difference.mean if metric.higher_is_better else -row.difference.mean
         sure = tone(row.difference, metric.higher_is_better)
-        lines.append(f'<small class="{sure}">{_minus(f"{ahead:+.{digits}f}")}</small>')
+        bounds = _bounds(row.difference, digits, metric.higher_is_better)
+        lines.append(f'<small class="{sure}">{_minus(f"{ahead:+.{digits}f}")} {bounds}</small>')
     return f"<td>{''.join(lines)}</td>"
 
 
@@ -67,7 +78,7 @@ def reconstruction_facts(reconstruction: Reconstruction) -> str:
     facts["Measured on"] = (
         f"{reconstruction.num_clips:,} clips of {reconstruction.num_recordings:,} recordings"
     )
-    return _facts(facts)
+    return facts_list(facts)
 
 
 def channel_table(reconstruction: Reconstruction) -> str:
@@ -79,8 +90,9 @@ def channel_table(reconstruction: Reconstruction) -> str:
         for number, channel in enumerate(reconstruction.latents)
     )
     return (
-        '<div class="scroll"><table><thead><tr><th scope="col">channel</th><th scope="col">mean</th>'
-        '<th scope="col">deviation</th><th scope="col">divergence, nats</th></tr></thead>'
+        '<div class="scroll"><table><thead><tr><th scope="col">channel</th>'
+        '<th scope="col">mean</th><th scope="col">deviation</th>'
+        '<th scope="col">divergence, nats</th></tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -95,8 +107,8 @@ def readout_facts(score: ReadoutScore) -> str:
     }
     return (
         '<div class="card"><h3>The reader of positions, on real test frames</h3>'
-        f'<p class="note">{score.num_clips:,} recordings it never saw, {score.num_frames} frames of '
-        f"each. No reading of imagined frames is finer than this.</p>{_facts(facts)}</div>"
+        f'<p class="note">{score.num_clips:,} recordings it never saw, {score.num_frames} frames '
+        f"of each. No reading of imagined frames is finer than this.</p>{facts_list(facts)}</div>"
     )
 
 
@@ -119,21 +131,19 @@ def definitions(evaluation: Evaluation) -> str:
         )
     if evaluation.readout is not None:
         words |= {
-            "Ego position error": "distance between the middles of the ego’s pixels, read and true, "
-            f"at most {CUT_OFF:g} px; an ego not found counts {CUT_OFF:g} px. Frames where less "
-            "than half of it shows are left out.",
+            "Ego position error": "distance between the middles of the ego’s pixels, read and "
+            f"true, at most {CUT_OFF:g} px; an ego not found counts {CUT_OFF:g} px. Frames where "
+            "less than half of it shows are left out.",
             "Object position error": "half the mean distance from each thing that is there to the "
             f"nearest read, half the reverse, at most {CUT_OFF:g} px each.",
         }
-    return _facts(words)
+    return facts_list(words)
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    return (
-        "<dl>"
-        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-        + "</dl>"
-    )
+def facts_list(facts: Mapping[str, object]) -> str:
+    """List names with what is known of them."""
+    items = (f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
+    return f"<dl>{''.join(items)}</dl>"
 
 
 def _with_bounds(interval: Interval, digits: int) -> str:
@@ -142,10 +152,12 @@ def _with_bounds(interval: Interval, digits: int) -> str:
     return f"{interval.mean:.{digits}f} {_bounds(interval, digits)}".strip()
 
 
-def _bounds(interval: Interval, digits: int) -> str:
+def _bounds(interval: Interval, digits: int, as_it_is: bool = True) -> str:
+    """Write an interval, or that of its negative."""
     if interval.low is None or interval.high is None:
         return ""
-    return _minus(f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]")
+    low, high = (interval.low, interval.high) if as_it_is else (-interval.high, -interval.low)
+    return _minus(f"[{low:.{digits}f}, {high:.{digits}f}]")
 
 
 def _minus(text: str) -> str:

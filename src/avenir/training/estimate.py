@@ -38,7 +38,8 @@ def estimate(recipe: Recipe, task: Task, batch: Batch, num_steps: int = 5) -> Co
     """Time steps of a copy of the task on one batch; the task itself is not touched."""
     from avenir.training.loop import Step
 
-    twin = copy.deepcopy(task)
+    # The world is copied, the data are not.
+    twin = type(task)(recipe, task.data, copy.deepcopy(task.world))
     step = Step(recipe, twin)
     seconds = []
     for number in range(num_steps):

@@ -61,7 +61,8 @@ class Step:
         self, group: ParameterGroup, losses: dict[str, Tensor], number: int, progress: Progress
     ) -> None:
         every = group.weights.get("*", 0.0)
-        terms = [group.weights.get(name, every) * value for name, value in losses.items()]
+        weights = {name: group.weights.get(name, every) for name in losses}
+        terms = [weights[name] * value for name, value in losses.items() if weights[name]]
         keep = number < len(self.groups) - 1
         gradients = torch.autograd.grad(
             torch.stack(terms).sum(), group.parameters, retain_graph=keep, allow_unused=True

@@ -39,6 +39,9 @@ class Task(ABC):
     num_frames: int
     """Frames of a training window."""
 
+    @abstractmethod
+    def __init__(self, recipe: Recipe, data: Source, world: World) -> None: ...
+
     @property
     @abstractmethod
     def trained(self) -> nn.Module:

@@ -87,7 +87,7 @@ def read(
     with Video(path) as video:
         frames, _ = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
         _warn_if_short(video)
-        return Clip(frames, fps or video.fps, name=video.path.stem)
+        return Clip(frames, float(fps or video.fps), name=video.path.stem)
 
 
 def stream(
@@ -104,7 +104,7 @@ def stream(
     """
     with Video(path) as video:
         for frames, _ in _pieces(video, start_seconds, seconds, fps, size, num_frames):
-            yield Clip(frames, fps or video.fps, name=video.path.stem)
+            yield Clip(frames, float(fps or video.fps), name=video.path.stem)
         _warn_if_short(video)
 
 

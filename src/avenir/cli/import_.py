@@ -1,0 +1,149 @@
+"""`avenir import`: a folder of videos becomes a data set in the LeRobot format.
+
+Resized, at one rate, split by recording; broken files are named and left out. Stopped and started
+again, it goes on with the recordings that are missing.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avenir.errors import AvenirError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from avenir.clip import Clip
+    from avenir.data import Recording, Source
+    from avenir.data.lerobot import LeRobotWriter
+
+PIECE_BYTES = 2**27
+"""A recording is written in pieces of this size, so that its length does not matter."""
+
+
+def import_(
+    videos: Annotated[
+        Path, typer.Argument(help="Folder of videos or pictures, or a LeRobot data set.")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder of the data set to write.")],
+    size: Annotated[str, typer.Option(help="Height x width in pixels; both even.")] = "64x64",
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 10.0,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(help="Recordings to test on, as a pattern: 'town/*'. May be repeated."),
+    ] = None,
+    delta_actions: Annotated[
+        bool, typer.Option("--delta-actions", help="The csv's actions are changes: add them up.")
+    ] = False,
+) -> None:
+    """Turn a folder of videos into a data set to train on, and say what could not be read."""
+    import warnings
+
+    from avenir.data.lerobot import LeRobotWriter
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        source = _source(videos, _size(size), fps, test, delta_actions)
+        writer = LeRobotWriter(to, fps, source.size, source.signals)
+        report = _write(source, writer)
+    report["notes"] = sorted({str(warning.message) for warning in caught})
+    _save(report, to)
+    _show(report, to)
+    if not report["imported"]:
+        raise AvenirError(f"nothing in {str(videos)!r} could be imported; the reasons are above")
+
+
+def _source(
+    videos: Path, size: tuple[int, int], fps: float, test: list[str] | None, delta: bool
+) -> "Source":
+    from avenir.registry import find
+
+    kind = "lerobot" if (videos / "meta" / "info.json").is_file() else "folder"
+    found = find("data", kind)
+    table: dict[str, Any] = {"path": str(videos), "size": size, "fps": fps, "memory_gb": 0}
+    table |= {"test": tuple(test or ()), "action_change": "delta" if delta else "absolute"}
+    return found(found.Config.parse(table))
+
+
+def _size(words: str) -> tuple[int, int]:
+    height, _, width = words.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) * int(width)):
+        raise AvenirError(f"size {words!r} was given; write height x width: 64x64")
+    return int(height), int(width)
+
+
+def _write(source: "Source", writer: "LeRobotWriter") -> dict[str, Any]:
+    from rich.progress import Progress
+
+    imported = [_row(episode) for episode in writer.episodes]
+    there = {row["name"] for row in imported}
+    skipped = [{"name": s.name, "reason": s.reason} for s in source.skipped]
+    todo = [
+        (recording, split)
+        for split in ("train", "test")
+        for recording in source.recordings(split)
+        if recording.name not in there
+    ]
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("importing", total=sum(r.seconds for r, _ in todo))
+        for recording, split in todo:
+            progress.update(bar, description=recording.name)
+            try:
+                writer.append(_pieces(source, recording), source=recording.name, split=split)
+                imported.append(_row(writer.episodes[-1]))
+            except AvenirError as error:
+                skipped.append({"name": recording.name, "reason": str(error)})
+            progress.advance(bar, recording.seconds)
+    return {"imported": imported, "skipped": skipped}
+
+
+def _pieces(source: "Source", recording: "Recording") -> "Iterator[Clip]":
+    from avenir.data import Window
+
+    num_frames = int(recording.seconds * source.fps + 1e-6)
+    if num_frames < 2:
+        raise AvenirError(
+            f"{recording.seconds:.2f} s are {num_frames} frames at {source.fps:g} fps; "
+            "two are needed to have a future"
+        )
+    step = max(16, PIECE_BYTES // (3 * source.size[0] * source.size[1]))
+    for first in range(0, num_frames, step):
+        yield source.clip(Window(recording, first / source.fps, min(step, num_frames - first)))
+
+
+def _row(episode: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": episode["source"],
+        "episode": episode["episode_index"],
+        "split": episode["split"],
+        "frames": episode["length"],
+    }
+
+
+def _save(report: dict[str, Any], to: Path) -> None:
+    import json
+
+    to.mkdir(parents=True, exist_ok=True)
+    (to / "import_report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _show(report: dict[str, Any], to: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("recording", "episode", "split", "frames", title=f"imported into {to}")
+    for row in report["imported"]:
+        table.add_row(escape(row["name"]), *(str(row[k]) for k in ("episode", "split", "frames")))
+    console = Console()
+    console.print(table)
+    for row in report["skipped"]:
+        console.print(f"[yellow]skipped[/] {escape(row['name'])}: {escape(row['reason'])}")
+    for note in report["notes"]:
+        console.print(f"[yellow]note[/] {escape(note)}")
+    frames = sum(row["frames"] for row in report["imported"])
+    console.print(
+        f"{len(report['imported'])} recordings, {frames} frames imported; "
+        f"{len(report['skipped'])} skipped; report in {to / 'import_report.json'}"
+    )

@@ -1,0 +1,51 @@
+"""Every conditioner keeps the contract."""
+
+import pytest
+import torch
+
+from avenir.conditioners import Conditioner
+from avenir.device import generator
+from avenir.registry import find, kinds
+
+SIZES = {"actions": 3}
+
+
+@pytest.fixture(params=kinds("conditioners"))
+def conditioner(request) -> Conditioner:
+    cls = find("conditioners", request.param)
+    return cls(cls.Config.parse({"kind": request.param}), SIZES, 2, 16)
+
+
+def signals(conditioner: Conditioner) -> dict[str, torch.Tensor]:
+    return {name: torch.randn(4, 6, SIZES[name]) for name in conditioner.needs}
+
+
+def test_one_vector_per_latent_frame(conditioner):
+    condition = conditioner(signals(conditioner), 3, 4)
+    assert condition.per_frame.shape == (4, 3, 16)
+    assert condition.num_frames == 3
+
+
+def test_nothing_known_is_absent(conditioner):
+    condition = conditioner({}, 3, 4)
+    torch.testing.assert_close(condition.per_frame, condition.absent().per_frame)
+
+
+def test_training_drops_some_and_use_drops_none(conditioner):
+    conditioner.fit([{n: s[0] for n, s in signals(conditioner).items()}])
+    many = {name: torch.randn(500, 6, SIZES[name]) for name in conditioner.needs}
+    used = conditioner(many, 3, 500)
+    absent = (used.per_frame - used.absent().per_frame).abs().amax((1, 2)) < 1e-6
+    assert not absent.any()
+    dropped = conditioner(many, 3, 500, generator("dropout"))
+    absent = (dropped.per_frame - dropped.absent().per_frame).abs().amax((1, 2)) < 1e-6
+    assert 0.02 < float(absent.float().mean()) < 0.3
+
+
+def test_statistics_make_the_scale_of_signals_irrelevant(conditioner):
+    given = signals(conditioner)
+    conditioner.fit([{n: s.flatten(0, 1) for n, s in given.items()}])
+    before = conditioner(given, 3, 4).per_frame
+    scaled = {n: 100 * s + 7 for n, s in given.items()}
+    conditioner.fit([{n: s.flatten(0, 1) for n, s in scaled.items()}])
+    torch.testing.assert_close(conditioner(scaled, 3, 4).per_frame, before, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,110 @@
+"""Every encoder keeps the contract: drop a file into encoders/ and it is tested here."""
+
+import pytest
+import torch
+
+from avenir.clip import Batch, Progress
+from avenir.device import generator
+from avenir.encoders import Encoder
+from avenir.registry import find, kinds
+
+SMALL = {"kl": {"width": 8, "depth": 1, "decoder_depth": 1, "channels": 4}}
+"""Settings that make a kind small enough for tests; a new kind may have none."""
+
+GRIDS = [(1, 8, 8), (4, 8, 8), (4, 16, 16), (8, 32, 32)]
+
+
+@pytest.fixture(params=kinds("encoders"))
+def encoder(request) -> Encoder:
+    cls = find("encoders", request.param)
+    return cls(cls.Config.parse({"kind": request.param, **SMALL.get(request.param, {})})).eval()
+
+
+def video(encoder: Encoder, groups: int = 2, rows: int = 2, columns: int = 3) -> torch.Tensor:
+    f_t, f_h, f_w = encoder.compression
+    return torch.rand(2, groups * f_t, 3, rows * f_h * 8, columns * f_w * 8) * 2 - 1
+
+
+def test_latents_have_the_declared_shape(encoder):
+    clip = video(encoder)
+    latents = encoder.encode(clip)
+    assert latents.shape[2] == encoder.channels
+    t, h, w = encoder.compression.latent_shape(clip.shape[1], *clip.shape[3:])
+    assert latents.shape == (2, t, encoder.channels, h, w)
+
+
+def test_encoding_draws_nothing(encoder):
+    clip = video(encoder)
+    assert torch.equal(encoder.encode(clip), encoder.encode(clip))
+
+
+def test_rows_of_a_batch_do_not_meet(encoder):
+    clip = video(encoder)
+    torch.testing.assert_close(
+        encoder.encode(clip)[:1], encoder.encode(clip[:1]), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_groups_do_not_meet(encoder):
+    clip, f_t = video(encoder), encoder.compression.t
+    torch.testing.assert_close(
+        encoder.encode(clip)[:, 1:], encoder.encode(clip[:, f_t:]), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_partial_groups_and_blocks_are_padded_with_their_edges(encoder):
+    f_t, f_h, f_w = encoder.compression
+    clip = torch.rand(1, 1, 3, 8 * f_h + (f_h > 1), 8 * f_w) * 2 - 1
+    repeated = clip.repeat_interleave(f_t, dim=1)
+    torch.testing.assert_close(encoder.encode(clip), encoder.encode(repeated))
+
+
+def test_statistics_normalise_latents_and_do_not_change_pictures(encoder):
+    clip = video(encoder)
+    raw = encoder.encode(clip)
+    encoder.latent_mean.fill_(0.5)
+    encoder.latent_std.fill_(2.0)
+    torch.testing.assert_close(encoder.encode(clip), (raw - 0.5) / 2, atol=1e-5, rtol=1e-4)
+    if encoder.can_decode:
+        torch.testing.assert_close(encoder.decode((raw - 0.5) / 2), encoder.raw_decode(raw))
+
+
+def test_decoded_video_has_the_shape_of_what_was_encoded(encoder):
+    clip = video(encoder)
+    if encoder.can_decode:
+        assert encoder.decode(encoder.encode(clip)).shape == clip.shape
+
+
+def test_every_loss_is_finite_weighted_and_reaches_a_parameter(encoder):
+    encoder.train()
+    clip = video(encoder)
+    signals = {
+        "segmentation": torch.zeros(*clip.shape[:2], *clip.shape[3:], dtype=torch.uint8),
+        "objects": torch.zeros(*clip.shape[:2], 3, 4),
+    }
+    batch = Batch(clip, {name: signals[name] for name in encoder.needs})
+    losses = encoder.losses(batch, Progress(0, 10, generator("test")))
+    assert all(torch.isfinite(value) and value.dim() == 0 for value in losses.values())
+    for group in encoder.parameter_groups():
+        total = torch.stack([w * losses[n] for n, w in group.weights.items() if n in losses]).sum()
+        gradients = torch.autograd.grad(total, group.parameters, allow_unused=True)
+        assert any(g is not None and g.abs().sum() > 0 for g in gradients)
+
+
+def test_freezing_the_encoder_leaves_only_its_decoder_to_train(encoder):
+    if not encoder.can_decode:
+        return
+    encoder.freeze_encoder()
+    latents = encoder.encode(video(encoder))
+    assert not latents.requires_grad
+    assert encoder.decode(latents).requires_grad
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_the_continuous_tokenizer_reaches_every_compression(grid):
+    cls = find("encoders", "kl")
+    encoder = cls(cls.Config.parse({"compression": grid, "width": 8, "depth": 1, "channels": 5}))
+    clip = torch.rand(1, 2 * grid[0], 3, 64, 96)
+    latents = encoder.encode(clip)
+    assert latents.shape == (1, 2, 5, 64 // grid[1], 96 // grid[2])
+    assert encoder.decode(latents).shape == clip.shape
