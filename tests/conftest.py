@@ -25,3 +25,34 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("AVENIR_TEST_DATA is not set: no real video to test on")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a small steered world of random weights, 64×64 at 10 fps."""
+    return save_tiny_world(tmp_path_factory.mktemp("runs") / "tiny", (64, 64))
+
+
+def save_tiny_world(folder: Path, size: tuple[int, int], *, predicts: bool = True) -> Path:
+    """Write a world of random weights as a run folder."""
+    from avenir.data import Signal
+    from avenir.world import Card, World
+
+    encoder = {"kind": "kl", "compression": (2, 8, 8), "width": 8, "depth": 1, "decoder_depth": 1}
+    predictor = {"kind": "flow", "width": 16, "depth": 1, "past": 2, "chunk": 3}
+    card = Card(
+        fps=10.0,
+        size=size,
+        signals={"actions": Signal(size=2)},
+        encoder=encoder,
+        conditioner={"kind": "actions"} if predicts else None,
+        predictor=predictor if predicts else None,
+    )
+    torch.manual_seed(0)
+    world = World.build(card)
+    with torch.no_grad():  # what starts at zero would make every future the same
+        for parameter in world.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    world.save(folder)
+    (folder / "recipe.toml").write_text('name = "tiny"\n[data]\nkind = "synthetic"\n')
+    return folder

@@ -147,7 +147,8 @@ class Folder(Source):
             recording = Recording(name, len(paths) / fps)
             return _Track(recording, pictures, pictures.timestamps, None, ())
         stamps = video.timestamps(paths[0])
-        _warn_if_short(name, len(stamps), info.declared_frames)
+        if len(stamps) < (info.declared_frames or 0):
+            _warn(f"{name!r} has {len(stamps)} of {info.declared_frames} frames; these are used")
         in_memory = len(stamps) * frame_bytes <= room
         footage = video.Footage(paths[0], self.size, in_memory=in_memory)
         end = float(stamps[-1]) + _last_duration(stamps, info.fps)
@@ -155,9 +156,10 @@ class Folder(Source):
         if not table.is_file():
             return _Track(Recording(name, end), footage, stamps, None, ())
         names, times, actions = _read_actions(table, stamps)
-        if len(actions) < len(stamps):
-            end = min(end, float(times[-1]) + _last_duration(times, info.fps))
-            _warn_if_short(f"{name} ({table.name})", len(actions), len(stamps))
+        covered = float(times[-1]) + _last_duration(times, info.fps)
+        if covered < end - 1 / info.fps:
+            _warn(f"{table.name} covers {covered:.2f} of {end:.2f} s; only these are used")
+            end = covered
         return _Track(Recording(name, end), footage, times, actions, names)
 
     def _same_columns(self, tracks: list[_Track]) -> list[_Track]:
@@ -278,11 +280,6 @@ def _read_actions(
 
 def _last_duration(stamps: np.ndarray, fps: float) -> float:
     return float(np.median(np.diff(stamps))) if len(stamps) > 1 else 1 / fps
-
-
-def _warn_if_short(name: str, num_given: int, num_expected: int | None) -> None:
-    if num_expected and num_given < num_expected:
-        _warn(f"{name!r} has {num_given} of {num_expected} frames; only these are used")
 
 
 def _warn(message: str) -> None:

@@ -22,6 +22,9 @@ from avenir.shapes import Video
 Report = Callable[[str, int, int], None]
 """Told of slow work: what, how much is done, of how much."""
 
+Past = Float[Tensor, "b _ C H W"]
+"""A video in [-1, 1] of another length than the one it meets."""
+
 _ROWS = 16
 """Rows of the small pictures that pasts are compared by."""
 
@@ -32,7 +35,7 @@ _READ_NUMBERS = 2**25
 """Numbers read at once while searching: 128 MiB."""
 
 
-def copy_last(past: Video, horizon: int) -> Video:
+def copy_last(past: Past, horizon: int) -> Video:
     """Hold the last observed frame."""
     return past[:, -1:].expand(-1, horizon, -1, -1, -1)
 
@@ -72,7 +75,7 @@ class NearestPast:
         distance = self.squares - 2 * _shrunk(past) @ self.index.T
         return [self.windows[int(i)] for i in distance.argmin(1)]
 
-    def continuation(self, past: Video) -> Video:
+    def continuation(self, past: Past) -> Video:
         """Read what followed the nearest training past, for every row."""
         return frames_of(self.source.read(self.find(past)))[:, self.past :]
 

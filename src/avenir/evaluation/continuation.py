@@ -7,10 +7,11 @@ decoded. The mean of samples does better on PSNR because it blurs: read it as a 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from einops import reduce
+from jaxtyping import UInt8
 from torch import Tensor
 
 from avenir.clip import Batch, to_frames
@@ -18,7 +19,7 @@ from avenir.config import Config
 from avenir.data import Source, Window
 from avenir.device import generator
 from avenir.encoders import Encoder
-from avenir.evaluation.baselines import NearestPast, Report, copy_last, frames_of, mean_image
+from avenir.evaluation.baselines import NearestPast, Past, Report, copy_last, frames_of, mean_image
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.metrics import Scores, compare
 from avenir.evaluation.readout import Readout
@@ -39,6 +40,7 @@ METHODS = {
 is the reader's own error."""
 
 
+@runtime_checkable
 class Imagines(Protocol):
     """What is evaluated: a `World`, or anything that continues as one does."""
 
@@ -110,7 +112,7 @@ class Example:
     """One clip to look at: frames `T C H W`."""
 
     name: str
-    past: Frames
+    past: UInt8[Tensor, "_ C H W"]
     true: Frames
     made: dict[str, Frames]
     """By method."""
@@ -155,7 +157,7 @@ def measure_continuation(
     ), examples
 
 
-def score(made: Video, true: Video, past: Video, batch: Batch, readout: Readout | None) -> Scores:
+def score(made: Video, true: Video, past: Past, batch: Batch, readout: Readout | None) -> Scores:
     """Score a continuation by its pixels and, where there is a key to them, its things."""
     scores = compare(made, true, past[:, -1:])
     if readout is not None:
@@ -177,7 +179,7 @@ def _imagined(world: Imagines, task: Task, batch: Batch, start: int) -> dict[str
 
 
 @torch.no_grad()
-def _ceiling(encoder: Encoder, past: Video, true: Video) -> Video:
+def _ceiling(encoder: Encoder, past: Past, true: Video) -> Video:
     """Send the true future through the codec, its groups where a world's groups are."""
     extra = past.shape[1] % encoder.compression.t
     made = reconstructed(encoder, torch.cat([past[:, extra:], true], dim=1))
@@ -185,7 +187,7 @@ def _ceiling(encoder: Encoder, past: Video, true: Video) -> Video:
 
 
 def _examples(
-    past: Video, true: Video, made: dict[str, Video], batch: Batch, room: int
+    past: Past, true: Video, made: dict[str, Video], batch: Batch, room: int
 ) -> list[Example]:
     return [
         Example(

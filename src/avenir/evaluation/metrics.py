@@ -17,6 +17,9 @@ from avenir.shapes import Video
 Scores = dict[str, Float[Tensor, "b T"]]
 """One score per clip and frame under each metric's name; NaN where there is nothing to score."""
 
+Frame = Float[Tensor, "b 1 C H W"]
+"""One frame of every clip, in [-1, 1]."""
+
 BEST_PSNR = 60.0
 """In dB; frames that agree to within 8-bit rounding (58.9 dB) are equal, and an infinite PSNR would
 spoil every mean."""
@@ -47,8 +50,8 @@ METRICS = {
 """Every metric there is: those of pictures first, then those that `readout.py` takes."""
 
 
-def compare(made: Video, true: Video, last: Video) -> Scores:
-    """Score made frames against true ones; `last` `b 1 C H W` is the last observed frame."""
+def compare(made: Video, true: Video, last: Frame) -> Scores:
+    """Score made frames against true ones; `last` is the last observed one."""
     moved = moving_pixels(true, last)
     return {
         "psnr": psnr(made, true),
@@ -72,7 +75,7 @@ def psnr(
     return -10 * torch.log10(error.clamp(min=10 ** (-BEST_PSNR / 10)))
 
 
-def moving_pixels(true: Video, last: Video) -> Bool[Tensor, "b T H W"]:
+def moving_pixels(true: Video, last: Frame) -> Bool[Tensor, "b T H W"]:
     """Mark pixels of which a channel differs from the last observed frame by over 10 levels."""
     return (_unit(true) - _unit(last)).abs().amax(2) > MOVING
 

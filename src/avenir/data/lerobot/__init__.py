@@ -72,8 +72,9 @@ class LeRobot(Source):
         self._features = [name for name in FEATURES if name in self.layout.info["features"]]
         episodes = self.layout.episodes(self.camera)
         self._tracks = self._load(episodes)
-        test = _test_indices([episode.index for episode in episodes], config, self.layout)
-        self._test = {e.name for e in episodes if e.index in test}
+        readable = [episode for episode in episodes if episode.name in self._tracks]
+        test = _test_indices([episode.index for episode in readable], config, self.layout)
+        self._test = {episode.name for episode in readable if episode.index in test}
         for split in ("train", "test"):
             if not self.recordings(split) and (split == "train" or len(self._tracks) > 1):
                 raise AvenirError(

@@ -1,0 +1,153 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+
+from avenir import read
+from avenir.data.synthetic import Synthetic, SyntheticConfig
+from avenir.errors import AvenirError
+from avenir.evaluation import Evaluation, EvaluationConfig, evaluate
+from avenir.evaluation.reconstruction import measure_reconstruction
+from avenir.world import Card, World
+
+SETTINGS = EvaluationConfig(
+    num_clips=6,
+    horizon_seconds=1,
+    num_samples=2,
+    num_train_windows=20,
+    num_examples=2,
+    batch_size=4,
+)
+
+
+@pytest.fixture
+def told() -> list[tuple[str, int, int]]:
+    return []
+
+
+@pytest.fixture
+def evaluation(world, source, tmp_path, told, capsys) -> Evaluation:
+    result = evaluate(
+        world,
+        source,
+        SETTINGS,
+        tmp_path / "out",
+        recipe='name = "<toy>"',
+        command="avenir evaluate toy",
+        report=lambda *words: told.append(words),
+    )
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == ""
+    return result
+
+
+class Page(HTMLParser):
+    """Checks that tags close as they open, and gathers what a browser would fetch."""
+
+    VOID = {"meta", "input", "img", "link", "br", "path"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_everything_is_written_and_opens_again(evaluation, tmp_path):
+    table = json.loads((tmp_path / "out/results.json").read_text())
+    assert Evaluation.parse(table) == evaluation
+    assert evaluation.settings.seed == 0 and evaluation.command == "avenir evaluate toy"
+    assert evaluation.control is not None and evaluation.readout is None
+    with Image.open(tmp_path / "out/contact_sheet.png") as sheet:
+        assert sheet.width > 200
+
+
+def test_progress_is_told_from_nothing_to_all(evaluation, told):
+    for what in {what for what, _, _ in told}:
+        steps = [(done, total) for name, done, total in told if name == what]
+        assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1]
+
+
+def test_the_page_is_whole_and_fetches_nothing(evaluation, tmp_path):
+    source = (tmp_path / "out/report.html").read_text()
+    page = Page()
+    page.feed(source)
+    assert page.open == []
+    assert all(link.startswith("data:") for link in page.links)
+    assert "http" not in source and "@import" not in source and "url(" not in source
+    for words in (
+        "toy <world>",
+        'name = "<toy>"',
+        "last frame held",
+        "avenir evaluate toy",
+        "steps",
+    ):
+        assert words in page.text
+    assert "<toy>" not in source
+    assert "prefers-reduced-motion" in source and "prefers-color-scheme" in source
+
+
+def test_the_film_holds_every_frame_of_every_example(evaluation, tmp_path):
+    source = (tmp_path / "out/report.html").read_text()
+    found = re.search(r"data:video/mp4;base64,([^\"]+)", source)
+    assert found is not None
+    (tmp_path / "film.mp4").write_bytes(base64.b64decode(found[1]))
+    film = read(tmp_path / "film.mp4")
+    assert film.num_frames == 4 + 10
+    layout = json.loads(re.search(r'data-layout="([^"]+)"', source)[1].replace("&quot;", '"'))  # type: ignore[index]
+    assert film.size == (2 * layout["height"], 3 * layout["width"])
+
+
+def test_the_same_seed_gives_the_same_numbers(world, source, tmp_path, evaluation):
+    again = evaluate(world, source, SETTINGS, tmp_path / "again")
+    assert again.continuation == evaluation.continuation
+    assert again.control == evaluation.control
+
+
+def test_an_encoder_alone_is_measured_by_reconstruction(tmp_path):
+    torch.manual_seed(0)
+    source = Synthetic(SyntheticConfig(size=(32, 32)))
+    encoder = {"kind": "kl", "compression": (4, 8, 8), "channels": 5, "width": 8}
+    world = World.build(Card(fps=10, size=(32, 32), encoder=encoder)).eval()
+    settings = EvaluationConfig(num_clips=3, horizon_seconds=0.8)
+    found = evaluate(world, source, settings, tmp_path)
+    assert found.continuation is None and found.control is None and found.readout is None
+    reconstruction = found.reconstruction
+    assert reconstruction.latent_shape == (2, 5, 4, 4)
+    assert reconstruction.numbers_ratio == 3 * 4 * 8 * 8 / 5
+    assert len(reconstruction.latents) == 5
+    assert all(channel.kl is not None for channel in reconstruction.latents)
+    assert reconstruction.bits_per_pixel is not None and reconstruction.bits_per_pixel >= 0
+    assert not (tmp_path / "contact_sheet.png").exists()
+    assert "PSNR" in (tmp_path / "report.html").read_text()
+
+
+def test_latent_statistics_are_those_of_the_latents(source, world, windows):
+    found = measure_reconstruction(world.encoder, source, windows, 4, 0, lambda *words: None)
+    video = source.read(windows).video
+    for index, channel in enumerate(found.latents):
+        assert channel.mean == pytest.approx(video[:, :, index].mean().item(), abs=1e-5)
+        std = video[:, :, index].std(correction=0).item()
+        assert channel.std == pytest.approx(std, abs=1e-5)
+    assert found.psnr is not None and found.psnr.mean == 60
+
+
+def test_data_of_another_size_is_refused(world, tmp_path):
+    with pytest.raises(AvenirError, match="lives at"):
+        evaluate(world, Synthetic(SyntheticConfig()), SETTINGS, tmp_path)

@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from avenir.clip import Batch, Progress
+from avenir.data.synthetic import Synthetic, SyntheticConfig
+from avenir.data.synthetic.things import Class
+from avenir.encoders.segmenter import Segmenter, SegmenterConfig
+from avenir.errors import AvenirError
+from avenir.evaluation.readout import CUT_OFF, FOLDER, Readout, _object_errors
+
+
+@pytest.fixture(scope="module")
+def source() -> Synthetic:
+    return Synthetic(SyntheticConfig(labels=True))
+
+
+@pytest.fixture(scope="module")
+def readout(source: Synthetic) -> Readout:
+    found = Readout.of(source, "cpu")
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def batch(source: Synthetic) -> Batch:
+    return source.read(source.spread("test", 3, 12))
+
+
+def test_what_ships_is_small():
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 2 * 2**20
+
+
+def test_it_reads_real_test_frames_well_and_says_so(source, readout):
+    score = readout.held_out(source, num_clips=24, num_frames=2)
+    assert score.ego_iou.mean is not None and score.ego_iou.mean >= 0.88
+    assert score.ego_error.mean is not None and score.ego_error.mean <= 0.5
+    assert score.object_error.mean is not None and score.object_error.mean <= 1.0
+    assert score.pixel_accuracy.mean is not None and score.pixel_accuracy.mean >= 0.95
+
+
+def test_the_middle_read_is_the_label_where_nothing_hides_the_ego(readout, batch):
+    whole = batch.signals["ego_visible"][..., 0] > 0.99
+    error = (readout.read(batch.video).ego - batch.signals["ego"]).norm(dim=-1)[whole]
+    assert error.mean() < 0.6
+
+
+def test_shifting_the_picture_shifts_what_is_read(readout, batch):
+    moved = batch.video.roll(5, dims=-1)
+    scores = readout.compare(moved, batch, 0)
+    assert scores["ego_error"].nanmedian().item() == pytest.approx(5, abs=0.5)
+    assert scores["ego_iou"].nanmean() < readout.compare(batch.video, batch, 0)["ego_iou"].nanmean()
+
+
+def test_a_picture_without_an_ego_counts_the_cut_off(readout, batch):
+    empty = torch.zeros_like(batch.video)
+    scores = readout.compare(empty, batch, 0)
+    known = ~scores["ego_error"].isnan()
+    assert (scores["ego_error"][known] == CUT_OFF).all()
+    assert (scores["ego_iou"][known] == 0).all()
+
+
+def test_an_ego_that_is_hidden_is_not_scored(readout, batch):
+    hidden = batch.signals["ego_visible"][..., 0] < 0.5
+    scores = readout.compare(batch.video, batch, 0)
+    assert torch.equal(scores["ego_error"].isnan(), hidden)
+
+
+def test_a_held_picture_reads_as_its_copies_do(readout, batch):
+    held = batch.video[:, :1].expand(-1, 3, -1, -1, -1)
+    one, each = readout.read(held), readout.read(held.contiguous())
+    assert torch.equal(one.ego_mask, each.ego_mask)
+
+
+def test_labels_are_taken_from_the_frame_the_future_begins_at(readout, batch):
+    future = readout.compare(batch.video[:, 1:], batch, 1)
+    whole = readout.compare(batch.video, batch, 0)
+    assert torch.allclose(future["ego_iou"], whole["ego_iou"][:, 1:], equal_nan=True)
+
+
+def test_object_error_is_zero_for_the_truth_and_the_cut_off_for_nothing():
+    objects = torch.zeros(1, 1, 3, 4)
+    objects[0, 0, 0] = torch.tensor([4.0, 6.0, Class.CAR, 1.0])
+    objects[0, 0, 1] = torch.tensor([9.0, 2.0, Class.TRUCK, 1.0])
+    found = torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+    assert _object_errors(found, objects).item() == CUT_OFF
+    found[0, 0, 6, 4] = found[0, 0, 2, 9] = True
+    assert _object_errors(found, objects).item() == 0
+    found[0, 0, 2, 9] = False
+    # One of two is missed by the distance to the other; the one found is right.
+    assert _object_errors(found, objects).item() == pytest.approx((41**0.5 / 2) / 2)
+
+
+def test_worlds_without_a_key_are_not_read():
+    assert Readout.of(Synthetic(SyntheticConfig()), "cpu") is None
+    assert Readout.of(Synthetic(SyntheticConfig(labels=True, size=(32, 32))), "cpu") is None
+
+
+def test_a_segmenter_learns_from_labels_and_cannot_decode(source, batch):
+    torch.manual_seed(0)
+    segmenter = Segmenter(SegmenterConfig(widths=(8, 8)))
+    losses = segmenter.losses(batch, Progress(0, 1, torch.Generator().manual_seed(0)))
+    assert set(losses) == set(segmenter.config.weights.model_dump())
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None for g in segmenter.parameter_groups() for p in g.parameters)
+    assert segmenter.encode(batch.video[:, :, :, :37, :41]).shape == (12, 3, 11, 37, 41)
+    with pytest.raises(AvenirError, match="cannot make any"):
+        segmenter.decode(torch.zeros(1, 1, 11, 8, 8))

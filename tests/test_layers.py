@@ -1,0 +1,100 @@
+"""The house keeps its rules: imports run downward, kinds are strangers, files stay small."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src" / "avenir").rglob("*.py"))
+
+MOST_LINES, MOST_FUNCTION_LINES = 400, 80
+FORBIDDEN = {"utils", "util", "common", "base", "core", "manager", "helper", "helpers", "wrapper"}
+
+PLANTED = [
+    ("nn/conv.py", "import avenir.training", "avenir.nn -> avenir.training"),
+    ("encoders/kl.py", "import avenir.predictors", "avenir.encoders.kl -> avenir.predictors"),
+    ("clip.py", "import avenir.video", "avenir.clip -> avenir.video"),
+    ("training/ema.py", "import avenir.evaluation", "avenir.training.ema -> avenir.evaluation"),
+    (
+        "encoders/kl.py",
+        "import avenir.encoders.segmenter",
+        "avenir.encoders.kl -> avenir.encoders.segmenter",
+    ),
+    ("data/cached.py", "import avenir.data.folder", "avenir.data.cached -> avenir.data.folder"),
+]
+"""A file, a line that must not be in it, and how the check names that import."""
+
+
+def lint(tree: Path) -> subprocess.CompletedProcess[str]:
+    """Check the imports of the package in `tree/src` against the contracts in its pyproject."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
+    where = {**os.environ, "PYTHONPATH": str(tree / "src"), "COLUMNS": "200"}
+    return subprocess.run(command, cwd=tree, env=where, capture_output=True, text=True)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=ignored)
+    return tmp_path
+
+
+def test_imports_run_downward():
+    result = lint(ROOT)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(("file", "line", "named"), PLANTED, ids=[line for _, line, _ in PLANTED])
+def test_a_planted_import_is_found_and_named(copy, file, line, named):
+    planted = copy / "src" / "avenir" / file
+    planted.write_text(planted.read_text() + f"\n{line}\n")
+    result = lint(copy)
+    assert result.returncode == 1, result.stdout
+    importer, imported = named.split(" -> ")
+    assert re.search(rf"{re.escape(importer)}\S* -> {re.escape(imported)}", result.stdout)
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def public_names(tree: ast.Module) -> Iterator[str]:
+    """Name what a module and its classes define under a name without underscore in front."""
+    for node in [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))]:
+        for each in node.body:
+            if isinstance(each, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                names = [each.name]
+            elif isinstance(each, ast.Assign | ast.AnnAssign):
+                targets = each.targets if isinstance(each, ast.Assign) else [each.target]
+                names = [target.id for target in targets if isinstance(target, ast.Name)]
+            else:
+                names = []
+            yield from (name for name in names if not name.startswith("_"))
+
+
+def words(name: str) -> set[str]:
+    """Split a name at underscores and capitals: `LatentShape` is latent, shape."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+def test_files_and_functions_stay_small_and_are_named_for_what_they_are(path):
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= MOST_LINES
+    for function in functions(tree):
+        assert function.end_lineno is not None
+        length = function.end_lineno - function.lineno + 1
+        assert length <= MOST_FUNCTION_LINES, f"{function.name} has {length} lines"
+    for name in [path.stem, *path.relative_to(ROOT).parts[:-1], *public_names(tree)]:
+        assert not words(name) & FORBIDDEN, f"{name!r} says nothing about what it is"
