@@ -1,5 +1,6 @@
 """Video files: what is written is read, at any time and rate; hostile files end in a sentence."""
 
+import contextlib
 import csv
 import json
 import struct
@@ -238,6 +239,13 @@ def test_starting_after_the_end_says_where_the_end_is(tmp_path):
         video.read(path, start_seconds=1.5)
 
 
+@pytest.mark.parametrize("wrong", [{"fps": 0}, {"seconds": -1}, {"start_seconds": -0.5}])
+def test_impossible_times_say_so(tmp_path, wrong):
+    path = encode(tmp_path / "clip.mp4", numbered(5))
+    with pytest.raises(AvenirError, match="=-?[0-9.]+ was given"):
+        video.read(path, **wrong)
+
+
 # Pictures
 
 
@@ -299,6 +307,22 @@ def test_damage_in_the_middle_does_not_end_the_file(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", video.VideoWarning)
         assert 80 < video.read(path).num_frames <= 120
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif"])
+def test_no_damage_brings_the_reader_down(tmp_path, suffix):
+    data = video.write(tmp_path / f"clip{suffix}", film(smooth(30), 25)).read_bytes()
+    path = tmp_path / f"damaged{suffix}"
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        damaged = bytearray(data[: rng.integers(len(data))] if seed % 3 == 0 else data)
+        for _ in range(rng.integers(1, 12)):
+            damaged[rng.integers(len(damaged))] = rng.integers(256)
+        path.write_bytes(damaged)
+        for work in (video.probe, video.read, video.timestamps):
+            with warnings.catch_warnings(), contextlib.suppress(VideoError):
+                warnings.simplefilter("ignore", video.VideoWarning)
+                work(path)
 
 
 def png(path: Path, side: int) -> Path:

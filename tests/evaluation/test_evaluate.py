@@ -20,7 +20,6 @@ SETTINGS = EvaluationConfig(
     num_samples=2,
     num_train_windows=20,
     num_examples=2,
-    batch_size=4,
 )
 
 

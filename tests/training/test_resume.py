@@ -1,4 +1,4 @@
-"""Stopped, killed or interrupted: a run that goes on ends, bit for bit, like one that never stopped."""
+"""A run that was stopped or killed ends, bit for bit, like one that never stopped."""
 
 import random
 import signal
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from avenir.errors import TrainingError
-from avenir.training import loop
+from avenir.training import loop, step
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 
@@ -65,7 +65,7 @@ def test_a_folder_of_another_recipe_is_refused(uninterrupted):
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path, monkeypatch):
-    original, calls = loop.Step.run, []
+    original, calls = step.Step.run, []
 
     def interrupted(self, batch, progress):
         calls.append(progress.step)
@@ -73,12 +73,12 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path, monk
             signal.raise_signal(signal.SIGINT)
         return original(self, batch, progress)
 
-    monkeypatch.setattr(loop.Step, "run", interrupted)
+    monkeypatch.setattr(step.Step, "run", interrupted)
     with pytest.raises(loop.Stopped, match="run the same command again"):
         while True:
             train(tiny(), tmp_path)
             calls.clear()
-    monkeypatch.setattr(loop.Step, "run", original)
+    monkeypatch.setattr(step.Step, "run", original)
     assert_same(train(tiny(), tmp_path), uninterrupted)
 
 

@@ -23,6 +23,7 @@ def encode(
     Stopped, it goes on where it was. With --video, one video of any length is encoded and decoded,
     in memory that does not grow with it.
     """
+    from avenir.data import Split
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import fill_cache, make_source
@@ -33,7 +34,8 @@ def encode(
         _reconstruct(run, video, out)
         return
     source = make_source(data_of(run, overrides or []))
-    recordings = {"train": source.recordings("train"), "test": source.recordings("test")}
+    splits: tuple[Split, ...] = ("train", "test")
+    recordings = {split: source.recordings(split) for split in splits}
     fill_cache(world, source, recordings, out, phases, Preparation())
     say(f"latents: {out}; train on them with data.kind=cached data={out}")
 

@@ -31,12 +31,14 @@ def evaluate(
 
     world = load(run)
     source = make_source(data_of(run, overrides or []))
-    settings = EvaluationConfig(
-        num_clips=clips,
-        past_seconds=observe,
-        horizon_seconds=seconds,
-        num_samples=samples,
-        seed=seed,
+    settings = EvaluationConfig.parse(
+        {
+            "num_clips": clips,
+            "past_seconds": observe,
+            "horizon_seconds": seconds,
+            "num_samples": samples,
+            "seed": seed,
+        }
     )
     folder = out or run / "evaluation"
     recipe = (run / "recipe.toml").read_text()

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import PositiveFloat, PositiveInt
 
 from avenir import video
 from avenir.clip import Clip
@@ -45,11 +46,11 @@ class FolderConfig(Config):
     kind: Literal["folder"] = "folder"
     path: str
     """The folder; every folder below it is searched too."""
-    size: tuple[int, int] = (64, 64)
+    size: tuple[PositiveInt, PositiveInt] = (64, 64)
     """`(H, W)` that every frame is resized to cover."""
-    fps: float = 10.0
+    fps: PositiveFloat = 10.0
     """Frames per second of every window."""
-    picture_fps: float | None = None
+    picture_fps: PositiveFloat | None = None
     """Rate at which folders of pictures were taken; None: `fps`."""
     test: tuple[str, ...] = ()
     """Patterns (`town/*`) of the recordings to test on; none: a fraction chosen by name."""

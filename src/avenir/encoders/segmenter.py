@@ -48,7 +48,9 @@ class SegmenterConfig(Config):
     centre_radius: float = Field(1.5, gt=0)
     """Standard deviation in pixels of the spot that marks the middle of a thing."""
     blur: float = Field(0.5, ge=0, le=1)
-    """Share of training frames that are blurred, by up to a deviation of 1.5 pixels."""
+    """Share of training frames that are blurred."""
+    blur_radius: float = Field(2.5, gt=0.5)
+    """Most they are blurred, as a deviation in pixels."""
     noise: float = Field(0.15, ge=0)
     """Most noise that training frames get, as a deviation in [-1, 1] units."""
     colour: float = Field(0.15, ge=0)
@@ -149,19 +151,21 @@ class Segmenter(Encoder):
             return torch.randn(len(frames), *shape, generator=chance, device=frames.device)
 
         config = self.config
-        amount = uniform(1, 1, 1) * (uniform(1, 1, 1) < config.blur)
-        frames = frames + amount * (_blurred(frames) - frames)
+        radius = 0.5 + (config.blur_radius - 0.5) * uniform(1, 1, 1)[:1]
+        blurred = uniform(1, 1, 1) < config.blur
+        frames = torch.where(blurred, _blurred(frames, radius, config.blur_radius), frames)
         gain = 1 + config.colour * normal(3, 1, 1)
         frames = frames * gain + config.colour * normal(3, 1, 1)
         return frames + config.noise * uniform(1, 1, 1) * normal(*frames.shape[1:])
 
 
-def _blurred(frames: Float[Tensor, "n C H W"]) -> Float[Tensor, "n C H W"]:
-    """Blur by a Gaussian of deviation 1.5 pixels."""
-    offsets = torch.arange(-4, 5, device=frames.device)
-    weights = torch.exp(-offsets.square() / (2 * 1.5**2))
-    weights = (weights / weights.sum()).repeat(3, 1, 1, 1)
-    down = pad(frames, (4, 4, 4, 4), mode="replicate")
-    return conv2d(
-        conv2d(down, weights.view(3, 1, -1, 1), groups=3), weights.view(3, 1, 1, -1), groups=3
-    )
+def _blurred(
+    frames: Float[Tensor, "n C H W"], radius: Float[Tensor, "1 1 1 1"], most: float
+) -> Float[Tensor, "n C H W"]:
+    """Blur by a Gaussian of deviation `radius`, at most `most` pixels."""
+    reach = int(2.5 * most)
+    offsets = torch.arange(-reach, reach + 1, device=frames.device)
+    weights = torch.exp(-offsets.square() / (2 * radius**2))
+    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
+    wide = pad(frames, (reach, reach, reach, reach), mode="replicate")
+    return conv2d(conv2d(wide, weights.mT, groups=3), weights, groups=3)

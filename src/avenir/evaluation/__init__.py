@@ -6,12 +6,11 @@ where things really are. It trains nothing and prints nothing.
 """
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from avenir.data import Source, Window
+from avenir.data import Source
 from avenir.data.synthetic import Synthetic
 from avenir.device import seed_of
 from avenir.errors import AvenirError
@@ -28,14 +27,8 @@ from avenir.world import World
 __all__ = ["Evaluation", "EvaluationConfig", "evaluate"]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The windows to measure on, all of `past + horizon` frames."""
-
-    source: Source
-    windows: list[Window]
-    past: int
-    horizon: int
+_BATCH_NUMBERS, _BATCH_CLIPS = 2**24, 16
+"""Most numbers (64 MiB), and most clips, that are in work together."""
 
 
 def evaluate(
@@ -53,26 +46,16 @@ def evaluate(
     `recipe` and `command` are quoted on the page; `report` is told of progress.
     """
     started = time.monotonic()
-    plan = _plan(world, source, settings)
-    device = world.encoder.latent_mean.device
+    task = _task(world, source, settings)
     # The reader says how it does on real frames before it judges any other.
-    readout = Readout.of(plan.source, device)
-    reading = readout.held_out(plan.source) if readout else None
+    readout = Readout.of(task.source, world.encoder.latent_mean.device)
+    reading = readout.held_out(task.source) if readout else None
     reconstruction = measure_reconstruction(
-        world.encoder, plan.source, plan.windows, settings.batch_size, settings.seed, report
+        world.encoder, task.source, task.windows, task.batch_size, task.seed, report
     )
     continuation, control = None, None
     examples: list[Example] = []
     if world.predictor is not None:
-        task = Task(
-            plan.source,
-            plan.windows,
-            plan.past,
-            plan.horizon,
-            settings.num_samples,
-            settings.batch_size,
-            settings.seed,
-        )
         continuation, examples = measure_continuation(
             world, task, settings.num_train_windows, settings.num_examples, readout, report
         )
@@ -97,7 +80,7 @@ def evaluate(
     return evaluation
 
 
-def _plan(world: World, source: Source, settings: EvaluationConfig) -> _Plan:
+def _task(world: World, source: Source, settings: EvaluationConfig) -> Task:
     """Choose windows, in an order that puts different recordings next to each other."""
     if source.fps != world.card.fps or source.size != world.card.size:
         raise AvenirError(
@@ -111,7 +94,16 @@ def _plan(world: World, source: Source, settings: EvaluationConfig) -> _Plan:
     horizon = max(1, round(settings.horizon_seconds * source.fps))
     windows = source.spread("test", past + horizon, settings.num_clips)
     order = np.random.default_rng(seed_of("order", settings.seed)).permutation(len(windows))
-    return _Plan(source, [windows[int(i)] for i in order], past, horizon)
+    numbers = (past + horizon) * 3 * source.size[0] * source.size[1]
+    return Task(
+        source,
+        [windows[int(i)] for i in order],
+        past,
+        horizon,
+        settings.num_samples,
+        batch_size=max(2, min(_BATCH_CLIPS, _BATCH_NUMBERS // numbers)),
+        seed=settings.seed,
+    )
 
 
 def _num_past(world: World, settings: EvaluationConfig) -> int:

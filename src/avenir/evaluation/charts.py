@@ -55,7 +55,7 @@ def _grid(x: Scale, y: Scale, ticks: Sequence[float]) -> str:
         parts.append(
             f'<text x="{x.start - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
         )
-    for tick in _ticks(0, x.high):
+    for tick in _ticks(0.0, x.high):
         if tick <= x.high + 1e-9:
             parts.append(f'<path class="tick" d="M{x(tick):.1f} {y.start}v5"/>')
             parts.append(
@@ -109,7 +109,7 @@ def _range(curves: Mapping[str, Curve]) -> tuple[float, float]:
 def _ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Return round numbers from at or below `low` to at or above `high`."""
     rough = (high - low) / (most - 1)
-    power = 10 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * round_step for round_step in (1, 2, 5, 10) if power * round_step >= rough)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 10) for index in range(first, last + 1)]

@@ -59,7 +59,7 @@ class Imagines(Protocol):
 
 
 class Task(NamedTuple):
-    """What is to be continued: held-out windows of `past + horizon` frames."""
+    """What to measure on: held-out windows of `past + horizon` frames."""
 
     source: Source
     windows: Sequence[Window]
@@ -134,17 +134,22 @@ def measure_continuation(
     tally, examples = Tally(), []
     for start, batch in task.batches("continuation", report):
         past, true = frames_of(batch).split((task.past, task.horizon), dim=1)
-        made = _imagined(world, task, batch, start)
-        made["copy_last"] = copy_last(past, task.horizon)
-        made["nearest"] = nearest.continuation(past)
-        made["mean_image"] = mean.expand_as(true)
-        if world.encoder.can_decode:
-            made["codec"] = _ceiling(world.encoder, past, true)
-        for method, video in made.items():
+        shown = max(0, min(num_examples - len(examples), len(past)))
+        kept: dict[str, Frames] = {}
+        for method, video in _ways(world, task, batch, start, nearest, mean):
             tally.add(method, score(video, true, past, batch, readout))
+            kept[method] = to_frames(video[:shown])
         if readout is not None:
             tally.add("truth", readout.compare(true, batch, task.past))
-        examples += _examples(past, true, made, batch, num_examples - len(examples))
+        examples += [
+            Example(
+                batch.names[row],
+                to_frames(past[row]),
+                to_frames(true[row]),
+                {method: frames[row] for method, frames in kept.items()},
+            )
+            for row in range(shown)
+        ]
     return Continuation(
         num_clips=len(task.windows),
         num_recordings=len(set(task.groups)),
@@ -163,6 +168,19 @@ def score(made: Video, true: Video, past: Past, batch: Batch, readout: Readout |
     if readout is not None:
         scores |= readout.compare(made, batch, past.shape[1])
     return scores
+
+
+def _ways(
+    world: Imagines, task: Task, batch: Batch, start: int, nearest: NearestPast, mean: Tensor
+) -> Iterator[tuple[str, Video]]:
+    """Continue a batch in one way after the other, so that few of them are in memory together."""
+    past, true = frames_of(batch).split((task.past, task.horizon), dim=1)
+    yield from _imagined(world, task, batch, start).items()
+    yield "copy_last", copy_last(past, task.horizon)
+    yield "nearest", nearest.continuation(past)
+    yield "mean_image", mean.expand_as(true)
+    if world.encoder.can_decode:
+        yield "codec", _ceiling(world.encoder, past, true)
 
 
 @torch.no_grad()
@@ -184,17 +202,3 @@ def _ceiling(encoder: Encoder, past: Past, true: Video) -> Video:
     extra = past.shape[1] % encoder.compression.t
     made = reconstructed(encoder, torch.cat([past[:, extra:], true], dim=1))
     return made[:, past.shape[1] - extra :]
-
-
-def _examples(
-    past: Past, true: Video, made: dict[str, Video], batch: Batch, room: int
-) -> list[Example]:
-    return [
-        Example(
-            batch.names[i],
-            to_frames(past[i]),
-            to_frames(true[i]),
-            {method: to_frames(video[i]) for method, video in made.items()},
-        )
-        for i in range(min(max(room, 0), len(past)))
-    ]

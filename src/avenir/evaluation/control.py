@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from avenir.clip import Batch
 from avenir.config import Config
 from avenir.data import Window
 from avenir.device import generator
@@ -54,7 +55,7 @@ def measure_control(
             for name, signal in own.items()
         }
         past, true = frames_of(batch)[rows].split((task.past, task.horizon), dim=1)
-        kept = type(batch)(None, {name: signal[rows] for name, signal in batch.signals.items()})
+        kept = Batch(None, {name: signal[rows] for name, signal in batch.signals.items()})
         for method, signals in (("true", own), ("shuffled", others)):
             made = _imagined(world, task, past, signals, start)
             scores = score(made, true, past, kept, readout)

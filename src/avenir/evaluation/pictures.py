@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.evaluation.continuation import Example
@@ -105,6 +107,6 @@ def _columns(past: int, horizon: int) -> list[int]:
     return seen + ahead
 
 
-def _image(frame: Frames, scale: int) -> Image.Image:
+def _image(frame: UInt8[Tensor, "C H W"], scale: int) -> Image.Image:
     picture = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)

@@ -20,7 +20,5 @@ class EvaluationConfig(Config):
     """Training pasts among which the nearest is sought, and frames in the mean image."""
     num_examples: int = Field(6, ge=0)
     """Clips shown on the page."""
-    batch_size: int = Field(16, ge=1)
-    """Clips continued together; memory grows with it."""
     seed: int = 0
     """Everything random derives from it."""

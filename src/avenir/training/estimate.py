@@ -12,6 +12,7 @@ import torch
 from avenir.clip import Batch, Progress
 from avenir.device import generator
 from avenir.training.recipe import Recipe
+from avenir.training.step import Step
 from avenir.training.tasks import Task
 
 
@@ -36,8 +37,6 @@ class Cost:
 
 def estimate(recipe: Recipe, task: Task, batch: Batch, num_steps: int = 5) -> Cost:
     """Time steps of a copy of the task on one batch; the task itself is not touched."""
-    from avenir.training.loop import Step
-
     # The world is copied, the data are not.
     twin = type(task)(recipe, task.data, copy.deepcopy(task.world))
     step = Step(recipe, twin)

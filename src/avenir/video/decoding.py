@@ -142,7 +142,7 @@ class Video:
                 yield seconds, next_seconds, frame
             seconds, frame = next_seconds, next_frame
         until = seconds + ((frame.duration or 0) * self.tick_seconds or 1 / self.fps)
-        if until < start + SLACK_SECONDS:
+        if until <= start + SLACK_SECONDS:
             raise VideoError(
                 f"{str(self.path)!r} was asked for start_seconds={start:g} and ends at "
                 f"{until:.3f} s: start earlier"
@@ -185,6 +185,9 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.vide
         raise VideoError(
             f"{str(path)!r} has no video stream, only {kinds}; give a file with pictures"
         )
+    if found.codec_context is None:  # PyAV's types do not know that there may be no decoder
+        container.close()
+        raise VideoError(f"{str(path)!r} is of a codec that is not known here; convert it to h264")
     return found
 
 

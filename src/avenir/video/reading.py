@@ -15,7 +15,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from avenir.clip import Clip, cover
-from avenir.errors import VideoError
+from avenir.errors import AvenirError, VideoError
 from avenir.shapes import Frames
 from avenir.video.decoding import SLACK_SECONDS, Video
 
@@ -154,6 +154,11 @@ def _pieces(
     num_frames: int | None,
 ) -> Iterator[tuple[Frames, list[float]]]:
     """Yield (frames `T C H W`, the timestamp of each), `num_frames` at a time, or all at once."""
+    for name, value in {"seconds": seconds, "fps": fps, "num_frames": num_frames}.items():
+        if value is not None and value <= 0:
+            raise AvenirError(f"{name}={value!r} was given; it must be above 0")
+    if start < 0:
+        raise AvenirError(f"start_seconds={start!r} was given; a video starts at 0")
     expected = (video.seconds if seconds is None else seconds) * (fps or video.fps)
     capacity = num_frames or math.ceil(expected) + 1
     paint, buffer, times = _Painter(size), None, []
@@ -243,7 +248,10 @@ def _channels_second(pictures: np.ndarray) -> Frames:
 
 
 def _room(video: Video, num_frames: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Memory for frames; untouched pages cost nothing, so a lying header does no harm."""
+    """Memory for frames; untouched pages cost nothing, so a lying header does no harm.
+
+    It comes from torch: numpy asks for huge pages, which the system may take seconds to find.
+    """
     num_bytes = num_frames * math.prod(shape)
     if num_bytes > MAX_READ_BYTES:
         raise VideoError(
@@ -251,4 +259,4 @@ def _room(video: Video, num_frames: int, shape: tuple[int, ...]) -> np.ndarray:
             f"holds up to {MAX_READ_BYTES / 1e9:.0f} GB: give `seconds`, a smaller `size` or "
             "`fps`, or use avenir.video.stream"
         )
-    return np.empty((num_frames, *shape), np.uint8)
+    return torch.empty((num_frames, *shape), dtype=torch.uint8).numpy()

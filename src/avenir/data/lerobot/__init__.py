@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import PositiveFloat, PositiveInt
 
 from avenir import video
 from avenir.clip import Clip
@@ -33,9 +34,9 @@ class LeRobotConfig(Config):
     """The folder that holds meta/, data/ and videos/."""
     camera: str | None = None
     """Video feature to read, by its full or last name; None: the first that is no depth map."""
-    size: tuple[int, int] = (64, 64)
+    size: tuple[PositiveInt, PositiveInt] = (64, 64)
     """`(H, W)` that every frame is resized to cover."""
-    fps: float | None = None
+    fps: PositiveFloat | None = None
     """Frames per second of every window; None: the recorded rate."""
     test: tuple[str, ...] = ()
     """Episodes to test on, as ranges: `["52:61"]`. None given: what the data set's own splits call

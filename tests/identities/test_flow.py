@@ -1,0 +1,89 @@
+"""The flow predictor's objectives: their value where it has a closed form, and what they learn."""
+
+import math
+
+import pytest
+import torch
+
+from avenir.clip import Progress
+from avenir.device import generator
+from avenir.predictors import LatentShape
+from avenir.predictors.flow import Flow, FlowConfig
+
+SHAPE = LatentShape(channels=2, h=4, w=4)
+
+
+def flow(**settings) -> Flow:
+    table = {"width": 32, "depth": 2, "heads": 2, "past": 2, "chunk": 2, **settings}
+    return Flow(FlowConfig.parse(table), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "expected"),
+    [
+        ("flow", "velocity", 2.0),
+        ("flow", "data", 1.0),
+        ("flow", "noise", 1.0),
+        ("diffusion", "velocity", (math.pi / 2) ** 2),
+    ],
+)
+def test_a_network_that_says_zero_has_the_variance_of_its_target_as_loss(path, target, expected):
+    model = flow(path=path, predicts=target, loss=target, past_noise=0.0)
+    latents = torch.randn(200, 4, *SHAPE)
+    loss = model.losses(latents, None, Progress(0, 1, generator("zero")))["flow"]
+    assert float(loss.detach()) == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize("settings", [{"forcing": 1.0}, {"full_past": 1.0}, {"full_past": 0.0}])
+def test_settings_of_one_degradation(settings):
+    model = flow(past=3, **settings)
+    hidden = model.degrade(torch.randn(100, 5, *SHAPE), generator("hide"))
+    num_past = (hidden.weight == 0).sum(1)
+    if settings.get("forcing"):
+        assert num_past.max() == 0
+        assert (hidden.level.std(dim=1) > 0).all()
+    else:
+        assert set(num_past.tolist()) == ({3} if settings["full_past"] else {1, 2, 3})
+        future = hidden.weight.bool()
+        assert (hidden.level[~future] >= 0.9).all()
+        spread = torch.where(future, hidden.level, hidden.level[:, -1:]) - hidden.level[:, -1:]
+        assert spread.abs().max() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "predicts", "sampler"),
+    [
+        ("flow", "velocity", "euler"),
+        ("flow", "data", "heun"),
+        ("diffusion", "velocity", "ddim"),
+        ("diffusion", "noise", "ddpm"),
+        ("diffusion", "data", "ddim"),
+    ],
+)
+def test_every_target_learns_that_the_future_repeats_the_past(path, predicts, sampler):
+    """Still pictures of random shade: what is drawn must have the shade of what was seen."""
+    sampling = {"sampler": sampler, "num_steps": 20}
+    model = flow(path=path, predicts=predicts, loss=predicts, sampling=sampling, past_noise=0.0)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for step in range(200):
+        latents = torch.randn(32, 1, 1, 1, 1).expand(32, 4, *SHAPE)
+        loss = model.losses(latents, None, Progress(step, 200, generator(step)))["flow"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    past = torch.linspace(-1.5, 1.5, 16).view(16, 1, 1, 1, 1).expand(16, 2, *SHAPE)
+    drawn, _ = model.predict(model.start(past, None), None, 2, generator("draw"))
+    error = (drawn - past[:, :1]).square().mean().sqrt()
+    assert float(error) < 0.35, float(error)
+
+
+def test_prediction_needs_no_more_than_the_path():
+    """One Euler step from pure noise is the network's guess of the data, by the path alone."""
+    model = flow(predicts="data", sampling={"num_steps": 1})
+    with torch.no_grad():
+        model.leave.bias.fill_(0.3)
+    drawn, _ = model.predict(
+        model.start(torch.randn(1, 2, *SHAPE), None), None, 1, generator("one")
+    )
+    torch.testing.assert_close(drawn, torch.full_like(drawn, 0.3), atol=1e-5, rtol=0)
