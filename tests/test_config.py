@@ -102,3 +102,11 @@ def test_the_key_changes_with_what_matters_and_only_then():
 def test_every_recipe_resolves(path):
     recipe = load_recipe(path, ["data=somewhere"] if "synthetic" not in path.read_text() else [])
     assert recipe.name == path.stem
+
+
+def test_a_data_path_and_other_settings_of_the_data_go_together():
+    words = ["data=videos", 'data.test=["a*"]', "data.fps=5"]
+    recipe = load_recipe("recipes/driving.toml", words)
+    assert isinstance(recipe.parent, Recipe)
+    for data in (recipe.data, recipe.parent.data):
+        assert (data["path"], list(data["test"]), data["fps"]) == ("videos", ["a*"], 5)

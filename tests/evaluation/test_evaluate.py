@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -135,6 +136,21 @@ def test_an_encoder_alone_is_measured_by_reconstruction(tmp_path):
     assert reconstruction.bits_per_pixel is not None and reconstruction.bits_per_pixel >= 0
     assert not (tmp_path / "contact_sheet.png").exists()
     assert "PSNR" in (tmp_path / "report.html").read_text()
+
+
+def test_video_in_which_nothing_moves_still_makes_a_page(world, source, tmp_path, monkeypatch):
+    moving = source.clip
+
+    def still(window):
+        clip = moving(window)
+        return replace(clip, frames=clip.frames[:1].repeat(clip.num_frames, 1, 1, 1))
+
+    monkeypatch.setattr(source, "clip", still)
+    found = evaluate(world, source, SETTINGS, tmp_path)
+    assert found.continuation is not None
+    assert set(found.continuation.curves["moving_psnr"]["copy_last"].mean) == {None}
+    assert set(found.continuation.curves["psnr"]["copy_last"].mean) == {60.0}
+    assert "nothing moved" in (tmp_path / "report.html").read_text()
 
 
 def test_latent_statistics_are_those_of_the_latents(source, world, windows):

@@ -47,7 +47,7 @@ class SegmenterConfig(Config):
     """Channels at half, a quarter, an eighth … of the frame's sides."""
     centre_radius: float = Field(1.5, gt=0)
     """Standard deviation in pixels of the spot that marks the middle of a thing."""
-    blur: float = Field(0.5, ge=0, le=1)
+    blur: float = Field(0.4, ge=0, le=1)
     """Share of training frames that are blurred."""
     blur_radius: float = Field(2.5, gt=0.5)
     """Most they are blurred, as a deviation in pixels."""

@@ -14,14 +14,13 @@ from avenir.data import Source
 from avenir.data.synthetic import Synthetic
 from avenir.device import seed_of
 from avenir.errors import AvenirError
-from avenir.evaluation.baselines import Report
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control
 from avenir.evaluation.readout import Readout
 from avenir.evaluation.reconstruction import measure_reconstruction
 from avenir.evaluation.report import write_report
 from avenir.evaluation.results import Evaluation
-from avenir.evaluation.settings import EvaluationConfig
+from avenir.evaluation.settings import EvaluationConfig, Report
 from avenir.world import World
 
 __all__ = ["Evaluation", "EvaluationConfig", "evaluate"]

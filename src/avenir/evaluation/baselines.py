@@ -4,7 +4,6 @@ The last frame held, the mean image of the training recordings, and what followe
 past among them. Knows sources and frames, no worlds.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +16,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from avenir.clip import Batch
 from avenir.data import Source, Window
 from avenir.device import seed_of
+from avenir.evaluation.settings import Report
 from avenir.shapes import Video
-
-Report = Callable[[str, int, int], None]
-"""Told of slow work: what, how much is done, of how much."""
 
 Past = Float[Tensor, "b _ C H W"]
 """A video in [-1, 1] of another length than the one it meets."""

@@ -102,7 +102,7 @@ def _range(curves: Mapping[str, Curve]) -> tuple[float, float]:
         for value in bound
         if value is not None
     ]
-    low, high = min(values), max(values)
+    low, high = min(values, default=0.0), max(values, default=1.0)
     return (low, high) if high - low > 1e-6 else (low - 0.5, high + 0.5)
 
 

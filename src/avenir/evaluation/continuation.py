@@ -19,11 +19,12 @@ from avenir.config import Config
 from avenir.data import Source, Window
 from avenir.device import generator
 from avenir.encoders import Encoder
-from avenir.evaluation.baselines import NearestPast, Past, Report, copy_last, frames_of, mean_image
+from avenir.evaluation.baselines import NearestPast, Past, copy_last, frames_of, mean_image
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.metrics import Scores, compare
 from avenir.evaluation.readout import Readout
 from avenir.evaluation.reconstruction import reconstructed
+from avenir.evaluation.settings import Report
 from avenir.evaluation.tally import Row, Tally, horizons
 from avenir.shapes import Frames, Video
 

@@ -13,13 +13,14 @@ from avenir.clip import Batch
 from avenir.config import Config
 from avenir.data import Window
 from avenir.device import generator
-from avenir.evaluation.baselines import Report, frames_of
+from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.continuation import Imagines, Task, score
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.readout import Readout
+from avenir.evaluation.settings import Report
 from avenir.evaluation.tally import Row, Tally, horizons
 
-METRICS = ("moving_psnr", "ego_error")
+_METRICS = ("moving_psnr", "ego_error")
 """What actions are expected to change."""
 
 
@@ -59,7 +60,7 @@ def measure_control(
         for method, signals in (("true", own), ("shuffled", others)):
             made = _imagined(world, task, past, signals, start)
             scores = score(made, true, past, kept, readout)
-            tally.add(method, {name: scores[name] for name in METRICS if name in scores})
+            tally.add(method, {name: scores[name] for name in _METRICS if name in scores})
         groups += [windows[row].recording.name for row in rows]
     if not groups:
         return None

@@ -84,9 +84,8 @@ class Readout:
         """Say where the ego and the other things are."""
         # A held picture, such as the last frame expanded over the horizon, is read once.
         held = video.shape[1] > 1 and video.stride(1) == 0
-        logits = self._logits(video[:, :1] if held else video).expand(
-            -1, video.shape[1], -1, -1, -1
-        )
+        logits = self._logits(video[:, :1] if held else video)
+        logits = logits.expand(-1, video.shape[1], -1, -1, -1)
         mask = logits[:, :, :-1].argmax(2) == Class.EGO
         return Reading(_middle(mask), mask, _peaks(logits[:, :, -1].sigmoid()))
 
@@ -125,7 +124,7 @@ class Readout:
 
     def _logits(self, video: Video) -> Float[Tensor, "b T c H W"]:
         device = self.encoder.latent_mean.device
-        # One frame at a time per clip keeps the logits of long videos out of memory together.
+        # A few frames at a time: activations hold many times the numbers of a frame.
         parts = [self.encoder.raw_posterior(p.to(device)).mean.cpu() for p in video.split(8, dim=1)]
         return torch.cat(parts, dim=1)
 

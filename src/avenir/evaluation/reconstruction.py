@@ -13,9 +13,10 @@ from torch import Tensor
 from avenir.config import Config
 from avenir.data import Source, Window
 from avenir.encoders import Encoder
-from avenir.evaluation.baselines import Report, frames_of
+from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.intervals import Interval, interval
 from avenir.evaluation.metrics import psnr, ssim
+from avenir.evaluation.settings import Report
 from avenir.shapes import Video
 
 

@@ -1,8 +1,13 @@
-"""What an evaluation measures, and on how much."""
+"""What an evaluation measures, on how much, and whom it tells how far it is."""
+
+from collections.abc import Callable
 
 from pydantic import Field
 
 from avenir.config import Config
+
+Report = Callable[[str, int, int], None]
+"""Told of slow work: what, how much is done, of how much."""
 
 
 class EvaluationConfig(Config):

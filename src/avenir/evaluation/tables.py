@@ -53,7 +53,7 @@ def _cell(row: Row, metric: Metric) -> str:
     lines = [f"{row.value.mean:.{digits}f}", f"<small>{_bounds(row.value, digits)}</small>"]
     contest = row.method not in CEILINGS
     if contest and row.difference is not None and row.difference.mean is not None:
-        ahead = row.difference.mean if metric.higher_is_better else -row.difference.mean
+        ahead = row.difference.mean if metric.higher_is_better else 0 - row.difference.mean
         sure = tone(row.difference, metric.higher_is_better)
         bounds = _bounds(row.difference, digits, metric.higher_is_better)
         lines.append(f'<small class="{sure}">{_minus(f"{ahead:+.{digits}f}")} {bounds}</small>')
@@ -156,7 +156,7 @@ def _bounds(interval: Interval, digits: int, as_it_is: bool = True) -> str:
     """Write an interval, or that of its negative."""
     if interval.low is None or interval.high is None:
         return ""
-    low, high = (interval.low, interval.high) if as_it_is else (-interval.high, -interval.low)
+    low, high = (interval.low, interval.high) if as_it_is else (0 - interval.high, 0 - interval.low)
     return _minus(f"[{low:.{digits}f}, {high:.{digits}f}]")
 
 

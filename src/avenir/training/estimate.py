@@ -51,7 +51,7 @@ def estimate(recipe: Recipe, task: Task, batch: Batch, num_steps: int = 5) -> Co
         num_trained=sum(p.numel() for p in task.trained.parameters() if p.requires_grad),
         step_seconds=step_seconds,
         seconds=step_seconds * recipe.train.steps,
-        memory_bytes=_peak_bytes(),
+        memory_bytes=peak_bytes(),
     )
 
 
@@ -61,7 +61,8 @@ def _chance(batch: Batch) -> torch.Generator:
     return generator("estimate", device=tensor.device)
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """Return the most memory this process has held."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -19,7 +19,7 @@ from avenir.data import batches
 from avenir.device import best_device, generator
 from avenir.errors import AvenirError, TrainingError
 from avenir.training.checkpoint import STATE, load_state, save_state
-from avenir.training.estimate import estimate
+from avenir.training.estimate import estimate, peak_bytes
 from avenir.training.log import Log, Preparation, say
 from avenir.training.recipe import Recipe
 from avenir.training.samples import write_samples
@@ -99,7 +99,7 @@ def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
     )
     log, sample_steps = Log(folder, recipe.name, first, steps), _sample_steps(recipe)
     started = saved = time.monotonic()
-    waited = 0.0
+    waited, cost = 0.0, None
     with log.bar(), _stopping() as stop:
         for number in range(first, steps):
             asked = time.monotonic()
@@ -130,7 +130,11 @@ def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
         "data": task.data.fingerprint,
         "seed": recipe.seed,
         "steps": steps,
-        "seconds": round(time.monotonic() - started, 1),
+        "steps_here": steps - first,
+        "seconds_here": round(time.monotonic() - started, 1),
+        "seconds_estimated": None if cost is None else round(cost.seconds, 1),
+        "memory_gib": round(peak_bytes() / 2**30, 2),
+        "memory_gib_estimated": None if cost is None else round(cost.memory_bytes / 2**30, 2),
         "parameters": sum(p.numel() for p in task.world.parameters()),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

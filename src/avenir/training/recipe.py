@@ -33,6 +33,8 @@ class TrainConfig(Config):
     """Windows per step."""
     num_groups: int = Field(1, ge=1)
     """Latent frames per window when training an encoder or a decoder."""
+    colour_jitter: float = Field(0.0, ge=0)
+    """How far colours are mixed at random when an encoder or a decoder trains."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the averaged weights; short runs lower it to 1 - 10/steps by themselves."""
     num_samples: int = Field(5, ge=0)
@@ -102,18 +104,22 @@ def find_recipe(path: Path) -> Path:
 
 def data_of(run: Path, overrides: Iterable[str]) -> dict[str, Any]:
     """Return the data table that a run was trained on, with overrides of `data` only."""
-    given = parse_overrides(overrides)
+    given = _said(overrides)
     if set(given) - {"data"}:
         raise AvenirError(f"{sorted(set(given) - {'data'})} cannot change after training; data can")
-    data = given.get("data", {})
-    return merged(
-        read_toml(run / "recipe.toml")["data"], {"path": data} if isinstance(data, str) else data
-    )
+    return merged(read_toml(run / "recipe.toml")["data"], given.get("data", {}))
+
+
+def _said(overrides: Iterable[str]) -> dict[str, Any]:
+    """Parse overrides; `data=somewhere` is short for `data.path=somewhere`."""
+    short = "data="
+    words = (f"data.path={w.removeprefix(short)}" if w.startswith(short) else w for w in overrides)
+    return parse_overrides(words)
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe file with `key=value` overrides and everything resolved."""
-    return Recipe.parse(resolve(Path(path), parse_overrides(overrides)))
+    return Recipe.parse(resolve(Path(path), _said(overrides)))
 
 
 def resolve(path: Path, overrides: dict[str, Any], child_data: dict[str, Any] | None = None) -> Any:
@@ -124,7 +130,6 @@ def resolve(path: Path, overrides: dict[str, Any], child_data: dict[str, Any] | 
     """
     table = {"name": path.stem, **read_toml(path)}
     data = overrides.get("data", {})
-    data = {"path": data} if isinstance(data, str) else data
     table["data"] = merged(merged(child_data or {}, table.get("data", {})), data)
     parent = overrides.get("encoder", table.get("encoder"))
     own = {k: v for k, v in overrides.items() if k not in ("data", "encoder")}

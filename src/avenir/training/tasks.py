@@ -7,6 +7,7 @@ steps are over. The loop is in loop.py and is the same for all.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,11 @@ class EncoderTask(Task):
         return self.world.encoder
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Ask the encoder."""
+        """Ask the encoder, on colours that vary."""
+        strength = self.recipe.train.colour_jitter
+        if strength and batch.video is not None:
+            video = jittered(batch.video, strength, progress.generator)
+            batch = replace(batch, video=video)
         return self.world.encoder.losses(batch, progress)
 
     def groups(self) -> list[ParameterGroup]:
@@ -200,6 +205,16 @@ def make_source(table: dict[str, Any]) -> Source:
     """Build the source that a recipe's data table describes."""
     cls = find("data", table["kind"])
     return cls(cls.Config.parse(table, "data"))
+
+
+def jittered(video: Video, strength: float, chance: torch.Generator) -> Video:
+    """Mix the colour channels of each row by a random matrix near the identity, and shift them."""
+    b, device = len(video), video.device
+    mix = torch.eye(3, device=device) + strength * torch.randn(
+        b, 3, 3, generator=chance, device=device
+    )
+    shift = strength * torch.randn(b, 1, 3, 1, 1, generator=chance, device=device)
+    return (torch.einsum("b d c, b t c h w -> b t d h w", mix, video) + shift).clamp(-1, 1)
 
 
 @torch.no_grad()

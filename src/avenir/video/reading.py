@@ -22,6 +22,9 @@ from avenir.video.decoding import SLACK_SECONDS, Video
 MAX_READ_BYTES = 2**34
 """A clip above 17 GB is refused: `stream` gives it in pieces."""
 
+THREADED_PIXELS = 2**19
+"""From this size on, several threads convert colour; below, waking them takes longer."""
+
 
 class VideoWarning(UserWarning):
     """A video was read, but fewer frames came out of it than its header declares."""
@@ -215,7 +218,9 @@ class _Painter:
         if self.stored is None:
             self.stored, self.matrix = (frame.width, frame.height), _display_matrix(frame)
         width, height = self.stored  # a stream may change its size; a clip cannot
-        plane = self.reformatter.reformat(frame, width, height, "rgb24", threads=1).planes[0]
+        threads = 0 if width * height >= THREADED_PIXELS else 1  # 0: as many as are useful
+        rgb = self.reformatter.reformat(frame, width, height, "rgb24", threads=threads)
+        plane = rgb.planes[0]
         rows = memoryview(plane)  # type: ignore[arg-type]  # PyAV's buffers are buffers
         strides = (plane.line_size, 3, 1)
         picture = np.ndarray((height, width, 3), np.uint8, buffer=rows, strides=strides)
