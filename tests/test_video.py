@@ -138,6 +138,13 @@ def test_clips_can_be_appended(tmp_path):
     assert torch.equal(video.read(tmp_path / "pieces.mp4").frames, video.read(whole).frames)
 
 
+def test_the_same_frames_become_the_same_bytes(tmp_path):
+    for size in ((32, 32), (48, 64), (64, 96)):
+        clip = film(smooth(40, *size), 25)
+        written = {video.write(tmp_path / "clip.mp4", clip).read_bytes() for _ in range(5)}
+        assert len(written) == 1
+
+
 def test_a_failed_write_leaves_no_file(tmp_path):
     def interrupted():
         with video.Writer(tmp_path / "clip.mp4", 25) as writer:

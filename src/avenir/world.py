@@ -122,7 +122,13 @@ class World(nn.Module):
                 "upgrade avenir"
             )
         world = cls.build(card)
-        world.load_state_dict(weights)
+        try:
+            world.load_state_dict(weights)
+        except RuntimeError:
+            raise AvenirError(
+                f"the weights in {str(folder)!r} do not fit what its card describes: it was "
+                "written by another version of avenir; use that one, or train again"
+            ) from None
         return world.eval().to(device or best_device())
 
     # Using ------------------------------------------------------------------------------------

@@ -1,12 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from avenir.clip import Batch, Progress
+from avenir.config import read_toml
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.things import Class
 from avenir.encoders.segmenter import Segmenter, SegmenterConfig
 from avenir.errors import AvenirError
 from avenir.evaluation.readout import CUT_OFF, FOLDER, Readout, _object_errors
+from avenir.registry import parse
+from avenir.world import World
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +33,14 @@ def batch(source: Synthetic) -> Batch:
 
 def test_what_ships_is_small():
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 2 * 2**20
+
+
+def test_what_ships_is_what_its_recipe_makes_of_todays_pictures(source):
+    recipe = read_toml(Path(__file__).parents[2] / "recipes/synthetic_segmenter.toml")
+    card = World.load(FOLDER, "cpu").card
+    assert card.encoder == parse("encoders", recipe["encoder"]).model_dump(mode="json")
+    assert card.provenance["steps"] == recipe["train"]["steps"]
+    assert card.provenance["data"] == source.fingerprint
 
 
 def test_it_reads_real_test_frames_well_and_says_so(source, readout):

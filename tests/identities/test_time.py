@@ -10,7 +10,7 @@ from avenir.device import generator
 from avenir.encoders.kl import KL, KLConfig
 from avenir.nn.attention import Attention, grid_positions, rotate, rotation
 from avenir.predictors import LatentShape
-from avenir.predictors.flow import Flow, FlowConfig
+from avenir.predictors.flow import Flow, FlowConfig, last_seen
 from avenir.rollout import rollout
 
 SHAPE = LatentShape(channels=3, h=4, w=6)
@@ -38,9 +38,10 @@ def test_cached_past_equals_uncached(attention):
     model, steer = flow(attention=attention), condition(5)
     x = torch.randn(2, 5, *SHAPE)
     hidden = hide_future(torch.rand(2, 5), torch.full((2,), 2), torch.ones(2))
-    whole, _ = model(x, hidden.level, steer, hidden)
-    _, cache = model(x[:, :2], hidden.level[:, :2], steer[:2])
-    ahead, _ = model(x[:, 2:], hidden.level[:, 2:], steer[2:], cache=cache)
+    seen = last_seen(x, hidden)
+    whole, _ = model(x, hidden.level, steer, seen, hidden)
+    _, cache = model(x[:, :2], hidden.level[:, :2], steer[:2], seen)
+    ahead, _ = model(x[:, 2:], hidden.level[:, 2:], steer[2:], seen, cache=cache)
     torch.testing.assert_close(ahead, whole[:, 2:], atol=1e-5, rtol=1e-5)
 
 
@@ -49,9 +50,9 @@ def test_the_future_does_not_move_the_past(attention):
     model, steer = flow(attention=attention), condition(5)
     x = torch.randn(2, 5, *SHAPE)
     hidden = hide_future(torch.rand(2, 5), torch.full((2,), 2), torch.ones(2))
-    before, _ = model(x, hidden.level, steer, hidden)
+    before, _ = model(x, hidden.level, steer, last_seen(x, hidden), hidden)
     x[:, 3] += 1
-    after, _ = model(x, hidden.level, steer, hidden)
+    after, _ = model(x, hidden.level, steer, last_seen(x, hidden), hidden)
     torch.testing.assert_close(after[:, :2], before[:, :2])
     assert (after[:, 2:] - before[:, 2:]).abs().amax((2, 3, 4)).min() > 1e-3
 

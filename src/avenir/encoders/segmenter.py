@@ -47,11 +47,11 @@ class SegmenterConfig(Config):
     """Channels at half, a quarter, an eighth … of the frame's sides."""
     centre_radius: float = Field(1.5, gt=0)
     """Standard deviation in pixels of the spot that marks the middle of a thing."""
-    blur: float = Field(0.4, ge=0, le=1)
+    blur: float = Field(0.3, ge=0, le=1)
     """Share of training frames that are blurred."""
-    blur_radius: float = Field(2.5, gt=0.5)
+    blur_radius: float = Field(2.0, gt=0.5)
     """Most they are blurred, as a deviation in pixels."""
-    noise: float = Field(0.15, ge=0)
+    noise: float = Field(0.12, ge=0)
     """Most noise that training frames get, as a deviation in [-1, 1] units."""
     colour: float = Field(0.15, ge=0)
     """Deviation of the gain and offset that every colour channel gets in training."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
@@ -108,7 +109,7 @@ class Flow(Predictor):
         self.shift = config.shift or shift_of(
             self.num_train_frames * shape.channels * shape.h * shape.w
         )
-        self.enter = nn.Linear(token, config.width)
+        self.enter = nn.Linear(2 * token, config.width)
         self.level = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
         )
@@ -132,7 +133,9 @@ class Flow(Predictor):
         noise = torch.randn(latents.shape, generator=progress.generator, device=latents.device)
         true = Mixed(latents, noise)
         x = self.path.mix(latents, noise, tau)
-        said, _ = self.forward(x, degradation.level, condition, degradation)
+        said, _ = self.forward(
+            x, degradation.level, condition, last_seen(x, degradation), degradation
+        )
 
         def measured(value: Latents) -> Latents:
             ends = self.path.ends(self.config.predicts, value, x, tau, floor=_FLOOR)
@@ -167,12 +170,18 @@ class Flow(Predictor):
         x: Latents,
         level: NoiseLevel,
         condition: Condition | None,
+        seen: Float[Tensor, "b 1 c h w"],
         degradation: Degradation | None = None,
         cache: Cache | None = None,
     ) -> tuple[Latents, Cache]:
-        """Say what the path needs at every token; `cache` stands for frames before `x`."""
+        """Say what the path needs at every token; `cache` stands for frames before `x`.
+
+        `seen` `b 1 c h w`, the last frame of the past, is shown to every frame at each position:
+        what does not move need not be found by attention.
+        """
         p, (h, w) = self.config.patch, x.shape[-2:]
-        tokens = self.enter(rearrange(x, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        both = torch.cat([x, seen.expand_as(x)], dim=2)
+        tokens = self.enter(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
         per_frame = self.level(_sinusoids(level, self.width))
         if condition is not None:
             per_frame = per_frame + condition.per_frame
@@ -211,12 +220,13 @@ class Flow(Predictor):
             assert memory.condition is not None and condition is not None
             sides.append((memory.condition.absent(), condition.absent()))
         past_level = torch.full((b, memory.num_frames), 1 - sampling.past_noise, device=device)
-        caches = [self.forward(past, past_level, before)[1] for before, _ in sides]
+        seen = past[:, -1:]
+        caches = [self.forward(past, past_level, before, seen)[1] for before, _ in sides]
 
         def denoise(x: Latents, tau: Tensor) -> Mixed:
             level = tau.expand(b, length)
             said = [
-                self.forward(x, level, after, cache=cache)[0]
+                self.forward(x, level, after, seen, cache=cache)[0]
                 for (_, after), cache in zip(sides, caches, strict=True)
             ]
             best = said[0] if not guided else said[1] + sampling.guidance * (said[0] - said[1])
@@ -244,6 +254,14 @@ class Flow(Predictor):
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         level = torch.tensor(1 - share, device=latents.device)
         return self.path.mix(latents, noise, level)
+
+
+def last_seen(x: Latents, degradation: Degradation) -> Float[Tensor, "b 1 c h w"]:
+    """Return the last frame of each row's past, `b 1 c h w`; zeros where nothing is given."""
+    num_past = (degradation.weight == 0).sum(dim=1)
+    rows = torch.arange(len(x), device=x.device)
+    frame = x[rows, (num_past - 1).clamp(min=0)][:, None]
+    return frame * (num_past > 0)[:, None, None, None, None]
 
 
 def _sinusoids(level: NoiseLevel, width: int, longest: float = 1000.0) -> PerFrame:

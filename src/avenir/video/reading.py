@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import av.error
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
@@ -22,7 +23,7 @@ from avenir.video.decoding import SLACK_SECONDS, Video
 MAX_READ_BYTES = 2**34
 """A clip above 17 GB is refused: `stream` gives it in pieces."""
 
-THREADED_PIXELS = 2**19
+THREADED_PIXELS = 2**20
 """From this size on, several threads convert colour; below, waking them takes longer."""
 
 
@@ -164,7 +165,7 @@ def _pieces(
         raise AvenirError(f"start_seconds={start!r} was given; a video starts at 0")
     expected = (video.seconds if seconds is None else seconds) * (fps or video.fps)
     capacity = num_frames or math.ceil(expected) + 1
-    paint, buffer, times = _Painter(size), None, []
+    paint, buffer, times = _Painter(video.path, size), None, []
     for shown, frame, repeats in _chosen(video, start, seconds, fps):
         picture = paint(frame)
         for _ in range(repeats):
@@ -208,7 +209,8 @@ def _chosen(
 class _Painter:
     """Turns decoded frames into `H W C` pictures of one size: rgb, upright, covered."""
 
-    def __init__(self, size: tuple[int, int] | None) -> None:
+    def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
+        self.path = path
         self.size = size
         self.reformatter = VideoReformatter()
         self.stored: tuple[int, int] | None = None
@@ -219,7 +221,13 @@ class _Painter:
             self.stored, self.matrix = (frame.width, frame.height), _display_matrix(frame)
         width, height = self.stored  # a stream may change its size; a clip cannot
         threads = 0 if width * height >= THREADED_PIXELS else 1  # 0: as many as are useful
-        rgb = self.reformatter.reformat(frame, width, height, "rgb24", threads=threads)
+        try:
+            rgb = self.reformatter.reformat(frame, width, height, "rgb24", threads=threads)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"{str(self.path)!r} has pictures of {frame.format.name} whose colours cannot be "
+                f"converted ({error}); record or copy it again, or convert it to mp4"
+            ) from None
         plane = rgb.planes[0]
         rows = memoryview(plane)  # type: ignore[arg-type]  # PyAV's buffers are buffers
         strides = (plane.line_size, 3, 1)

@@ -105,7 +105,9 @@ class Writer:
             options={} if self.path.suffix == ".mkv" else {"movflags": "+faststart"},
         )
         rate = Fraction(self.fps).limit_denominator(1001)
-        options = {"crf": str(self.quality), "preset": "medium"}
+        # x264's macroblock tree reads memory it never wrote when pictures are 64 or narrower:
+        # the same frames would become other bytes every time
+        options = {"crf": str(self.quality), "preset": "medium", "mbtree": "0"}
         self._stream = self._container.add_stream("libx264", rate=rate, options=options)
         height, width = self.size or (0, 0)
         context = self._stream.codec_context
