@@ -332,6 +332,14 @@ def test_no_damage_brings_the_reader_down(tmp_path, suffix):
                 work(path)
 
 
+def test_a_damaged_timestamp_does_not_fill_the_memory(tmp_path):
+    ticks = [*range(0, 1000, 40), 10**9, *range(1000, 2000, 40)]
+    path = encode(tmp_path / "clip.mkv", numbered(51), ticks=sorted(ticks))
+    assert video.read(path).num_frames == 51
+    with pytest.raises(VideoError, match="timestamps are damaged"):
+        video.read(path, fps=10)
+
+
 def png(path: Path, side: int) -> Path:
     """A black picture of `side x side`: few bytes, many pixels."""
 

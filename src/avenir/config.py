@@ -36,10 +36,24 @@ class Config(BaseModel):
             path = [where, *(str(part) for part in problem["loc"])]
             key = ".".join(part for part in path if part)
             if problem["type"] == "extra_forbidden":
-                known = list(cls.model_fields)
+                known = cls._table_at(problem["loc"][:-1]).model_fields
                 yield f"unknown setting {key!r}{suggestion(str(problem['loc'][-1]), known)}"
+            elif problem["type"] == "missing":
+                word = "data=FOLDER" if key == "data.path" else f"{key}=…"
+                yield f"setting {key!r} is missing: give {word} on the command line"
             else:
                 yield f"setting {key!r} was given {problem['input']!r}: {problem['msg'].lower()}"
+
+    @classmethod
+    def _table_at(cls, path: Iterable[int | str]) -> "type[Config]":
+        """Return the config that holds the setting at the end of a path."""
+        table: type[Config] = cls
+        for part in path:
+            inner = table.model_fields[str(part)].annotation
+            if not (isinstance(inner, type) and issubclass(inner, Config)):
+                break
+            table = inner
+        return table
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
@@ -53,8 +67,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read one TOML file and what it `extends`, the extending file winning key by key."""
     try:
         table = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise AvenirError(f"there is no recipe at {str(path)!r}; `recipes/` holds some") from None
+    except OSError as error:
+        raise AvenirError(
+            f"there is no recipe at {str(path)!r} ({error.strerror}); `recipes/` holds some"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AvenirError(f"{str(path)!r} is not TOML: {error}") from None
     parent = table.pop("extends", None)

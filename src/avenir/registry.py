@@ -41,6 +41,8 @@ def find(role: str, kind: str) -> Any:
 
 def parse(role: str, table: Mapping[str, Any], where: str = "") -> Config:
     """Validate a table that says its `kind` with that kind's own settings."""
+    if not isinstance(table, Mapping):
+        raise AvenirError(f"[{where or role}] was given {table!r}; it is a table with a kind")
     if "kind" not in table:
         raise AvenirError(f"[{where or role}] needs a kind: one of {', '.join(kinds(role))}")
     return find(role, table["kind"]).Config.parse(table, where)

@@ -56,7 +56,7 @@ def wiener(path: Path):
 
 
 def test_diffusion_in_flow_coordinates_is_flow():
-    """Dividing by signal + noise turns the circle into the line, at tau = signal/(signal + noise)."""
+    """Divided by signal + noise, the circle is the line at tau = signal/(signal + noise)."""
     flow, diffusion = Path("flow"), Path("diffusion")
     start = torch.randn(100, dtype=torch.float64)
     angles = schedule(20, "linear")

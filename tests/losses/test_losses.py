@@ -86,5 +86,6 @@ def test_lpips_weights_load_from_a_file_and_their_absence_is_explained(tmp_path)
     save_file(metric.state_dict(), tmp_path / "lpips.safetensors")
     again = LPIPS.load(str(tmp_path / "lpips.safetensors"))
     assert torch.equal(again.features[0].weight, metric.features[0].weight)
+    encoder = KL(KLConfig(lpips="nowhere.safetensors"))
     with pytest.raises(AvenirError, match="are not there"):
-        KL(KLConfig(lpips="nowhere.safetensors"))
+        encoder.losses(Batch(torch.rand(VIDEO)), Progress(0, 9, generator("lpips")))

@@ -23,7 +23,9 @@ def encode(
     Stopped, it goes on where it was. With --video, one video of any length is encoded and decoded,
     in memory that does not grow with it.
     """
-    from avenir.data import Split
+    from collections.abc import Sequence
+
+    from avenir.data import Recording, Split
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import fill_cache, make_source
@@ -35,7 +37,7 @@ def encode(
         return
     source = make_source(data_of(run, overrides or []))
     splits: tuple[Split, ...] = ("train", "test")
-    recordings = {split: source.recordings(split) for split in splits}
+    recordings: dict[Split, Sequence[Recording]] = {s: source.recordings(s) for s in splits}
     fill_cache(world, source, recordings, out, phases, Preparation())
     say(f"latents: {out}; train on them with data.kind=cached data={out}")
 

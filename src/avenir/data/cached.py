@@ -37,8 +37,10 @@ class CachedConfig(Config):
 class CacheIndex(Config):
     """What a cache says of itself, in `index.json`."""
 
-    key: str
-    """Hash of the encoder's weights and the data's fingerprint."""
+    encoder: str
+    """Hash of the weights of the encoder whose latents these are."""
+    data: str
+    """Fingerprint of the data set that was encoded."""
     fps: float
     size: tuple[int, int]
     compression: tuple[int, int, int]
@@ -66,8 +68,16 @@ class Cached(Source):
 
     @property
     def fingerprint(self) -> str:
-        """Return the cache's key."""
-        return self.index.key
+        """Join what was encoded with what encoded it."""
+        return f"{self.index.data}-{self.index.encoder}"
+
+    def check(self, encoder: str) -> None:
+        """Refuse latents of another encoder than the one with this hash."""
+        if self.index.encoder != encoder:
+            raise AvenirError(
+                f"{str(self.folder)!r} holds latents of another encoder, or of the same trained "
+                "anew: run `avenir encode` with the encoder that the recipe names"
+            )
 
     def recordings(self, split: Split) -> Sequence[Recording]:
         """List every phase of every recording as one."""
@@ -115,13 +125,14 @@ def write_cache(
     folder: Path,
     encode: Encode,
     compression: Compression,
-    key: str,
+    encoder: str,
     phases: int,
 ) -> Iterator[int]:
     """Encode every recording at `phases` temporal phases; yield the frames done after each one.
 
-    Shards that are there already under the same key are kept.
+    `encoder` is the hash of what encodes. Shards of the same encoder and data are kept.
     """
+    key = f"{source.fingerprint}-{encoder}"
     folder.mkdir(parents=True, exist_ok=True)
     shards: dict[str, list[tuple[str, int]]] = {}
     for split, members in recordings.items():
@@ -140,7 +151,8 @@ def write_cache(
                 shards[split].append((name, t))
                 yield t * compression.t
     index = CacheIndex(
-        key=key,
+        encoder=encoder,
+        data=source.fingerprint,
         fps=source.fps,
         size=source.size,
         compression=compression,

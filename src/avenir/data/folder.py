@@ -148,6 +148,8 @@ class Folder(Source):
             recording = Recording(name, len(paths) / fps)
             return _Track(recording, pictures, pictures.timestamps, None, ())
         stamps = video.timestamps(paths[0])
+        if np.diff(stamps, prepend=0).max() > video.MAX_STILL_SECONDS:
+            raise VideoError("its timestamps are damaged, one frame lasts for hours; convert it")
         if len(stamps) < (info.declared_frames or 0):
             _warn(f"{name!r} has {len(stamps)} of {info.declared_frames} frames; these are used")
         in_memory = len(stamps) * frame_bytes <= room

@@ -78,8 +78,9 @@ class KL(Encoder):
         )
 
         self.critic = Critic() if config.weights.adversarial else None
-        # Kept out of the module: its public weights are not this encoder's to save.
-        self._lpips = [LPIPS.load(config.lpips)] if config.lpips else []
+        # Kept out of the module: its public weights are not this encoder's to save, and a trained
+        # encoder opens where they are missing.
+        self._lpips: list[LPIPS] = []
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Encode; the log-variance is bounded so that it can neither vanish nor explode."""
@@ -111,8 +112,9 @@ class KL(Encoder):
         if self.critic is not None:
             losses["adversarial"] = adversarial(self.critic, decoded)
             losses["critic"] = critic_loss(self.critic, decoded, video)
-        for metric in self._lpips:
-            losses["lpips"] = metric.to(video.device)(decoded, video)
+        if self.config.lpips:
+            self._lpips = self._lpips or [LPIPS.load(self.config.lpips).to(video.device)]
+            losses["lpips"] = self._lpips[0](decoded, video)
         return losses
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -39,6 +39,8 @@ def copy_last(past: Past, horizon: int) -> Video:
 
 def mean_image(source: Source, count: int, seed: int) -> Float[Tensor, "C H W"]:
     """Return the mean of `count` frames drawn from the training recordings, in [-1, 1]."""
+    # More frames move the mean by less than a level of 255.
+    count = min(count, 512)
     windows = source.draw("train", 1, count, seed_of("mean image", seed))
     total = torch.zeros(3, *source.size)
     for start in range(0, count, 64):

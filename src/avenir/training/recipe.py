@@ -15,7 +15,7 @@ from pydantic import Field
 import avenir
 from avenir.config import Config, merged, parse_overrides, read_toml, to_toml
 from avenir.errors import AvenirError
-from avenir.registry import parse
+from avenir.registry import find, parse
 from avenir.training.optim import OptimConfig
 
 FORMAT = 1
@@ -63,6 +63,8 @@ class Recipe(Config):
     """Where video comes from: a kind of source and its settings."""
     encoder: dict[str, Any]
     """The encoder's settings; or, for the other tasks, its recipe or `run`, the folder it is in."""
+    decoder: dict[str, Any] = {}
+    """Settings of the encoder that change for the stage that trains its decoder."""
     conditioner: dict[str, Any] | None = None
     """What steers the predictor: a kind of conditioner and its settings."""
     predictor: dict[str, Any] | None = None
@@ -107,13 +109,24 @@ def data_of(run: Path, overrides: Iterable[str]) -> dict[str, Any]:
     given = _said(overrides)
     if set(given) - {"data"}:
         raise AvenirError(f"{sorted(set(given) - {'data'})} cannot change after training; data can")
-    return merged(read_toml(run / "recipe.toml")["data"], given.get("data", {}))
+    return _data(read_toml(run / "recipe.toml")["data"], given.get("data", {}))
+
+
+def _data(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge tables of data; another kind keeps size and rate only, the rest was the old kind's."""
+    if "kind" in above and above["kind"] != below.get("kind", above["kind"]):
+        fields = find("data", above["kind"]).Config.model_fields
+        below = {key: below[key] for key in ("size", "fps") if key in below and key in fields}
+    return merged(below, above)
 
 
 def _said(overrides: Iterable[str]) -> dict[str, Any]:
     """Parse overrides; `data=somewhere` is short for `data.path=somewhere`."""
     short = "data="
-    words = (f"data.path={w.removeprefix(short)}" if w.startswith(short) else w for w in overrides)
+    words = [
+        f"data.path={json.dumps(w.removeprefix(short))}" if w.startswith(short) else w
+        for w in overrides
+    ]
     return parse_overrides(words)
 
 
@@ -130,7 +143,7 @@ def resolve(path: Path, overrides: dict[str, Any], child_data: dict[str, Any] | 
     """
     table = {"name": path.stem, **read_toml(path)}
     data = overrides.get("data", {})
-    table["data"] = merged(merged(child_data or {}, table.get("data", {})), data)
+    table["data"] = _data(_data(child_data or {}, table.get("data", {})), data)
     parent = overrides.get("encoder", table.get("encoder"))
     own = {k: v for k, v in overrides.items() if k not in ("data", "encoder")}
     table = merged(table, own)

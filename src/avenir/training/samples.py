@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from avenir.clip import Clip
+from avenir.data.cached import Cached
 from avenir.device import generator
 from avenir.shapes import Video
 from avenir.training.log import Log
@@ -14,8 +15,13 @@ from avenir.video import write
 
 @torch.no_grad()
 def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, count: int = 4) -> None:
-    """Write `step_N.mp4`, true clips above and made ones below, and log their PSNR."""
+    """Write `step_N.mp4`, true clips above and made ones below, and log their PSNR.
+
+    A data set of latents has no frames to compare with: then nothing is written.
+    """
     world, data = task.world, task.data
+    if isinstance(data, Cached):
+        return
     windows = data.spread("test", task.num_frames, count)
     batch = data.read(windows).to(world.encoder.latent_mean.device)
     assert batch.video is not None

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from avenir.clip import Batch, Condition, Progress
+from avenir.config import merged
 from avenir.data import Recording, Source, Split
 from avenir.data.cached import Cached, CachedConfig, write_cache
 from avenir.device import best_device, seed_of
@@ -24,6 +25,8 @@ from avenir.registry import find
 from avenir.shapes import Latents, Video
 from avenir.training.recipe import Recipe
 from avenir.world import Card, World
+
+_MOST_RECORDINGS = 100_000
 
 Report = Callable[[str, int, int], None]
 """Told of slow preparations: what, how much is done, of how much."""
@@ -129,7 +132,9 @@ class PredictorTask(Task):
     def prepare(self, runs: Path, report: Report) -> None:
         """Normalise the signals and encode the latents, once."""
         self._fit_conditioner()
-        if self.recipe.train.cache_recordings != 0:
+        if isinstance(self.data, Cached):
+            self.data.check(encoder_hash(self.world))
+        elif self.recipe.train.cache_recordings != 0:
             self.source = cache_latents(self.world, self.data, runs, self.recipe, report)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
@@ -174,7 +179,9 @@ def make_task(recipe: Recipe, data: Source, parent: Path | None) -> Task:
     torch.manual_seed(seed_of("weights", recipe.seed))
     world = World.build(card)
     if parent is not None:
-        world.encoder.load_state_dict(World.load(parent, "cpu").encoder.state_dict())
+        # What a stage adds, such as a critic, has no weights yet; everything else has.
+        weights = World.load(parent, "cpu").encoder.state_dict()
+        world.encoder.load_state_dict(weights, strict=not recipe.decoder)
     kinds = {"encoder": EncoderTask, "decoder": DecoderTask, "predictor": PredictorTask}
     return kinds[recipe.task](recipe, data, world.to(best_device()))
 
@@ -183,7 +190,7 @@ def make_card(recipe: Recipe, data: Source, parent: Path | None) -> Card:
     """Say what the world of this recipe is made of."""
     encoder: dict[str, Any] = recipe.encoder
     if parent is not None:
-        encoder = World.load(parent, "cpu").card.encoder
+        encoder = merged(World.load(parent, "cpu").card.encoder, recipe.decoder)
     if (recipe.predictor is None) != (recipe.task != "predictor"):
         raise AvenirError(
             f"the recipe's task is {recipe.task!r} and it has "
@@ -236,9 +243,9 @@ def set_latent_statistics(world: World, data: Source, num_frames: int, seed: int
     encoder.latent_std.copy_(latents.std(1).clamp(min=1e-4)[:, None, None])
 
 
-def encoder_key(world: World, data: Source) -> str:
-    """Hash the encoder's weights with the data's fingerprint."""
-    digest = hashlib.sha256(data.fingerprint.encode())
+def encoder_hash(world: World) -> str:
+    """Hash the encoder's weights."""
+    digest = hashlib.sha256()
     for name, value in world.encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().numpy().tobytes())
@@ -249,10 +256,21 @@ def cache_latents(world: World, data: Source, runs: Path, recipe: Recipe, report
     """Encode the training recordings once, under a folder named by what they depend on."""
     train = recipe.train
     chosen: Sequence[Recording] = data.recordings("train")
+    if train.cache_recordings is None and len(chosen) > _MOST_RECORDINGS:
+        raise AvenirError(
+            f"the data has {len(chosen):,} training recordings, too many to encode all of them: "
+            "set train.cache_recordings to a few hundred, or to 0 to encode at every step"
+        )
     if train.cache_recordings is not None:
         windows = data.draw("train", 1, train.cache_recordings, seed_of("cache", recipe.seed))
         chosen = list({w.recording.name: w.recording for w in windows}.values())
-    parts = (encoder_key(world, data), train.cache_recordings, train.cache_phases, recipe.seed)
+    parts = (
+        encoder_hash(world),
+        data.fingerprint,
+        train.cache_recordings,
+        train.cache_phases,
+        recipe.seed,
+    )
     folder = runs / "latents" / f"{seed_of(*map(str, parts)):016x}"
     fill_cache(world, data, {"train": chosen}, folder, train.cache_phases, report)
     return Cached(CachedConfig(path=str(folder)))
@@ -276,7 +294,7 @@ def fill_cache(
 
     every = [recording for members in recordings.values() for recording in members]
     total, done = sum(int(r.seconds * data.fps) for r in every) * phases, 0
-    key = encoder_key(world, data)
-    for frames in write_cache(data, recordings, folder, encode, compression, key, phases):
+    encoder = encoder_hash(world)
+    for frames in write_cache(data, recordings, folder, encode, compression, encoder, phases):
         done += frames
         report("encoding latents: frames", done, total)

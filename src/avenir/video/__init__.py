@@ -18,6 +18,7 @@ from avenir.video.footage import (
     shown,
 )
 from avenir.video.reading import (
+    MAX_STILL_SECONDS,
     VideoInfo,
     VideoWarning,
     decode,
@@ -29,6 +30,7 @@ from avenir.video.reading import (
 from avenir.video.writing import Writer, write
 
 __all__ = [
+    "MAX_STILL_SECONDS",
     "Footage",
     "Pictures",
     "VideoInfo",

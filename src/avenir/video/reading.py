@@ -23,6 +23,8 @@ from avenir.video.decoding import SLACK_SECONDS, Video
 MAX_READ_BYTES = 2**34
 """A clip above 17 GB is refused: `stream` gives it in pieces."""
 
+MAX_STILL_SECONDS = 3600
+"""A frame shown for longer is a damaged timestamp; past the declared end, one of a minute is."""
 THREADED_PIXELS = 2**20
 """From this size on, several threads convert colour; below, waking them takes longer."""
 
@@ -163,18 +165,15 @@ def _pieces(
             raise AvenirError(f"{name}={value!r} was given; it must be above 0")
     if start < 0:
         raise AvenirError(f"start_seconds={start!r} was given; a video starts at 0")
-    expected = (video.seconds if seconds is None else seconds) * (fps or video.fps)
-    capacity = num_frames or math.ceil(expected) + 1
+    capacity = num_frames or _expected(video, seconds, fps)
     paint, buffer, times = _Painter(video.path, size), None, []
     for shown, frame, repeats in _chosen(video, start, seconds, fps):
         picture = paint(frame)
-        for _ in range(repeats):
-            if buffer is None:
-                buffer = _room(video, capacity, picture.shape)
-            elif len(times) == len(buffer):
-                larger = _room(video, 2 * len(buffer), picture.shape)
-                larger[: len(buffer)] = buffer
-                buffer = larger
+        for left in range(repeats, 0, -1):
+            if buffer is None or len(times) == len(buffer):
+                needed = 0 if num_frames else len(times) + left
+                room = capacity if buffer is None else 2 * len(buffer)
+                buffer = _room(video, max(room, needed), picture.shape, buffer)
             buffer[len(times)] = picture
             times.append(shown)
             if len(times) == num_frames:
@@ -182,6 +181,13 @@ def _pieces(
                 buffer, times = None, []
     if buffer is not None:
         yield _channels_second(buffer[: len(times)]), times
+
+
+def _expected(video: Video, seconds: float | None, fps: float | None) -> int:
+    """Guess how many frames a read gives; no header is believed beyond 8 bytes per frame."""
+    most = video.path.stat().st_size / 8 * max(1, (fps or 0) / video.fps)
+    expected = (video.seconds if seconds is None else seconds) * (fps or video.fps)
+    return math.ceil(max(0, min(expected, most))) + 1
 
 
 def _chosen(
@@ -197,6 +203,11 @@ def _chosen(
                 return
             yield shown, frame, 1
             continue
+        if until - shown > (MAX_STILL_SECONDS if until < video.seconds + 60 else 60):
+            raise VideoError(
+                f"{str(video.path)!r} shows one frame from {shown:.0f} to {until:.0f} s: its "
+                "timestamps are damaged; read it without fps, or convert it to mp4"
+            )
         reached = math.ceil((until - SLACK_SECONDS - start) * fps)
         reached = reached if limit is None else min(limit, reached)
         if reached > num_given:
@@ -260,8 +271,10 @@ def _channels_second(pictures: np.ndarray) -> Frames:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
 
-def _room(video: Video, num_frames: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Memory for frames; untouched pages cost nothing, so a lying header does no harm.
+def _room(
+    video: Video, num_frames: int, shape: tuple[int, ...], held: np.ndarray | None
+) -> np.ndarray:
+    """Make room for frames, after those held already; pages nobody touches cost nothing.
 
     It comes from torch: numpy asks for huge pages, which the system may take seconds to find.
     """
@@ -272,4 +285,7 @@ def _room(video: Video, num_frames: int, shape: tuple[int, ...]) -> np.ndarray:
             f"holds up to {MAX_READ_BYTES / 1e9:.0f} GB: give `seconds`, a smaller `size` or "
             "`fps`, or use avenir.video.stream"
         )
-    return torch.empty((num_frames, *shape), dtype=torch.uint8).numpy()
+    room = torch.empty((num_frames, *shape), dtype=torch.uint8).numpy()
+    if held is not None:
+        room[: len(held)] = held
+    return room
