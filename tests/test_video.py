@@ -386,9 +386,10 @@ def test_unreadable_files_say_which_and_why(tmp_path):
 
 
 MEASURE = """
-import json, resource, sys, warnings
+import json, sys, warnings
 from avenir import video
 from avenir.errors import VideoError
+from tests.peak import peak_mb
 found = {}
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -400,7 +401,7 @@ with warnings.catch_warnings(record=True) as caught:
     except VideoError as error:
         found["error"] = str(error)
 found["warned"] = bool(caught)
-found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+found["peak_mb"] = peak_mb()
 print(json.dumps(found))
 """
 

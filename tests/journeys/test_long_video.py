@@ -19,19 +19,19 @@ SIZE = (144, 256)
 def run(*words: str, timeout: float = 300) -> tuple[subprocess.CompletedProcess[str], float]:
     """Run the command line in a process of its own; return it and its peak memory in MB."""
     program = (
-        "import resource, sys, torch\n"
+        "import sys, torch\n"
         "torch.set_num_threads(1)\n"
         "from avenir.cli import main\n"
+        "from tests.peak import peak_mb\n"
         "sys.argv = ['avenir', *sys.argv[1:]]\n"
         "try:\n    main()\n"
-        "finally:\n    print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "finally:\n    print('PEAK', peak_mb())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=timeout
     )
     peak = [line for line in done.stdout.splitlines() if line.startswith("PEAK")]
-    scale = 1024 if sys.platform != "darwin" else 1024**2
-    return done, int(peak[-1].split()[1]) / scale if peak else float("nan")
+    return done, float(peak[-1].split()[1]) if peak else float("nan")
 
 
 def write_video(path: Path, seconds: int) -> Path:
