@@ -1,11 +1,14 @@
 """`avenir encode`: video to latents on disk, and back to see what they keep."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from avenir.cli.arguments import Overrides, Run
+
+if TYPE_CHECKING:
+    from avenir.world import World
 
 
 def encode(
@@ -33,7 +36,7 @@ def encode(
 
     world = load(run)
     if video is not None:
-        _reconstruct(run, video, out)
+        _reconstruct(world, video, out)
         return
     source = make_source(data_of(run, overrides or []))
     splits: tuple[Split, ...] = ("train", "test")
@@ -42,12 +45,10 @@ def encode(
     say(f"latents: {out}; train on them with data.kind=cached data={out}")
 
 
-def _reconstruct(run: Path, video: Path, out: Path) -> None:
+def _reconstruct(world: "World", video: Path, out: Path) -> None:
     from avenir.training.log import Steps, say
     from avenir.video import Writer, probe, stream
-    from avenir.world import load
 
-    world = load(run)
     target = out if out.suffix else out.with_suffix(".mp4")
     num_frames = 8 * world.encoder.compression.t
     info = probe(video)
