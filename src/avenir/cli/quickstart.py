@@ -11,7 +11,7 @@ from avenir.cli.arguments import Clips, Overrides, Runs
 def quickstart(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
-    clips: Clips = 256,
+    clips: Clips = 64,
     seconds: Annotated[float, typer.Option(help="Seconds to imagine.")] = 2.0,
 ) -> None:
     """Train a small driving world in minutes, continue clips it never saw, and write a report."""
@@ -22,5 +22,5 @@ def quickstart(
 
     recipe = load_recipe(find_recipe(Path("quickstart.toml")), overrides or [])
     folder = train(recipe, runs)
-    evaluate(folder, [], clips=clips, observe=0.8, seconds=seconds, seed=0, out=None)
+    evaluate(folder, [], clips=clips, observe=0.8, seconds=seconds, samples=4, out=None)
     say(f"next: avenir predict {folder} your.mp4, or your own video: recipes/robot.toml")

@@ -109,7 +109,10 @@ class Flow(Predictor):
         self.shift = config.shift or shift_of(
             self.num_train_frames * shape.channels * shape.h * shape.w
         )
+        num_tokens = (shape.h // config.patch) * (shape.w // config.patch)
+        self.where = nn.Parameter(0.02 * torch.randn(num_tokens, config.width))
         self.enter = nn.Linear(2 * token, config.width)
+        self.enter_condition = nn.Linear(config.width, config.width)
         self.level = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
         )
@@ -118,7 +121,8 @@ class Flow(Predictor):
         )
         self.final_modulation = nn.Linear(config.width, 2 * config.width)
         self.leave = nn.Linear(config.width, token)
-        for layer in (self.final_modulation, self.leave):
+        self.shares = nn.Linear(config.width, 2 * shape.channels)
+        for layer in (self.final_modulation, self.leave, self.shares):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -177,14 +181,19 @@ class Flow(Predictor):
         """Say what the path needs at every token; `cache` stands for frames before `x`.
 
         `seen` `b 1 c h w`, the last frame of the past, is shown to every frame at each position:
-        what does not move need not be found by attention.
+        what does not move need not be found by attention. At the exit a share of `x` and of `seen`,
+        set by level and channel, is added: tokens need only carry what these do not say.
         """
         p, (h, w) = self.config.patch, x.shape[-2:]
         both = torch.cat([x, seen.expand_as(x)], dim=2)
         tokens = self.enter(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        # Rotary positions say how far apart two tokens are; this says where each one is.
+        tokens = tokens + self.where
         per_frame = self.level(_sinusoids(level, self.width))
         if condition is not None:
             per_frame = per_frame + condition.per_frame
+            # Written into the tokens as well: attention then carries it from frame to frame.
+            tokens = tokens + self.enter_condition(condition.per_frame)[:, :, None]
         look = None if degradation is None else degradation.look
         tokens, kept = self.transformer(tokens, per_frame, (h // p, w // p), look, cache)
         shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
@@ -192,7 +201,8 @@ class Flow(Predictor):
         said = rearrange(
             tokens, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h // p, w=w // p, p=p, q=p
         )
-        return said, kept
+        of_x, of_seen = self.shares(silu(per_frame))[..., None, None].chunk(2, dim=2)
+        return said + of_x * x + of_seen * seen, kept
 
     # Prediction -------------------------------------------------------------------------------
 

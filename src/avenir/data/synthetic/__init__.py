@@ -26,7 +26,7 @@ from avenir.data.synthetic.simulator import drive_episodes, labels_of
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 
-FORMAT = 1
+FORMAT = 2
 """Counted up whenever the same settings give other pictures."""
 
 ACTIONS = Signal(

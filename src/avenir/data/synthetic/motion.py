@@ -15,6 +15,9 @@ from avenir.data.synthetic.things import NUM_LANES, NUM_PEDESTRIANS, WIDTH
 
 TOP_SPEED = 42.0
 """Units per second."""
+FORESHORTENING = 0.4
+"""Length in the picture of one unit along the road: seen at a slant, what drives ahead passes more
+slowly than what drives across. Drawings are upright: only motion is shortened."""
 LARGEST_HEADING = 0.85
 """Radians to either side of straight up, under full steering."""
 HEADING_STEP = math.radians(6)
@@ -77,7 +80,8 @@ def drive(layout: Layout, ego: Ego, actions: Array, dt: float) -> Ego:
     speed = np.clip(ego.speed + dt * (30 * accelerate - drag * ego.speed), 0, TOP_SPEED)
     turns = heading / (2 * np.pi)
     x = np.clip(ego.x + dt * speed * sine(turns), MARGIN, WIDTH - MARGIN)
-    return Ego(x, ego.y - dt * speed * sine(turns + 0.25), heading, speed)
+    ahead = FORESHORTENING * speed * sine(turns + 0.25)
+    return Ego(x, ego.y - dt * ahead, heading, speed)
 
 
 def traffic_at(layout: Layout, seconds: Array) -> Traffic:
@@ -95,7 +99,7 @@ def _vehicles(layout: Layout, seconds: Array) -> Traffic:
     vehicles = slice(NUM_PEDESTRIANS, None)
     frequency, phase = np.moveaxis(layout.rhythm[:, None, vehicles], -1, 0)
     turns = seconds[..., None] * frequency + phase
-    speed = np.take_along_axis(layout.lane_speed, layout.lane, axis=1)[:, None]
+    speed = FORESHORTENING * np.take_along_axis(layout.lane_speed, layout.lane, axis=1)[:, None]
     y = layout.start[:, None, vehicles] - speed * seconds[..., None] + 4 * sine(turns)
     lane = layout.lane - (NUM_LANES - 1) / 2
     x = layout.centre(y) + (lane * layout.lane_width[:, None])[:, None]
@@ -115,7 +119,7 @@ def _pedestrians(layout: Layout, seconds: Array) -> Traffic:
     reach = (layout.half_road + 2.2)[:, None, None]
     across = (walked / (4 * reach) + phase) % 1
     crossing = np.broadcast_to(layout.crossing[:, None], across.shape)
-    y = np.where(crossing, start, start - side * walked)
+    y = np.where(crossing, start, start - FORESHORTENING * side * walked)
     away = np.where(crossing, np.abs(across * 4 - 2) - 1, side)
     quarter = np.where(crossing, np.where(across < 0.5, 3, 1), np.where(side > 0, 0, 2))
     stride = (walked / 6 + phase) % 1 < 0.5

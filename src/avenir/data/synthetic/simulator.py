@@ -7,7 +7,7 @@ Labels of every frame, all arrays with a leading `b` (and `T` where frames are m
 
     ego            2: x, y of its middle in pixels; (0, 0) is the middle of the top left pixel
     ego_visible    1: share of the ego that nothing hides, 0 … 1
-    speed          1: of the ego, pixels per second
+    speed          1: of the ego, pixels per second across the picture; ahead they are foreshortened
     objects        slots 4: x, y, class, visible. Slot k is the same thing for the whole episode;
                    x, y go on being true where it is hidden or outside the picture. visible is the
                    share of it that is seen, 0 … 1. A slot that is empty has class 0.
