@@ -1,6 +1,6 @@
 """What the command line costs before it does anything, as a ratio to starting Python.
 
-    python benchmarks/startup.py [REPEATS]
+python benchmarks/startup.py [REPEATS]
 """
 
 import statistics

@@ -12,7 +12,7 @@ def quickstart(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     clips: Clips = 64,
-    seconds: Annotated[float, typer.Option(help="Seconds to imagine.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="Seconds to imagine.")] = 1.0,
 ) -> None:
     """Train a small driving world in minutes, continue clips it never saw, and write a report."""
     from avenir.cli.evaluate import evaluate
