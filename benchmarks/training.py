@@ -64,8 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         encoder = make_task(parent, data, None)
         row(parent.name, measure(parent, encoder, num_steps))
-        encoder.world.save(folder)
-        predictor = make_task(recipe, data, Path(folder))
+        predictor = make_task(recipe, data, encoder.world)
         predictor.prepare(Path(folder), Preparation())
         row(recipe.name, measure(recipe, predictor, num_steps))
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from avenir.data import cached
 from avenir.data.cached import Cached, CachedConfig
 from avenir.errors import AvenirError
 from avenir.training.loop import train
@@ -72,3 +73,26 @@ def test_latents_of_another_encoder_are_refused(encoder_run, tmp_path):
     assert isinstance(recipe, Recipe)
     with pytest.raises(AvenirError, match="another encoder"):
         train(recipe, tmp_path / "runs")
+
+
+def test_two_runs_at_once_may_fill_one_cache(encoder_run, tmp_path, monkeypatch):
+    """The second run fills the whole cache while the first is about to name its first shard."""
+    world, folder = load(encoder_run, "cpu"), tmp_path / "latents"
+    source = make_source(load_recipe("recipes/quickstart_tokenizer.toml").data)
+    kept = {"train": list(source.recordings("train")[:2])}
+
+    def fill() -> None:
+        fill_cache(world, source, kept, folder, 1, lambda *told: None)
+
+    def save_while_another_fills(*saved) -> None:
+        save_file(*saved)
+        monkeypatch.setattr(cached, "save_file", save_file)
+        with monkeypatch.context() as other:
+            other.setattr(cached.os, "getpid", lambda: -1)
+            fill()
+
+    save_file = cached.save_file
+    monkeypatch.setattr(cached, "save_file", save_while_another_fills)
+    fill()
+    assert len(Cached(CachedConfig(path=str(folder))).recordings("train")) == 2
+    assert not list(folder.glob("*.partial"))

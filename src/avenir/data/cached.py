@@ -6,6 +6,7 @@ encodes is given.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -159,7 +160,7 @@ def write_cache(
         signals=source.signals,
         shards=shards,
     )
-    partial = folder / "index.json.partial"
+    partial = _partial(folder / "index.json")
     partial.write_text(index.model_dump_json(indent=1))
     partial.replace(folder / "index.json")
 
@@ -172,9 +173,14 @@ def _write_shard(batch: Batch, path: Path, encode: Encode, f_t: int, key: str) -
     if doubt:
         tensors["log_variance"] = torch.cat(doubt, dim=1)[0].cpu()
     tensors |= {f"signal.{n}": s[0].float().contiguous() for n, s in batch.signals.items()}
-    partial = path.with_suffix(".partial")
+    partial = _partial(path)
     save_file(tensors, partial, {"key": key})
     partial.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    """Name what is being written; two runs that fill one cache write the same, each its own."""
+    return path.with_name(f"{path.name}.{os.getpid()}.partial")
 
 
 def _is_of(path: Path, key: str) -> bool:

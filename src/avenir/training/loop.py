@@ -5,7 +5,6 @@ and goes on later gives, bit for bit, what it would have given without.
 """
 
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from types import FrameType
 import torch
 
 from avenir.clip import Progress
-from avenir.data import batches
+from avenir.data import Source, batches
 from avenir.device import best_device, generator
 from avenir.errors import AvenirError, TrainingError
 from avenir.training.checkpoint import STATE, load_state, save_state
@@ -33,23 +32,22 @@ def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
 
     A folder that already holds the finished run is returned as it is; an unfinished one goes on.
     """
-    parent = recipe.parent
-    parent_folder = train(parent, runs) if isinstance(parent, Recipe) else parent
+    above = recipe.parent
+    parent_folder = train(above, runs) if isinstance(above, Recipe) else above
+    parent = None if parent_folder is None else World.load(parent_folder, "cpu")
     data = make_source(recipe.data)
     if data.skipped:
         say(f"{len(data.skipped)} recordings skipped:")
         for skipped in data.skipped:
             say(f"  {skipped.name}: {skipped.reason}")
-    parent_key = None
-    if parent_folder is not None:
-        parent_key = World.load(parent_folder, "cpu").card.provenance.get("key", "unknown")
+    parent_key = None if parent is None else parent.card.provenance.get("key", "unknown")
     key = recipe.key(data.fingerprint, parent_key)
     folder = folder or runs / recipe.name
     state = _claim(folder, recipe, key)
     if state == "finished":
         say(f"{folder} holds this run already")
         return folder
-    task = make_task(recipe, data, parent_folder)
+    task = make_task(recipe, data, parent)
     task.prepare(runs, Preparation())
     _run(recipe, task, folder, key)
     return folder
@@ -65,13 +63,7 @@ def cost_of(recipe: Recipe) -> Iterator[str]:
     except AvenirError as error:
         yield f"{recipe.name}: no estimate without data ({error})"
         return
-    if recipe.task == "predictor" and isinstance(parent, Recipe):
-        with tempfile.TemporaryDirectory() as folder:
-            stand_in = make_task(parent, data, None).world
-            stand_in.save(folder)
-            task = make_task(recipe, data, Path(folder))
-    else:
-        task = make_task(recipe, data, parent if isinstance(parent, Path) else None)
+    task = _untrained(recipe, data)
     encoder, num_frames = task.world.encoder, task.num_frames
     t, h, w = encoder.compression.latent_shape(num_frames, *data.size)
     windows = data.draw("train", num_frames, recipe.train.batch_size, recipe.seed)
@@ -80,6 +72,14 @@ def cost_of(recipe: Recipe) -> Iterator[str]:
         f"{t} {encoder.channels} {h} {w} (t c h w); "
         f"{estimate(recipe, task, data.read(windows).to(best_device()))}"
     )
+
+
+def _untrained(recipe: Recipe, data: Source) -> Task:
+    """Make a recipe's task on parents that need not be trained: their weights cost the same."""
+    parent = recipe.parent
+    if isinstance(parent, Recipe):
+        return make_task(recipe, data, _untrained(parent, data).world)
+    return make_task(recipe, data, None if parent is None else World.load(parent, "cpu"))
 
 
 def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:

@@ -173,24 +173,23 @@ class PredictorTask(Task):
         conditioner.fit([{name: value[0] for name, value in each.items()} for each in signals])
 
 
-def make_task(recipe: Recipe, data: Source, parent: Path | None) -> Task:
-    """Build the world that a recipe describes and the task that trains it."""
+def make_task(recipe: Recipe, data: Source, parent: World | None) -> Task:
+    """Build the world that a recipe describes, on its parent's encoder, and its task."""
     card = make_card(recipe, data, parent)
     torch.manual_seed(seed_of("weights", recipe.seed))
     world = World.build(card)
     if parent is not None:
         # What a stage adds, such as a critic, has no weights yet; everything else has.
-        weights = World.load(parent, "cpu").encoder.state_dict()
-        world.encoder.load_state_dict(weights, strict=not recipe.decoder)
+        world.encoder.load_state_dict(parent.encoder.state_dict(), strict=not recipe.decoder)
     kinds = {"encoder": EncoderTask, "decoder": DecoderTask, "predictor": PredictorTask}
     return kinds[recipe.task](recipe, data, world.to(best_device()))
 
 
-def make_card(recipe: Recipe, data: Source, parent: Path | None) -> Card:
+def make_card(recipe: Recipe, data: Source, parent: World | None) -> Card:
     """Say what the world of this recipe is made of."""
     encoder: dict[str, Any] = recipe.encoder
     if parent is not None:
-        encoder = merged(World.load(parent, "cpu").card.encoder, recipe.decoder)
+        encoder = merged(parent.card.encoder, recipe.decoder)
     if (recipe.predictor is None) != (recipe.task != "predictor"):
         raise AvenirError(
             f"the recipe's task is {recipe.task!r} and it has "

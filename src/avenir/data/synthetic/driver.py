@@ -32,7 +32,7 @@ class Whims:
 def draw_whims(seeds: Sequence[int], num_frames: int, dt: float) -> Whims:
     """Draw slow random wishes: a weave from side to side, and Ornstein-Uhlenbeck walks."""
     dice = Dice([(seed, 1) for seed in seeds], 3)
-    reach, period, phase = dice.uniform(15.0, 20.0), dice.uniform(3.8, 5.8), dice.uniform(0.0, 1.0)
+    reach, period, phase = dice.uniform(17.0, 21.0), dice.uniform(3.8, 5.8), dice.uniform(0.0, 1.0)
     noise = np.stack(
         [np.random.default_rng((seed, 2)).standard_normal((num_frames, 3)) for seed in seeds]
     )
@@ -42,7 +42,7 @@ def draw_whims(seeds: Sequence[int], num_frames: int, dt: float) -> Whims:
     for frame in range(1, num_frames):
         walk[:, frame] = keep * walk[:, frame - 1] + np.sqrt(1 - keep**2) * noise[:, frame]
     turns = np.arange(num_frames) * dt / period[:, None] + phase[:, None]
-    offset = np.clip(reach[:, None] * sine(turns) + 3 * walk[..., 0], -18, 18)
+    offset = np.clip(reach[:, None] * sine(turns) + 3 * walk[..., 0], -19, 19)
     return Whims(offset, CRUISE + 7 * walk[..., 1], 0.2 * walk[..., 2])
 
 
