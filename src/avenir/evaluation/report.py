@@ -95,12 +95,12 @@ def _lead(evaluation: Evaluation) -> str:
             f"An encoder on {count:,} held-out clips from {recordings:,} recordings "
             f"({evaluation.source}), {shape}."
         )
-    fps = evaluation.fps
+    fps, futures = evaluation.fps, continuation.num_samples
     return (
         f"{continuation.num_clips:,} held-out clips from {continuation.num_recordings:,} "
         f"recordings ({evaluation.source}), {shape}: "
         f"{continuation.past / fps:.1f}\u00a0s observed, {continuation.horizon / fps:.1f}\u00a0s "
-        f"imagined, {continuation.num_samples} futures of each."
+        f"imagined, {futures} future{'s' * (futures > 1)} of each."
     )
 
 
