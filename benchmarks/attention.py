@@ -16,7 +16,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-SHAPES = {"quickstart": (16, 4, 80, 32), "robot": (16, 4, 240, 48), "long": (2, 4, 2048, 64)}
+SHAPES = {"quickstart": (16, 4, 48, 24), "robot": (16, 4, 240, 48), "long": (2, 4, 2048, 64)}
 BACKENDS = {"choice": None, "math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION}
 
 
