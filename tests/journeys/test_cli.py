@@ -9,12 +9,13 @@ import torch
 
 from avenir import cli
 from avenir.clip import Clip
-from avenir.video import write
+from avenir.video import read, write
+from avenir.world import World
 from tests.conftest import save_tiny_world
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "recipes" / "quickstart.toml")
-VERBS = ["quickstart", "import", "train", "encode", "predict", "evaluate", "show"]
+VERBS = ["quickstart", "import", "train", "encode", "predict", "evaluate", "features", "show"]
 HEAVY = {"torch", "numpy", "av", "matplotlib", "pyarrow", "gymnasium", "PIL", "jaxtyping"}
 
 
@@ -111,6 +112,19 @@ def test_an_encoder_alone_cannot_predict(mistake, tmp_path, film):
     said = mistake("predict", alone, film, "--out", future)
     assert "holds an encoder and no predictor" in said
     assert list(tmp_path.glob("*future*")) == []
+
+
+def test_features_of_two_encoders_stand_beside_the_video(tmp_path, tiny_run, film):
+    alone, out = save_tiny_world(tmp_path / "alone", (32, 32), predicts=False), tmp_path / "see.mp4"
+    result = run("features", tiny_run, alone, "--video", film, "--seconds", "0.7", "--out", out)
+    assert result.returncode == 0, result.stderr
+    card, shown = World.load(tiny_run, "cpu").card, read(out)
+    assert card.size[0] == card.size[1]
+    assert shown.size == (192, 3 * 192)
+    assert shown.num_frames == round(0.7 * card.fps)
+    panels = shown.frames.float().chunk(3, dim=-1)
+    assert all(panel.std() > 5 for panel in panels)
+    assert "clip.mp4 | " in result.stderr + result.stdout
 
 
 def test_a_folder_without_a_world(mistake, tmp_path, film):

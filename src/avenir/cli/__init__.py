@@ -8,6 +8,7 @@ import typer
 
 from avenir.cli.encode import encode
 from avenir.cli.evaluate import evaluate
+from avenir.cli.features import features
 from avenir.cli.import_ import import_
 from avenir.cli.predict import predict
 from avenir.cli.quickstart import quickstart
@@ -29,6 +30,7 @@ for name, verb in {
     "encode": encode,
     "predict": predict,
     "evaluate": evaluate,
+    "features": features,
     "show": show,
 }.items():
     app.command(name)(verb)
