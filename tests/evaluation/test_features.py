@@ -9,10 +9,10 @@ from avenir.shapes import Compression
 CELL = Compression(2, 4, 8)
 
 
-def test_components_of_pieces_are_those_of_a_singular_value_decomposition():
+def test_components_are_those_of_a_singular_value_decomposition():
     scales = torch.tensor([0.5, 4.0, 1.0, 2.0, 0.1]).view(1, 1, 5, 1, 1)
     latents = torch.randn(1, 7, 5, 3, 4) * scales + 3
-    found = components(latents.split(2, dim=1))
+    found = components(latents)
     tokens = latents[0].permute(0, 2, 3, 1).reshape(-1, 5).double()
     centred = tokens - tokens.mean(0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -27,7 +27,7 @@ def test_components_of_pieces_are_those_of_a_singular_value_decomposition():
 def test_one_feature_that_differs_is_painted_where_it_is():
     latents = torch.zeros(1, 3, 4, 5, 6)
     latents[0, 1, :, 2, 4] = torch.tensor([1.0, 2.0, 0.0, -1.0])
-    frames = paint(latents, components([latents]), CELL)
+    frames = paint(latents, components(latents), CELL)
     assert frames.shape == (6, 3, 20, 48)
     differs = (frames != frames[0, :, :1, :1]).any(dim=1)
     there = torch.zeros(6, 20, 48, dtype=torch.bool)
@@ -38,11 +38,11 @@ def test_one_feature_that_differs_is_painted_where_it_is():
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_fewer_than_three_channels_leave_the_other_colours_grey(channels):
     latents = torch.randn(1, 2, channels, 4, 4)
-    colours = paint(latents, components([latents]), CELL).float().std((0, 2, 3))
+    colours = paint(latents, components(latents), CELL).float().std((0, 2, 3))
     assert ((colours > 0) == (torch.arange(3) < channels)).all()
 
 
 def test_features_that_never_differ_are_grey():
     latents = torch.full((1, 2, 4, 3, 3), 0.7)
-    frames = paint(latents, components([latents]), CELL)
+    frames = paint(latents, components(latents), CELL)
     assert (frames.float() - 127.5).abs().max() <= 1

@@ -53,11 +53,9 @@ def _painted(world: "World", clip: "Clip") -> "Clip":
 
     cell, device = world.encoder.compression, world.encoder.latent_mean.device
     with torch.no_grad():
-        pieces = [
-            world.encoder.encode(piece.to(device)).cpu()
-            for piece in clip.video.split(8 * cell.t, dim=1)
-        ]
-    frames = paint(torch.cat(pieces, dim=1), components(pieces), cell)
+        pieces = clip.video.split(8 * cell.t, dim=1)
+        latents = torch.cat([world.encoder.encode(p.to(device)).cpu() for p in pieces], dim=1)
+    frames = paint(latents, components(latents), cell)
     height, width = clip.size
     return Clip(frames[: clip.num_frames, :, :height, :width], clip.fps)
 
