@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from avenir.config import Config
+from avenir.losses.alignment import AlignmentConfig
 from avenir.registry import ROLES, find, kinds
 from avenir.training.recipe import Recipe, TrainConfig
 
@@ -24,6 +25,7 @@ def tables() -> Iterator[str]:
     """Yield the lines of every table: the recipe, its training, then kind after kind."""
     yield from table("The recipe", Recipe, leave_out=("train",))
     yield from table("`[train]`", TrainConfig)
+    yield from table("`[alignment]`", AlignmentConfig, leave_out=())
     for role in ROLES:
         for kind in kinds(role):
             yield from table(f'`[{TABLES[role]}]` kind = "{kind}"', find(role, kind).Config)

@@ -81,7 +81,7 @@ def test_a_parent_takes_data_and_overrides_from_its_child(tmp_path):
     )
     words = ["data.fps=8", "encoder.train.steps=7", "encoder.encoder.channels=3", "train.steps=9"]
     recipe = load_recipe(tmp_path / "world.toml", words)
-    parent = recipe.parent
+    parent = recipe.parents["encoder"]
     assert isinstance(parent, Recipe)
     assert (recipe.train.steps, parent.train.steps, parent.encoder["channels"]) == (9, 7, 3)
     assert recipe.data["fps"] == parent.data["fps"] == 8
@@ -92,10 +92,32 @@ def test_the_key_changes_with_what_matters_and_only_then():
     recipe = load_recipe("recipes/quickstart_tokenizer.toml")
     other = load_recipe("recipes/quickstart_tokenizer.toml", ["seed=1"])
     quiet = load_recipe("recipes/quickstart_tokenizer.toml", ["train.num_samples=9", "name=x"])
-    assert recipe.key("data", None) != other.key("data", None)
-    assert recipe.key("data", None) != recipe.key("other data", None)
-    assert recipe.key("data", "parent") == recipe.key("data", "parent")
-    assert recipe.key("data", None) == quiet.key("data", None)
+    assert recipe.key("data", {}) != other.key("data", {})
+    assert recipe.key("data", {}) != recipe.key("other data", {})
+    assert recipe.key("data", {}) == quiet.key("data", {})
+
+
+def test_the_key_of_an_aligned_tokenizer_changes_with_its_teacher(tmp_path):
+    words = ["alignment.teacher=dino.toml", "alignment.share=0.3"]
+    aligned = load_recipe("recipes/quickstart_tokenizer.toml", words)
+    assert aligned.key("data", {"teacher": "a"}) != aligned.key("data", {"teacher": "b"})
+    assert aligned.key("data", {"teacher": "a"}) == aligned.key("data", {"teacher": "a"})
+
+
+def test_a_teacher_takes_data_and_overrides_from_its_child(tmp_path):
+    (tmp_path / "child.toml").write_text(
+        'task = "encoder"\nextends = "tokenizer.toml"\n[alignment]\nteacher = "teacher.toml"\n'
+    )
+    (tmp_path / "tokenizer.toml").write_text('[data]\nkind = "synthetic"\n[encoder]\nkind = "kl"\n')
+    (tmp_path / "teacher.toml").write_text('task = "encoder"\n[encoder]\nkind = "dino"\n')
+    words = ["data.fps=8", "alignment.teacher.encoder.width=32", "alignment.shuffle=true"]
+    recipe = load_recipe(tmp_path / "child.toml", words)
+    teacher = recipe.parents["teacher"]
+    assert isinstance(teacher, Recipe)
+    assert recipe.alignment is not None and recipe.alignment.shuffle
+    assert recipe.data["fps"] == teacher.data["fps"] == 8
+    assert teacher.encoder["width"] == 32
+    assert Recipe.parse(tomllib.loads(recipe.toml())) == recipe
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -107,6 +129,7 @@ def test_every_recipe_resolves(path):
 def test_a_data_path_and_other_settings_of_the_data_go_together():
     words = ["data=videos", 'data.test=["a*"]', "data.fps=5"]
     recipe = load_recipe("recipes/driving.toml", words)
-    assert isinstance(recipe.parent, Recipe)
-    for data in (recipe.data, recipe.parent.data):
+    parent = recipe.parents["encoder"]
+    assert isinstance(parent, Recipe)
+    for data in (recipe.data, parent.data):
         assert (data["path"], list(data["test"]), data["fps"]) == ("videos", ["a*"], 5)

@@ -14,7 +14,7 @@ from avenir.config import Config, suggestion
 from avenir.errors import AvenirError
 
 ROLES = ("data", "encoders", "conditioners", "predictors")
-EXTRAS = {"gymnasium": "envs"}
+EXTRAS = {"gymnasium": "envs", "transformers": "hub", "huggingface_hub": "hub"}
 """Which extra brings a third-party module that only some kinds need."""
 
 

@@ -45,7 +45,7 @@ class Card(Config):
     signals: dict[str, Signal] = {}
     """What may steer it: names, bounds and keys."""
     encoder: dict[str, Any]
-    """Settings of the encoder, with its kind."""
+    """Settings of the encoder, with its kind; in them those of its `teacher`, if it has one."""
     conditioner: dict[str, Any] | None = None
     """Settings of the conditioner."""
     predictor: dict[str, Any] | None = None
@@ -71,9 +71,12 @@ class World(nn.Module):
     # Making, saving, loading ------------------------------------------------------------------
 
     @classmethod
-    def build(cls, card: Card) -> "World":
-        """Make the roles that a card describes, weights drawn at random."""
-        encoder = _make("encoders", card.encoder)
+    def build(cls, card: Card, teacher: Encoder | None = None) -> "World":
+        """Make the roles that a card describes, weights drawn at random.
+
+        An encoder that has a teacher gets the one given, or else one that is made as well.
+        """
+        encoder = _make_encoder(card.encoder, teacher)
         if card.predictor is None:
             return cls(card, encoder)
         _, h, w = encoder.compression.latent_shape(1, *card.size)
@@ -274,6 +277,12 @@ class World(nn.Module):
 def load(folder: str | Path, device: torch.device | str | None = None) -> World:
     """Open a world; the same as `World.load`."""
     return World.load(folder, device)
+
+
+def _make_encoder(table: dict[str, Any], teacher: Encoder | None = None) -> Encoder:
+    if "teacher" not in table:
+        return _make("encoders", table)
+    return _make("encoders", table, teacher or _make_encoder(table["teacher"]))
 
 
 def _make(role: str, table: dict[str, Any], *parts: Any) -> Any:

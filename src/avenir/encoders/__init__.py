@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from avenir.clip import Batch, Progress
 from avenir.config import Config
+from avenir.errors import AvenirError
 from avenir.shapes import Compression, Latents, Video
 
 
@@ -50,7 +51,7 @@ class Encoder(nn.Module, ABC):
     compression: Compression
     channels: int
     vocabulary: int | None = None
-    can_decode: bool = True
+    can_decode: bool = False
     look_back: int = 0
     """How many earlier latent frames a decoded frame may depend on."""
     needs: tuple[str, ...] = ()
@@ -69,20 +70,22 @@ class Encoder(nn.Module, ABC):
         """Encode whole groups and blocks; latents not yet normalised."""
 
     @abstractmethod
-    def raw_decode(self, latents: Latents) -> Video:
-        """Decode latents that are not normalised."""
-
-    @abstractmethod
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Return every term of training by its plain name, unweighted."""
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Say which parameters descend which losses."""
+        """Say which parameters descend which losses; the first group makes the latents."""
 
-    @abstractmethod
-    def freeze_encoder(self) -> None:
-        """Stop training what makes latents, so that only their decoding goes on improving."""
+    def raw_decode(self, latents: Latents) -> Video:
+        """Decode latents that are not normalised."""
+        raise AvenirError(
+            f"a {type(self).__name__} was asked to decode; it reads video and cannot make any: "
+            "use an encoder that can decode, such as kind 'kl'"
+        )
+
+    def after_step(self, progress: Progress) -> None:
+        """Do what follows every step of training: move averages, codebooks."""
 
     def posterior(self, video: Video) -> Posterior:
         """Encode any size and length: edges are repeated up to whole blocks and groups."""
@@ -108,6 +111,35 @@ class Encoder(nn.Module, ABC):
             num_old = window.shape[1] - chunk.shape[1]
             yield self.decode(window)[:, num_old * self.compression.t :]
             earlier = window[:, max(0, window.shape[1] - self.look_back) :]
+
+
+class Tokenizer(Encoder):
+    """An encoder that can decode, and learns by what its decoding loses."""
+
+    can_decode = True
+
+    @abstractmethod
+    def raw_decode(self, latents: Latents) -> Video:
+        """Decode latents that are not normalised."""
+
+    @abstractmethod
+    def decoding_losses(
+        self, posterior: Posterior, video: Video, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Compare what is decoded from a raw posterior with its `video`, whole groups and blocks.
+
+        Apart from `losses`, so that more may be asked of the latents on their way.
+        """
+
+    @abstractmethod
+    def freeze_encoder(self) -> None:
+        """Stop training what makes latents, so that only their decoding goes on improving."""
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Encode, decode, compare."""
+        assert batch.video is not None
+        video = padded(batch.video, self.compression)
+        return self.decoding_losses(self.raw_posterior(video), video, progress)
 
 
 def padded(video: Video, compression: Compression) -> Tensor:

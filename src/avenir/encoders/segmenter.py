@@ -23,9 +23,8 @@ from torch.nn.functional import (
 from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior
-from avenir.errors import AvenirError
 from avenir.nn.conv import ChannelNorm, ResidualBlock
-from avenir.shapes import Compression, Latents, Video
+from avenir.shapes import Compression, Video
 
 
 class SegmenterWeights(Config):
@@ -63,7 +62,6 @@ class Segmenter(Encoder):
     """`b T C H W -> b T c H W`: one logit per class and one for the middle of a thing."""
 
     Config = SegmenterConfig
-    can_decode = False
     needs = ("segmentation", "objects")
 
     def __init__(self, config: SegmenterConfig) -> None:
@@ -86,13 +84,6 @@ class Segmenter(Encoder):
         frames = rearrange(video, "b T C H W -> (b T) C H W")
         return Posterior(rearrange(self._logits(frames), "(b T) c H W -> b T c H W", b=len(video)))
 
-    def raw_decode(self, latents: Latents) -> Video:
-        """Refuse: classes have no colours."""
-        raise AvenirError(
-            "a segmenter was asked to decode; it reads frames and cannot make any: "
-            "use an encoder that can decode, such as kind 'kl'"
-        )
-
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Compare with `segmentation` `b T H W` and `objects` `b T n 4`: x, y, class, visible."""
         assert batch.video is not None
@@ -108,10 +99,6 @@ class Segmenter(Encoder):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Train everything."""
         return [ParameterGroup(list(self.parameters()), self.config.weights.model_dump())]
-
-    def freeze_encoder(self) -> None:
-        """Stop training: there is nothing but the encoder."""
-        self.requires_grad_(False)
 
     def _logits(self, frames: Float[Tensor, "n C H W"]) -> Float[Tensor, "n c H W"]:
         height, width = frames.shape[-2:]

@@ -37,8 +37,8 @@ class Cost:
 
 def estimate(recipe: Recipe, task: Task, batch: Batch, num_steps: int = 5) -> Cost:
     """Time steps of a copy of the task on one batch; the task itself is not touched."""
-    # The world is copied, the data are not.
-    twin = type(task)(recipe, task.data, copy.deepcopy(task.world))
+    # All that trains is copied, the data are not.
+    twin = copy.deepcopy(task, {id(data): data for data in (task.data, task.source)})
     step = Step(recipe, twin)
     seconds = []
     for number in range(num_steps):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -26,38 +27,44 @@ from avenir.training.step import Step
 from avenir.training.tasks import Task, make_source, make_task
 from avenir.world import World
 
+_MOST_NAMED = 10_000
+"""Most training recordings that a card lists by name."""
+
 
 def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
     """Train a recipe, its parents first, and return the run folder.
 
     A folder that already holds the finished run is returned as it is; an unfinished one goes on.
     """
-    above = recipe.parent
-    parent_folder = train(above, runs) if isinstance(above, Recipe) else above
-    parent = None if parent_folder is None else World.load(parent_folder, "cpu")
+    folders = {
+        role: train(each, runs) if isinstance(each, Recipe) else each
+        for role, each in recipe.parents.items()
+    }
+    parents = {role: World.load(each, "cpu") for role, each in folders.items()}
     data = make_source(recipe.data)
     if data.skipped:
         say(f"{len(data.skipped)} recordings skipped:")
         for skipped in data.skipped:
             say(f"  {skipped.name}: {skipped.reason}")
-    parent_key = None if parent is None else parent.card.provenance.get("key", "unknown")
-    key = recipe.key(data.fingerprint, parent_key)
+    keys = {role: each.card.provenance.get("key", "unknown") for role, each in parents.items()}
+    key = recipe.key(data.fingerprint, keys)
     folder = folder or runs / recipe.name
     state = _claim(folder, recipe, key)
     if state == "finished":
         say(f"{folder} holds this run already")
         return folder
-    task = make_task(recipe, data, parent)
+    task = make_task(recipe, data, parents)
     task.prepare(runs, Preparation())
-    _run(recipe, task, folder, key)
+    lineage = {role: each.card.model_dump(mode="json") for role, each in parents.items()}
+    _run(recipe, task, folder, key, lineage)
     return folder
 
 
 def cost_of(recipe: Recipe) -> Iterator[str]:
     """Say what training a recipe and its parents would cost; a few steps of each are timed."""
-    parent = recipe.parent
-    if isinstance(parent, Recipe):
-        yield from cost_of(parent)
+    for parent in recipe.parents.values():
+        if isinstance(parent, Recipe):
+            yield from cost_of(parent)
     try:
         data = make_source(recipe.data)
     except AvenirError as error:
@@ -76,13 +83,18 @@ def cost_of(recipe: Recipe) -> Iterator[str]:
 
 def _untrained(recipe: Recipe, data: Source) -> Task:
     """Make a recipe's task on parents that need not be trained: their weights cost the same."""
-    parent = recipe.parent
-    if isinstance(parent, Recipe):
-        return make_task(recipe, data, _untrained(parent, data).world)
-    return make_task(recipe, data, None if parent is None else World.load(parent, "cpu"))
+    parents = {
+        role: _untrained(each, make_source(each.data)).world
+        if isinstance(each, Recipe)
+        else World.load(each, "cpu")
+        for role, each in recipe.parents.items()
+    }
+    return make_task(recipe, data, parents)
 
 
-def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
+def _run(
+    recipe: Recipe, task: Task, folder: Path, key: str, lineage: dict[str, dict[str, Any]]
+) -> None:
     steps, device = recipe.train.steps, best_device()
     step = Step(recipe, task)
     first = 0
@@ -99,6 +111,7 @@ def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
     )
     log, sample_steps = Log(folder, recipe.name, first, steps), _sample_steps(recipe)
     started = saved = time.monotonic()
+    computing = time.process_time()
     waited, cost = 0.0, None
     with log.bar(), _stopping() as stop:
         for number in range(first, steps):
@@ -108,7 +121,7 @@ def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
             if number == first:
                 cost = estimate(recipe, task, batch)
                 say(f"{recipe.name}: {cost}")
-                started = time.monotonic()
+                started, computing = time.monotonic(), time.process_time()
             chance = generator("noise", recipe.seed, number, 0, device=device)
             losses = step.run(batch, Progress(number, steps, chance))
             done = number + 1
@@ -118,8 +131,11 @@ def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
                 step.ema.swap(task.trained)
                 write_samples(task, folder / "samples", done, recipe.seed, log)
                 step.ema.swap(task.trained)
+            if done in recipe.train.snapshots:
+                _save_average(folder / "snapshots" / f"{done:06d}", done, key, task, step)
             if stop or (done < steps and time.monotonic() - saved > recipe.train.save_seconds):
-                _save(folder, done, key, task, step)
+                save_state(folder, done, key, task.trained, step.optimisers, step.ema)
+                _save_average(folder, done, key, task, step)
                 saved = time.monotonic()
             if stop:
                 raise Stopped(recipe.name, done, steps, folder, stop[0])
@@ -128,10 +144,13 @@ def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
     provenance = {
         "key": key,
         "data": task.data.fingerprint,
+        "recordings": _named(task.data),
+        "parents": lineage,
         "seed": recipe.seed,
         "steps": steps,
         "steps_here": steps - first,
         "seconds_here": round(time.monotonic() - started, 1),
+        "processor_seconds_here": round(time.process_time() - computing, 1),
         "seconds_estimated": None if cost is None else round(cost.seconds, 1),
         "memory_gib": round(peak_bytes() / 2**30, 2),
         "memory_gib_estimated": None if cost is None else round(cost.memory_bytes / 2**30, 2),
@@ -142,6 +161,12 @@ def _run(recipe: Recipe, task: Task, folder: Path, key: str) -> None:
     }
     _save_world(folder, task.world, provenance)
     (folder / STATE).unlink(missing_ok=True)
+
+
+def _named(data: Source) -> list[str]:
+    """Name the training recordings; none of a world that makes them endlessly."""
+    recordings = data.recordings("train")
+    return [r.name for r in recordings] if len(recordings) <= _MOST_NAMED else []
 
 
 class Stopped(TrainingError):
@@ -155,8 +180,7 @@ class Stopped(TrainingError):
         self.exit_code = 128 + number
 
 
-def _save(folder: Path, done: int, key: str, task: Task, step: Step) -> None:
-    save_state(folder, done, key, task.trained, step.optimisers, step.ema)
+def _save_average(folder: Path, done: int, key: str, task: Task, step: Step) -> None:
     step.ema.swap(task.trained)
     _save_world(folder, task.world, {"key": key, "steps": done, "finished": False})
     step.ema.swap(task.trained)

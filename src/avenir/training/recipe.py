@@ -1,12 +1,13 @@
 """A recipe says what to train, on what, and for how long. One recipe makes one run.
 
 Its `encoder` is a table of settings when the encoder is what is trained; otherwise it names a run
-folder or another recipe, the parent, which is trained first and appears here in full.
+folder or another recipe, a parent, which is trained first and appears here in full. So does a
+teacher, of an encoder that is made on one or of `alignment`.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import Field
 import avenir
 from avenir.config import Config, merged, parse_overrides, read_toml, to_toml
 from avenir.errors import AvenirError
+from avenir.losses.alignment import AlignmentConfig
 from avenir.registry import find, parse
 from avenir.training.optim import OptimConfig
 
@@ -39,6 +41,8 @@ class TrainConfig(Config):
     """Decay of the averaged weights; short runs lower it to 1 - 10/steps by themselves."""
     num_samples: int = Field(5, ge=0)
     """How often during the run validation samples are written as video."""
+    snapshots: tuple[int, ...] = ()
+    """Steps after which the averaged weights are kept, each as a world in `snapshots`."""
     save_seconds: float = Field(60, gt=0)
     """Most time that a kill can cost."""
     cache_recordings: int | None = Field(None, ge=0)
@@ -65,6 +69,8 @@ class Recipe(Config):
     """The encoder's settings; or, for the other tasks, its recipe or `run`, the folder it is in."""
     decoder: dict[str, Any] = {}
     """Settings of the encoder that change for the stage that trains its decoder."""
+    alignment: AlignmentConfig | None = None
+    """What else is asked of a tokenizer's latents while it trains."""
     conditioner: dict[str, Any] | None = None
     """What steers the predictor: a kind of conditioner and its settings."""
     predictor: dict[str, Any] | None = None
@@ -73,25 +79,58 @@ class Recipe(Config):
     """For how long, and how."""
 
     @property
-    def parent(self) -> "Recipe | Path | None":
-        """The run this one stands on: a recipe to train first, or a folder."""
-        if self.task == "encoder":
-            return None
-        if "run" in self.encoder:
-            return Path(self.encoder["run"])
-        return Recipe.parse(self.encoder)
+    def parents(self) -> "dict[str, Recipe | Path]":
+        """Return the runs this one stands on, `encoder` and `teacher`: recipes, or run folders."""
+        tables = {}
+        if self.task != "encoder":
+            tables["encoder"] = self.encoder
+        if self.taught is not None:
+            tables["teacher"] = self.model_dump()[self.taught]["teacher"]
+        return {
+            role: Path(table["run"]) if "run" in table else Recipe.parse(table)
+            for role, table in tables.items()
+        }
+
+    @property
+    def taught(self) -> Literal["encoder", "alignment"] | None:
+        """Say what has a teacher: the encoder, made on its features, or `alignment`."""
+        made_on_one = self.task == "encoder" and "teacher" in self.encoder
+        drawn_to_one = self.alignment is not None and self.alignment.teacher is not None
+        if made_on_one and drawn_to_one:
+            raise AvenirError(
+                "encoder.teacher and alignment.teacher were given; latents that are made of a "
+                "teacher's features are not drawn to one as well: leave alignment.teacher out"
+            )
+        return "encoder" if made_on_one else "alignment" if drawn_to_one else None
+
+    def on(self, parents: Mapping[str, Path]) -> "Recipe":
+        """Return the same recipe on finished runs instead of recipes to train first."""
+        changes: dict[str, Any] = {}
+        if "encoder" in parents:
+            changes["encoder"] = {"run": str(parents["encoder"])}
+        if "teacher" in parents:
+            teacher = {"teacher": {"run": str(parents["teacher"])}}
+            if self.alignment is not None and self.taught == "alignment":
+                changes["alignment"] = self.alignment.model_copy(update=teacher)
+            else:
+                changes["encoder"] = self.encoder | teacher
+        return self.model_copy(update=changes)
 
     def toml(self) -> str:
         """Write the recipe with every setting that is in force."""
         return to_toml(self.model_dump(mode="json"))
 
-    def key(self, fingerprint: str, parent_key: str | None) -> str:
+    def key(self, fingerprint: str, parent_keys: dict[str, str]) -> str:
         """Hash everything that the result depends on: recipe, data, format, parents."""
         table = self.model_dump(mode="json", exclude={"name"})
-        if self.task != "encoder":
-            table["encoder"] = parent_key
+        if table["alignment"] is None:
+            del table["alignment"]
+        if "encoder" in parent_keys:
+            table["encoder"] = parent_keys["encoder"]
+        if self.taught is not None:
+            table[self.taught]["teacher"] = parent_keys["teacher"]
         table["data"] = fingerprint
-        for quiet in ("num_samples", "save_seconds"):
+        for quiet in ("num_samples", "snapshots", "save_seconds"):
             table["train"].pop(quiet)
         text = json.dumps([FORMAT, table], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -138,21 +177,31 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 def resolve(path: Path, overrides: dict[str, Any], child_data: dict[str, Any] | None = None) -> Any:
     """Read a recipe's table, its parent's inside it, every kind's own settings filled in.
 
-    A parent takes from its child what its own file does not say of the data; overrides of `data`
-    and of `encoder.…` reach it.
+    A parent takes from its child what its own file does not say of the data; overrides of `data`,
+    of `encoder.…`, and of a teacher, `encoder.teacher.…` or `alignment.teacher.…`, reach it.
     """
     table = {"name": path.stem, **read_toml(path)}
     data = overrides.get("data", {})
     table["data"] = _data(_data(child_data or {}, table.get("data", {})), data)
-    parent = overrides.get("encoder", table.get("encoder"))
-    own = {k: v for k, v in overrides.items() if k not in ("data", "encoder")}
+    own = {k: v for k, v in overrides.items() if k not in ("data", "encoder", "alignment")}
     table = merged(table, own)
-    if isinstance(table.get("encoder"), str) or isinstance(parent, str):
-        reference = parent if isinstance(parent, str) else table["encoder"]
-        inherited = parent if isinstance(parent, dict) else {}
-        table["encoder"] = _parent(path, reference, inherited, data, table["data"])
-    else:
-        table["encoder"] = merged(table.get("encoder", {}), overrides.get("encoder", {}))
+
+    def standing_on(below: Any, above: Any) -> Any:
+        if isinstance(below, str) or isinstance(above, str):
+            reference = above if isinstance(above, str) else below
+            inherited = above if isinstance(above, dict) else {}
+            return _parent(path, reference, inherited, data, table["data"])
+        if below is None and above is None:
+            return None
+        below, above = below or {}, dict(above or {})
+        if "teacher" in below or "teacher" in above:
+            above["teacher"] = standing_on(below.get("teacher"), above.pop("teacher", None))
+        return merged(below, above)
+
+    table["encoder"] = standing_on(table.get("encoder"), overrides.get("encoder"))
+    if table.get("alignment") or overrides.get("alignment"):
+        aligned = standing_on(table.get("alignment"), overrides.get("alignment"))
+        table["alignment"] = {**aligned, "teacher": aligned.get("teacher")}
     return _filled(table)
 
 

@@ -40,6 +40,7 @@ class Step:
             )
         for number, group in enumerate(self.groups):
             self._descend(group, losses, number, progress)
+        self.task.after_step(progress)
         self.ema.update(self.task.trained, progress.step)
         return values
 

@@ -19,8 +19,9 @@ from avenir.config import merged
 from avenir.data import Recording, Source, Split
 from avenir.data.cached import Cached, CachedConfig, write_cache
 from avenir.device import best_device, seed_of
-from avenir.encoders import ParameterGroup, Posterior
+from avenir.encoders import Encoder, ParameterGroup, Posterior, Tokenizer, padded
 from avenir.errors import AvenirError
+from avenir.losses.alignment import Alignment, AlignmentConfig, balanced
 from avenir.registry import find
 from avenir.shapes import Latents, Video
 from avenir.training.recipe import Recipe
@@ -60,6 +61,10 @@ class Task(ABC):
         """Say which parameters descend which losses."""
 
     @abstractmethod
+    def after_step(self, progress: Progress) -> None:
+        """Do what follows the descent of every step."""
+
+    @abstractmethod
     def prepare(self, runs: Path, report: Report) -> None:
         """Do what comes once before the first step."""
 
@@ -82,15 +87,15 @@ class EncoderTask(Task):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Ask the encoder, on colours that vary."""
-        strength = self.recipe.train.colour_jitter
-        if strength and batch.video is not None:
-            video = jittered(batch.video, strength, progress.generator)
-            batch = replace(batch, video=video)
-        return self.world.encoder.losses(batch, progress)
+        return self.world.encoder.losses(self._coloured(batch, progress), progress)
 
     def groups(self) -> list[ParameterGroup]:
         """Ask the encoder."""
         return self.world.encoder.parameter_groups()
+
+    def after_step(self, progress: Progress) -> None:
+        """Ask the encoder."""
+        self.world.encoder.after_step(progress)
 
     def prepare(self, runs: Path, report: Report) -> None:
         """Start from random weights: nothing to do."""
@@ -99,12 +104,73 @@ class EncoderTask(Task):
         """Take mean and standard deviation per channel over training latents, once."""
         set_latent_statistics(self.world, self.data, self.num_frames, seed)
 
+    def _coloured(self, batch: Batch, progress: Progress) -> Batch:
+        strength = self.recipe.train.colour_jitter
+        if not strength or batch.video is None:
+            return batch
+        return replace(batch, video=jittered(batch.video, strength, progress.generator))
+
+
+class AlignedTask(EncoderTask):
+    """Train a tokenizer while more is asked of its latents; what asks is thrown away at the end."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Source,
+        world: World,
+        config: AlignmentConfig,
+        teacher: Encoder | None,
+    ) -> None:
+        super().__init__(recipe, data, world)
+        if not isinstance(world.encoder, Tokenizer):
+            raise AvenirError(
+                f"[alignment] was given for encoder {recipe.encoder['kind']!r}, which cannot "
+                "decode; it is for tokenizers, such as kind 'kl'"
+            )
+        self.tokenizer = world.encoder
+        self.teacher = None if teacher is None else teacher.requires_grad_(False).eval()
+        own = world.encoder.compression, world.encoder.channels
+        features = (None, None) if teacher is None else (teacher.compression, teacher.channels)
+        self.alignment = Alignment(config, *own, *features)
+        self.alignment.to(world.encoder.latent_mean.device)
+        self.both = nn.ModuleDict({"encoder": world.encoder, "alignment": self.alignment})
+
+    @property
+    def trained(self) -> nn.Module:
+        """Return the tokenizer and what aligns it."""
+        return self.both
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Decode and align from the same latents; the teacher sees true colours."""
+        coloured = self._coloured(batch, progress).video
+        assert batch.video is not None and coloured is not None
+        video = padded(coloured, self.tokenizer.compression)
+        posterior = self.tokenizer.raw_posterior(video)
+        mean, aside = balanced(posterior.mean, self.alignment.share(progress))
+        losses = self.tokenizer.decoding_losses(posterior._replace(mean=mean), video, progress)
+        features = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                features = self.teacher.encode(batch.video)
+        # What decoding draws comes first: with and without alignment it draws the same.
+        return losses | self.alignment(aside, features, progress.generator)
+
+    def groups(self) -> list[ParameterGroup]:
+        """Ask the encoder, whose first group makes the latents and descends alignment as well."""
+        first, *others = self.tokenizer.parameter_groups()
+        terms = {"directions": 1.0, "relations": 1.0, "local_correlation": 1.0}
+        groups = [replace(first, weights=first.weights | terms), *others]
+        learnt = list(self.alignment.parameters())
+        return [*groups, ParameterGroup(learnt, terms)] if learnt else groups
+
 
 class DecoderTask(EncoderTask):
     """Train the decoding of a finished encoder; its latents and their statistics stay."""
 
     def prepare(self, runs: Path, report: Report) -> None:
         """Freeze what makes latents."""
+        assert isinstance(self.world.encoder, Tokenizer)
         self.world.encoder.freeze_encoder()
 
     def finish(self, seed: int) -> None:
@@ -145,6 +211,9 @@ class PredictorTask(Task):
             condition = self._condition(batch, latents, progress.generator)
         return self.predictor.losses(latents, condition, progress)
 
+    def after_step(self, progress: Progress) -> None:
+        """Nothing follows: no predictor keeps averages of its own."""
+
     def finish(self, seed: int) -> None:
         """Leave the weights as they are."""
 
@@ -173,21 +242,32 @@ class PredictorTask(Task):
         conditioner.fit([{name: value[0] for name, value in each.items()} for each in signals])
 
 
-def make_task(recipe: Recipe, data: Source, parent: World | None) -> Task:
-    """Build the world that a recipe describes, on its parent's encoder, and its task."""
-    card = make_card(recipe, data, parent)
+def make_task(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Task:
+    """Build the world that a recipe describes, on its parents, and its task."""
+    encoder = parents["encoder"].encoder if "encoder" in parents else None
+    made_on = parents["teacher"] if recipe.taught == "encoder" else None
+    drawn_to = parents["teacher"] if recipe.taught == "alignment" else None
+    card = make_card(recipe, data, parents.get("encoder"), made_on)
     torch.manual_seed(seed_of("weights", recipe.seed))
-    world = World.build(card)
-    if parent is not None:
+    world = World.build(card, None if made_on is None else made_on.encoder)
+    if encoder is not None:
         # What a stage adds, such as a critic, has no weights yet; everything else has.
-        world.encoder.load_state_dict(parent.encoder.state_dict(), strict=not recipe.decoder)
+        world.encoder.load_state_dict(encoder.state_dict(), strict=not recipe.decoder)
+    world = world.to(best_device())
+    if recipe.alignment is not None:
+        teacher = None if drawn_to is None else drawn_to.encoder.to(best_device())
+        return AlignedTask(recipe, data, world, recipe.alignment, teacher)
     kinds = {"encoder": EncoderTask, "decoder": DecoderTask, "predictor": PredictorTask}
-    return kinds[recipe.task](recipe, data, world.to(best_device()))
+    return kinds[recipe.task](recipe, data, world)
 
 
-def make_card(recipe: Recipe, data: Source, parent: World | None) -> Card:
-    """Say what the world of this recipe is made of."""
+def make_card(
+    recipe: Recipe, data: Source, parent: World | None, teacher: World | None = None
+) -> Card:
+    """Say what the world of this recipe is made of; its encoder may be made on a `teacher`."""
     encoder: dict[str, Any] = recipe.encoder
+    if teacher is not None:
+        encoder = encoder | {"teacher": teacher.card.encoder}
     if parent is not None:
         encoder = merged(parent.card.encoder, recipe.decoder)
     if (recipe.predictor is None) != (recipe.task != "predictor"):
@@ -195,6 +275,11 @@ def make_card(recipe: Recipe, data: Source, parent: World | None) -> Card:
             f"the recipe's task is {recipe.task!r} and it has "
             f"{'no' if recipe.predictor is None else 'a'} [predictor]; "
             "a predictor's recipe needs one, the others none"
+        )
+    if recipe.alignment is not None and recipe.task != "encoder":
+        raise AvenirError(
+            f"the recipe's task is {recipe.task!r} and it has [alignment], which is for the task "
+            "'encoder': put it in the tokenizer's recipe"
         )
     return Card(
         name=recipe.name,

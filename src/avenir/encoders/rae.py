@@ -1,0 +1,129 @@
+"""A tokenizer on a frozen teacher: features of another encoder, made few and coarse, and decoded.
+
+RAE (2510.11690), with a learned bottleneck that strides over space and time as MIRA's does. It
+starts as the mean over the cells it covers, as V-RAE's pooling (2608.13556). Latents are
+deterministic. The teacher is received built; its weights never change and are saved along.
+"""
+
+import math
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from avenir.clip import Progress
+from avenir.config import Config
+from avenir.encoders import Encoder, ParameterGroup, Posterior, Tokenizer
+from avenir.errors import AvenirError
+from avenir.losses.reconstruction import Comparison, ReconstructionWeights, kl, noised
+from avenir.nn.conv import GroupDecoder
+from avenir.shapes import Compression, Latents, Video
+
+
+class RAEConfig(Config):
+    """The tokenizer on a frozen teacher."""
+
+    kind: str = "rae"
+    teacher: dict[str, Any]
+    """The encoder whose features it reads: a recipe to train first, or a run folder."""
+    compression: tuple[int, int, int] = (4, 16, 16)
+    """Frames, rows and columns per latent, whole multiples of the teacher's, up to 8, 32, 32."""
+    channels: int = Field(64, ge=1)
+    """Numbers per latent position."""
+    width: int = Field(64, ge=8)
+    """Channels of the decoder's last stage; they double at every halving, up to four times."""
+    decoder_depth: int = Field(3, ge=1)
+    """Residual blocks per stage of the decoder."""
+    look_back: int = Field(1, ge=0)
+    """Earlier latent frames that decoding a frame may use."""
+    decoder_noise: float = Field(0.3, ge=0)
+    """Noise on latents, in their standard deviations, that decoding learns to bear."""
+    lpips: str | None = None
+    """A safetensors file with LPIPS' weights; none: not used."""
+    weights: ReconstructionWeights = ReconstructionWeights()
+    """What each loss counts."""
+
+
+class RAE(Tokenizer):
+    """`b T C H W -> b t c h w` through the teacher's features, and back."""
+
+    Config = RAEConfig
+
+    def __init__(self, config: RAEConfig, teacher: Encoder) -> None:
+        super().__init__(Compression(*config.compression), config.channels)
+        self.config = config
+        self.look_back = config.look_back
+        self.teacher = teacher.requires_grad_(False).eval()
+        cell = _cell(self.compression, teacher.compression)
+        self.bottleneck = Bottleneck(teacher.channels, cell, config.channels)
+        self.decoder = GroupDecoder(
+            self.compression, config.width, config.decoder_depth, config.channels, config.look_back
+        )
+        self.compare = Comparison(config.weights, config.lpips)
+        self.critic = self.compare.critic
+
+    def raw_posterior(self, video: Video) -> Posterior:
+        """Encode with the teacher, by its own statistics, and narrow what it says."""
+        with torch.no_grad():
+            features = self.teacher.encode(video)
+        return Posterior(self.bottleneck(features))
+
+    def raw_decode(self, latents: Latents) -> Video:
+        """Decode."""
+        return self.decoder(latents)
+
+    def decoding_losses(
+        self, posterior: Posterior, video: Video, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Compare what is decoded from latents with noise on them with the video."""
+        latents = noised(posterior.mean, self.config.decoder_noise, progress.generator)
+        return self.compare(self.raw_decode(latents), video) | {"kl": kl(*posterior)}
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Train all but the teacher that is not frozen; the critic descends its own loss only."""
+        parts = [self.bottleneck, self.decoder]
+        trained = [p for part in parts for p in part.parameters() if p.requires_grad]
+        groups = [ParameterGroup(trained, self.config.weights.model_dump())]
+        if self.critic is not None:
+            groups.append(ParameterGroup(list(self.critic.parameters()), {"critic": 1.0}))
+        return groups
+
+    def freeze_encoder(self) -> None:
+        """Train the decoder only."""
+        self.bottleneck.requires_grad_(False)
+
+
+class Bottleneck(nn.Module):
+    """Features to fewer numbers on a coarser grid: one linear map per cell, no cell meets another.
+
+    At first the mean over the cell, projected.
+    """
+
+    def __init__(self, features: int, cell: tuple[int, int, int], channels: int) -> None:
+        super().__init__()
+        self.cell, places = cell, math.prod(cell)
+        self.narrow = nn.Linear(places * features, channels)
+        project = nn.init.orthogonal_(torch.empty(channels, features)) / places
+        with torch.no_grad():
+            self.narrow.weight.copy_(repeat(project, "c d -> c (n d)", n=places))
+            self.narrow.bias.zero_()
+
+    def forward(self, features: Float[Tensor, "b _t d _h _w"]) -> Latents:
+        """Narrow whole cells."""
+        f, p, q = self.cell
+        cells = rearrange(features, "b (t f) d (h p) (w q) -> b t h w (f p q d)", f=f, p=p, q=q)
+        return rearrange(self.narrow(cells), "b t h w c -> b t c h w")
+
+
+def _cell(ours: Compression, teachers: Compression) -> tuple[int, int, int]:
+    """Return how many features of the teacher, along time, rows and columns, make one latent."""
+    if any(large % small for large, small in zip(ours, teachers, strict=True)):
+        raise AvenirError(
+            f"compression {list(ours)} was given on a teacher of {list(teachers)}; every latent "
+            "needs whole features: give multiples of the teacher's numbers"
+        )
+    t, h, w = (large // small for large, small in zip(ours, teachers, strict=True))
+    return t, h, w

@@ -1,0 +1,229 @@
+"""How far latents are from what another encoder, the teacher, sees in the same video.
+
+Latents and features are small videos, `b t c h w`, laid on one grid. Compared are directions, after
+a linear projection, and relations: which tokens of a clip are alike, over space and time
+(VideoREPA, 2505.23656). Inside a margin nothing is asked (VF loss of VA-VAE, 2501.01423; without
+margin and relations it is GAIA-2's distillation, 2503.20523). What all tokens of a clip share is
+taken from the features first: it is alike everywhere (iREPA, 2512.10794). Local correlation needs
+no teacher (SSVAE, 2512.05394). Knows no encoder.
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, normalize, relu
+
+from avenir.clip import Progress
+from avenir.config import Config
+from avenir.errors import AvenirError
+from avenir.shapes import Compression, Latents
+
+Features = Float[Tensor, "b t f h w"]
+"""A teacher's latents, laid on the grid of a tokenizer's."""
+
+
+class AlignmentConfig(Config):
+    """What training asks of a tokenizer's latents, beside decoding."""
+
+    teacher: dict[str, Any] | None = None
+    """The encoder that latents are drawn toward: a recipe to train first, or a run folder."""
+    within: Literal["mean", "each"] = "each"
+    """Where one latent stands for several features: their mean, or each of them in its place."""
+    directions: float = Field(1.0, ge=0)
+    """Weight of pointing where the teacher's features do."""
+    directions_margin: float = Field(0.5, ge=0)
+    """Cosine distance that is free."""
+    relations: float = Field(1.0, ge=0)
+    """Weight of tokens being as alike as the teacher finds them."""
+    relations_margin: float = Field(0.25, ge=0)
+    """Difference of cosines that is free."""
+    local_correlation: float = Field(0.0, ge=0)
+    """Weight of neighbouring latents being alike; asks no teacher."""
+    correlation: float = Field(0.75, ge=0, le=1)
+    """How alike is enough."""
+    share: float = Field(0.5, gt=0)
+    """Size of the gradient that all of this sends into latents, against that of decoding."""
+    let_go: float = Field(0.2, ge=0, lt=1)
+    """Share of training, at the end, over which it falls to 0 along a cosine."""
+    shuffle: bool = False
+    """Placebo: the teacher's features change places at random within every clip."""
+
+
+class Alignment(nn.Module):
+    """The losses of one tokenizer, and the projection that is learnt with it and thrown away."""
+
+    def __init__(
+        self,
+        config: AlignmentConfig,
+        cell: Compression,
+        channels: int,
+        teacher_cell: Compression | None = None,
+        features: int | None = None,
+    ) -> None:
+        super().__init__()
+        if features is None and (config.directions or config.relations):
+            raise AvenirError(
+                "alignment has no teacher, and asks for directions or relations: name one with "
+                "alignment.teacher, or set both to 0 and ask for local_correlation"
+            )
+        self.config, self.cell, self.teacher_cell = config, cell, teacher_cell
+        self.parts = Compression(1, 1, 1)
+        if config.within == "each" and teacher_cell is not None:
+            self.parts = Compression(*map(_parts, cell, teacher_cell))
+        self.project = None
+        if features and config.directions:
+            self.project = nn.Linear(channels, features * math.prod(self.parts))
+
+    def share(self, progress: Progress) -> float:
+        """Return the gradient's size against that of decoding: constant, then falling to 0."""
+        left = (1 - progress.fraction) / max(self.config.let_go, 1e-9)
+        return self.config.share * (1 - math.cos(math.pi * min(1.0, left))) / 2
+
+    def forward(
+        self,
+        latents: Latents,
+        features: Float[Tensor, "b _t f _h _w"] | None,
+        chance: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Compare latents with the teacher's features; every weighted term by its name."""
+        config, losses = self.config, {}
+        if features is not None:
+            features = self._laid(features, latents)
+            if config.shuffle:
+                features = shuffled(features, chance)
+            features = features - features.mean(dim=(1, 3, 4), keepdim=True)
+            if self.project is not None:
+                projected = self.project(latents.movedim(2, -1)).movedim(-1, 2)
+                loss = directions(projected, features, config.directions_margin)
+                losses["directions"] = config.directions * loss
+            if config.relations:
+                loss = relations(latents, features, config.relations_margin)
+                losses["relations"] = config.relations * loss
+        if config.local_correlation:
+            loss = local_correlation(latents, config.correlation)
+            losses["local_correlation"] = config.local_correlation * loss
+        return losses
+
+    def _laid(self, features: Tensor, latents: Latents) -> Features:
+        """Give every latent the features of its cell: their mean, or parts of it side by side."""
+        assert self.teacher_cell is not None
+        parts, (_, t, _, h, w) = self.parts, latents.shape
+        fine = Compression(*(size // n for size, n in zip(self.cell, parts, strict=True)))
+        grid = t * parts.t, h * parts.h, w * parts.w
+        features = on_grid(features, self.teacher_cell, grid, fine)
+        return rearrange(
+            features,
+            "b (t r) f (h p) (w q) -> b t (f r p q) h w",
+            r=parts.t,
+            p=parts.h,
+            q=parts.w,
+        )
+
+
+def _parts(size: int, teacher_size: int) -> int:
+    """Return into how many parts, none smaller than the teacher's cell, a cell divides evenly."""
+    return max(
+        n for n in range(1, size + 1) if size % n == 0 and size // n >= min(size, teacher_size)
+    )
+
+
+def balanced(latents: Latents, share: float) -> tuple[Latents, Latents]:
+    """Hand out latents twice, for decoding and for alignment, and balance what comes back.
+
+    The second gradient is scaled to `share` times the first one's norm before both are added: the
+    adaptive weight of VA-VAE, here taken at the latents themselves, at every step, without another
+    backward pass.
+    """
+    return _Balanced.apply(latents, share)  # type: ignore[return-value]
+
+
+class _Balanced(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        ctx.share = share
+        return latents.clone(), latents.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        decoding, aligning = gradients
+        ratio = decoding.norm() / aligning.norm().clamp(min=1e-12)
+        return decoding + ctx.share * ratio * aligning, None
+
+
+def on_grid(
+    features: Float[Tensor, "b _t f _h _w"],
+    cell: Compression,
+    grid: tuple[int, int, int],
+    grid_cell: Compression,
+) -> Features:
+    """Lay features, one per `cell` of frames and pixels, on a `grid` `t h w` of another cell.
+
+    Every place gets the mean of the features it overlaps, by the volume of the overlap. Both begin
+    at the first frame's upper left corner; where they end differently because video was padded to
+    whole cells, only what overlaps counts.
+    """
+    sizes = features.shape[1], *features.shape[3:]
+    t, h, w = (
+        _overlap(*lengths).to(features)
+        for lengths in zip(sizes, cell, grid, grid_cell, strict=True)
+    )
+    features = torch.einsum("s t, b t c h w -> b s c h w", t, features)
+    return torch.einsum("y h, x w, b t c h w -> b t c y x", h, w, features)
+
+
+def _overlap(have: int, length: int, want: int, cell: int) -> Float[Tensor, "want have"]:
+    """Return the share of each wanted interval of length `cell` in each one of `length`."""
+    low = torch.maximum(torch.arange(want)[:, None] * cell, torch.arange(have) * length)
+    high = torch.minimum(
+        torch.arange(1, want + 1)[:, None] * cell, torch.arange(1, have + 1) * length
+    )
+    shared = (high - low).clamp(min=0).double()
+    # Where latents were padded farther than features, the last feature goes on, as pixels do.
+    shared[shared.sum(dim=1) == 0, -1] = 1
+    return shared / shared.sum(dim=1, keepdim=True)
+
+
+def shuffled(features: Features, chance: torch.Generator) -> Features:
+    """Let the places of every clip change at random, alike in all of its frames."""
+    b, _, _, h, w = features.shape
+    order = torch.rand(b, h * w, generator=chance, device=features.device).argsort(dim=1)
+    rows = torch.arange(b, device=features.device)[:, None]
+    flat = rearrange(features, "b t c h w -> b (h w) t c")[rows, order]
+    return rearrange(flat, "b (h w) t c -> b t c h w", h=h)
+
+
+def directions(projected: Features, features: Features, margin: float) -> Float[Tensor, ""]:
+    """Ask every projected latent to point where the feature does (2501.01423, eq. 4)."""
+    return relu(1 - margin - cosine_similarity(projected, features, dim=2)).mean()
+
+
+def relations(latents: Latents, features: Features, margin: float) -> Float[Tensor, ""]:
+    """Ask the tokens of a clip, all pairs, to be as alike as features are (2501.01423, eq. 5)."""
+    return relu((_alike(latents) - _alike(features)).abs() - margin).mean()
+
+
+def _alike(latents: Features) -> Float[Tensor, "b n n"]:
+    tokens = normalize(rearrange(latents, "b t c h w -> b (t h w) c"), dim=-1)
+    return tokens @ tokens.mT
+
+
+def local_correlation(latents: Latents, enough: float) -> Float[Tensor, ""]:
+    """Ask neighbours to correlate over channels: the mean over pairs in windows of 2×2×2.
+
+    From unit vectors u of a window, the mean over its n·(n-1) pairs is (|Σu|² - n) / (n·(n-1)).
+    """
+    unit = normalize(latents - latents.mean(dim=2, keepdim=True), dim=2).movedim(2, 1)
+    window = unit
+    for axis in (2, 3, 4):
+        window = window.unfold(axis, min(2, unit.shape[axis]), 1)
+    window = window.flatten(5)
+    n = window.shape[-1]
+    if n == 1:
+        return latents.sum() * 0
+    correlation = (window.sum(-1).square().sum(1) - n) / (n * (n - 1))
+    return relu(enough - correlation).mean()

@@ -1,0 +1,49 @@
+"""What a student is asked that has no labels: to agree with its own average.
+
+Self-distillation over views (DINO, 2104.14294) and hidden patches (iBOT, 2111.07832), targets
+balanced over prototypes by Sinkhorn-Knopp (SwAV, 2006.09882), features spread out (KoLeo,
+1806.03198), relations of patches held (Gram anchoring, DINOv3, 2508.10104).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import log_softmax, normalize
+
+
+@torch.no_grad()
+def sinkhorn(
+    scores: Float[Tensor, "n v"], temperature: float, num_iterations: int = 3
+) -> Float[Tensor, "n v"]:
+    """Turn a teacher's scores into distributions, every prototype used equally over the `n`.
+
+    Alternately scales columns to equal shares and rows to one; what cannot collapse needs no
+    centring.
+    """
+    shares = ((scores - scores.max()) / temperature).double().exp()
+    for _ in range(num_iterations):
+        shares = shares / shares.sum(dim=0, keepdim=True).clamp(min=1e-30)
+        shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-30)
+    return shares.to(scores.dtype)
+
+
+def agreement(
+    scores: Float[Tensor, "n v"], targets: Float[Tensor, "n v"], temperature: float
+) -> Float[Tensor, ""]:
+    """Return the cross-entropy of the student's softmax at `temperature`, in nats."""
+    return -(targets * log_softmax(scores / temperature, dim=-1)).sum(dim=-1).mean()
+
+
+def koleo(features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Ask directions to lie apart: minus the mean log distance to the nearest of the others."""
+    unit = normalize(features, dim=-1)
+    cosine = (unit @ unit.T).fill_diagonal_(-1)
+    nearest = cosine.detach().argmax(dim=1)
+    distance = (unit - unit[nearest]).square().sum(dim=1).clamp(min=1e-8).sqrt()
+    return -distance.log().mean()
+
+
+def gram(features: Float[Tensor, "n s d"], anchor: Float[Tensor, "n s d"]) -> Float[Tensor, ""]:
+    """Ask patches of a frame to be as alike as an anchor finds them: mean squared difference."""
+    ours, theirs = normalize(features, dim=-1), normalize(anchor, dim=-1)
+    return (ours @ ours.mT - theirs @ theirs.mT).square().mean()

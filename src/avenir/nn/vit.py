@@ -1,0 +1,63 @@
+"""A vision transformer over the patches of single frames, with one token for the frame as a whole.
+
+Blocks are pre-norm with SwiGLU; rotary positions (nn/attention.py) leave the number of patches
+open, so crops and frames of any size meet the same weights. Registers: 2309.16588.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from avenir.nn.attention import Attention, Rotation, grid_positions, rotation
+from avenir.nn.transformer import SwiGLU
+
+_NUM_REGISTERS = 2
+"""Tokens without a place beside the frame's own: room for what belongs to no patch."""
+
+
+class ViT(nn.Module):
+    """Frames `n C H W` to one vector per frame and one per patch."""
+
+    def __init__(self, patch: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.patch, self.head_dim = patch, width // heads
+        self.embed = nn.Linear(3 * patch**2, width)
+        self.placeless = nn.Parameter(0.02 * torch.randn(1 + _NUM_REGISTERS, width))
+        self.hidden = nn.Parameter(torch.zeros(width))
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, frames: Float[Tensor, "n C H W"], hide: Bool[Tensor, "n s"] | None = None
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n s d"]]:
+        """Return the vector of each frame and of its `s` patches; those in `hide` are not shown."""
+        p, (h, w) = self.patch, (frames.shape[-2] // self.patch, frames.shape[-1] // self.patch)
+        x = self.embed(rearrange(frames, "n C (h p) (w q) -> n (h w) (C p q)", p=p, q=p))
+        if hide is not None:
+            x = torch.where(hide[..., None], self.hidden, x)
+        x = torch.cat([self.placeless.expand(len(x), -1, -1), x], dim=1)
+        angles = self._angles(h, w, frames.device)
+        for block in self.blocks:
+            x = block(x, angles)
+        x = self.norm(x)
+        return x[:, 0], x[:, len(self.placeless) :]
+
+    def _angles(self, h: int, w: int, device: torch.device) -> Rotation:
+        places = grid_positions(1, h, w)[:, 1:]
+        placeless = torch.zeros(len(self.placeless), 2)
+        return rotation(torch.cat([placeless, places]).to(device), self.head_dim)
+
+
+class _Block(nn.Module):
+    """Attention, then SwiGLU, each on normalised tokens and added."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.before_attention, self.before_feed_forward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention, self.feed_forward = Attention(width, heads), SwiGLU(width)
+
+    def forward(self, x: Float[Tensor, "n m d"], angles: Rotation) -> Float[Tensor, "n m d"]:
+        """Mix tokens, then features."""
+        x = x + self.attention(self.before_attention(x), angles)[0]
+        return x + self.feed_forward(self.before_feed_forward(x))

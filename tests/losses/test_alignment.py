@@ -1,0 +1,211 @@
+"""Alignment: every loss against loops in float64, and the teacher's grid on the latents' grid."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from avenir.clip import Progress
+from avenir.device import generator
+from avenir.errors import AvenirError
+from avenir.losses.alignment import (
+    Alignment,
+    AlignmentConfig,
+    balanced,
+    directions,
+    local_correlation,
+    on_grid,
+    relations,
+    shuffled,
+)
+from avenir.shapes import Compression
+
+CELL = Compression(4, 16, 16)
+
+
+def latents(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def places(z: torch.Tensor) -> list[tuple[int, int, int]]:
+    return list(itertools.product(range(z.shape[1]), range(z.shape[3]), range(z.shape[4])))
+
+
+def at(z: torch.Tensor, row: int, place: tuple[int, int, int]) -> np.ndarray:
+    t, y, x = place
+    return z[row, t, :, y, x].numpy()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_directions_agree_with_a_loop(margin):
+    z, f = latents(2, 3, 5, 2, 3), latents(2, 3, 5, 2, 3)
+    terms = [
+        max(0.0, 1 - margin - cosine(at(z, b, p), at(f, b, p))) for b in range(2) for p in places(z)
+    ]
+    assert float(directions(z, f, margin)) == pytest.approx(np.mean(terms), abs=1e-12)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.25])
+def test_relations_agree_with_a_loop_over_pairs_in_space_and_time(margin):
+    z, f = latents(2, 2, 4, 2, 3), latents(2, 2, 7, 2, 3)
+    terms = [
+        max(0.0, abs(cosine(at(z, b, p), at(z, b, q)) - cosine(at(f, b, p), at(f, b, q))) - margin)
+        for b in range(2)
+        for p in places(z)
+        for q in places(z)
+    ]
+    assert float(relations(z, f, margin)) == pytest.approx(np.mean(terms), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6, 4, 3), (1, 1, 6, 2, 2), (1, 4, 6, 1, 3)])
+def test_local_correlation_agrees_with_pearson_in_every_window(shape):
+    z = latents(*shape)
+    reach = [min(2, size) for size in (shape[1], shape[3], shape[4])]
+    terms = []
+    for b in range(shape[0]):
+        corners = [range(n - r + 1) for n, r in zip(np.array(shape)[[1, 3, 4]], reach, strict=True)]
+        for corner in itertools.product(*corners):
+            inside = [tuple(np.add(corner, step)) for step in itertools.product(*map(range, reach))]
+            pairs = [
+                np.corrcoef(at(z, b, p), at(z, b, q))[0, 1]
+                for p, q in itertools.permutations(inside, 2)
+            ]
+            terms.append(max(0.0, 0.75 - np.mean(pairs)))
+    assert float(local_correlation(z, 0.75)) == pytest.approx(np.mean(terms), abs=1e-12)
+
+
+def test_a_single_latent_has_no_neighbours():
+    assert float(local_correlation(latents(2, 1, 4, 1, 1), 0.75)) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "teacher", "student"),
+    [
+        ((7, 33, 49), (1, 8, 8), (4, 16, 16)),
+        ((9, 45, 77), (2, 14, 14), (4, 16, 16)),
+        ((8, 64, 64), (1, 16, 16), (4, 8, 8)),
+        ((5, 21, 30), (2, 6, 10), (1, 4, 4)),
+    ],
+    ids=str,
+)
+def test_what_happens_at_a_pixel_lands_on_the_latents_that_stand_for_it(size, teacher, student):
+    """Features that are means of cells of a delta video overlap exactly the right latents."""
+    have = tuple(-(-n // f) for n, f in zip(size, teacher, strict=True))
+    want = tuple(-(-n // f) for n, f in zip(size, student, strict=True))
+    for pixel in [(0, 0, 0), tuple(n - 1 for n in size), tuple(n // 2 for n in size)]:
+        cell = tuple(p // f for p, f in zip(pixel, teacher, strict=True))
+        features = torch.zeros(1, have[0], 1, have[1], have[2], dtype=torch.float64)
+        features[0, cell[0], 0, cell[1], cell[2]] = 1
+        laid = on_grid(features, Compression(*teacher), want, Compression(*student))[0, :, 0]
+        shares = [
+            [_shared(i, f, cell[axis], g) for i in range(want[axis])]
+            for axis, (f, g) in enumerate(zip(student, teacher, strict=True))
+        ]
+        covered = [
+            [sum(_shared(i, f, j, g) for j in range(have[axis])) for i in range(want[axis])]
+            for axis, (f, g) in enumerate(zip(student, teacher, strict=True))
+        ]
+        t, h, w = (np.divide(s, c) for s, c in zip(shares, covered, strict=True))
+        np.testing.assert_allclose(laid, np.einsum("t,h,w->thw", t, h, w), atol=1e-12)
+        own = tuple(p // f for p, f in zip(pixel, student, strict=True))
+        assert laid[own] > 0
+
+
+def _shared(i: int, length: int, j: int, other: int) -> int:
+    return len(set(range(i * length, (i + 1) * length)) & set(range(j * other, (j + 1) * other)))
+
+
+def test_equal_grids_change_nothing_and_coarser_ones_take_means():
+    features = latents(2, 4, 3, 4, 6)
+    cell = Compression(1, 8, 8)
+    assert torch.equal(on_grid(features, cell, (4, 4, 6), cell), features)
+    coarse = on_grid(features, cell, (2, 2, 3), Compression(2, 16, 16))
+    expected = features.reshape(2, 2, 2, 3, 2, 2, 3, 2).mean(dim=(2, 5, 7))
+    torch.testing.assert_close(coarse, expected)
+
+
+def test_the_second_gradient_is_scaled_to_its_share_of_the_first():
+    z = latents(2, 1, 3, 2, 2).requires_grad_()
+    first, second = balanced(z, 0.3)
+    (7 * first.sin().sum() + 1e-4 * second.square().sum()).backward()
+    decoding, aligning = 7 * z.detach().cos(), 2e-4 * z.detach()
+    expected = decoding + 0.3 * decoding.norm() / aligning.norm() * aligning
+    torch.testing.assert_close(z.grad, expected)
+
+
+def test_a_silent_second_gradient_changes_nothing():
+    z = latents(1, 1, 3, 2, 2).requires_grad_()
+    first, _ = balanced(z, 0.5)
+    first.sum().backward()
+    assert torch.equal(z.grad, torch.ones_like(z))
+
+
+def test_the_placebo_keeps_every_feature_of_a_frame_and_moves_it_alike_in_all_frames():
+    f = latents(2, 3, 4, 3, 5)
+    moved = shuffled(f, generator("test"))
+    assert not torch.equal(moved, f)
+    for b in range(2):
+        before, after = (x[b].movedim(1, -1).reshape(3, 15, 4) for x in (f, moved))
+        order = [int((before[0] - token).abs().sum(-1).argmin()) for token in after[0]]
+        assert sorted(order) == list(range(15))
+        assert torch.equal(before[:, order], after)
+
+
+def test_alignment_lets_go_at_the_end():
+    alignment = Alignment(AlignmentConfig(share=0.5, let_go=0.2), CELL, 4, CELL, 6)
+    shares = [alignment.share(Progress(step, 100, generator("test"))) for step in (0, 79, 90, 99)]
+    assert shares[0] == shares[1] == pytest.approx(0.5)
+    assert shares[2] == pytest.approx(0.25)
+    assert shares[3] == pytest.approx(0.25 * (1 - math.cos(math.pi * 0.05)))
+    steady = Alignment(AlignmentConfig(let_go=0.0), CELL, 4, CELL, 6)
+    assert steady.share(Progress(99, 100, generator("test"))) == pytest.approx(0.5)
+
+
+def test_features_a_projection_can_reach_cost_nothing():
+    alignment = Alignment(
+        AlignmentConfig(directions_margin=0, relations_margin=0), CELL, 5, CELL, 5
+    )
+    with torch.no_grad():
+        alignment.project.weight.copy_(torch.eye(5))
+        alignment.project.bias.zero_()
+    features = torch.randn(2, 2, 5, 3, 3)
+    features = features - features.mean(dim=(1, 3, 4), keepdim=True)
+    losses = alignment(features, features + 3.0, generator("test"))  # what all share is taken off
+    assert all(float(loss.detach()) == pytest.approx(0, abs=1e-6) for loss in losses.values())
+
+
+def test_directions_without_a_teacher_are_refused():
+    with pytest.raises(AvenirError, match="no teacher"):
+        Alignment(AlignmentConfig(), CELL, 4)
+    free = Alignment(AlignmentConfig(directions=0, relations=0, local_correlation=1), CELL, 4)
+    assert set(free(torch.randn(1, 2, 4, 2, 2), None, generator("test"))) == {"local_correlation"}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "parts"),
+    [((1, 8, 8), (4, 2, 2)), ((2, 14, 14), (2, 1, 1)), ((8, 32, 32), (1, 1, 1))],
+    ids=str,
+)
+def test_a_latent_is_given_each_of_its_features_in_its_place(teacher, parts):
+    """Features that say where they are come back side by side, none finer than the teacher's."""
+    alignment = Alignment(AlignmentConfig(), CELL, 4, Compression(*teacher), 3)
+    assert alignment.parts == parts
+    assert alignment.project.out_features == 3 * math.prod(parts)
+    if parts == (4, 2, 2):
+        features = torch.arange(8 * 4 * 6).reshape(1, 8, 1, 4, 6).double()
+        laid = alignment._laid(features, latents(1, 2, 4, 2, 3))
+        cell = features[0, 4:8, 0, 2:4, 4:6]  # of the latent at t 1, row 1, column 2
+        assert torch.equal(laid[0, 1, :, 1, 2], cell.flatten())
+
+
+def test_features_that_end_before_latents_go_on_with_their_last():
+    """33 pixels are 3 latents of 16 and 5 features of 8: the sixth part repeats the fifth."""
+    features = torch.arange(5.0).reshape(1, 1, 1, 1, 5)
+    laid = on_grid(features, Compression(1, 8, 8), (1, 1, 6), Compression(1, 8, 8))
+    assert laid.flatten().tolist() == [0, 1, 2, 3, 4, 4]
