@@ -12,7 +12,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from avenir.evaluation.charts import HEIGHT, WIDTH, chart
+from avenir.evaluation.charts import HEIGHT, WIDTH, Axis, chart
 from avenir.evaluation.continuation import METHODS
 from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.results import Evaluation
@@ -40,7 +40,8 @@ def picture(evaluation: Evaluation, metric: str) -> str:
     curves = {name: by_method[name] for name in METHODS if name in by_method}
     if evaluation.settings.num_samples == 1:
         curves.pop("world_mean")
-    drawing = chart(curves, METHODS, evaluation.fps, METRICS[metric].label)
+    axis = Axis.horizon(max(len(curve.mean) for curve in curves.values()), evaluation.fps)
+    drawing = chart(curves, METHODS, axis, METRICS[metric].label)
     drawing = drawing.replace("<svg ", f'<svg y="{HEAD}" width="{WIDTH}" height="{HEIGHT}" ', 1)
     legend = ""
     for number, name in enumerate(curves):

@@ -45,6 +45,11 @@ REDUCED = {
     "avenir train recipes/mine.toml": f"{_TINY} train.cache_phases=1 predictor.depth=1",
     "avenir encode runs/quickstart_tokenizer": "data.train_recordings=3 data.test_recordings=2",
     "avenir evaluate": "--clips 4 --samples 2",
+    "avenir compare": "--seconds 0.5",
+    "avenir passport": "--clips 12",
+    "avenir probe": "--clips 8 --windows 24",
+    "avenir train recipes/dino.toml": f"{_STEPS} {_FEW} encoder.width=16 encoder.depth=1",
+    "avenir study studies/alignment-demo.toml": None,  # tests/test_study.py runs a small one
 }
 """What is added to commands that begin so, to make them quick; None: not run at all."""
 
@@ -98,7 +103,7 @@ def shell(script: str, folder: Path) -> None:
 
 def lay_out(folder: Path) -> None:
     """Copy what the commands touch, and let the environment of this test count as installed."""
-    for name in ("scripts", "recipes"):
+    for name in ("scripts", "recipes", "studies"):
         shutil.copytree(ROOT / name, folder / name)
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)

@@ -10,7 +10,7 @@ from torch import Tensor
 from avenir.clip import Clip, to_frames
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window
-from avenir.encoders import Encoder, ParameterGroup, Posterior
+from avenir.encoders import ParameterGroup, Posterior, Tokenizer
 from avenir.shapes import Compression, Latents, Video
 from avenir.world import Card
 
@@ -57,7 +57,7 @@ class ToySource(Source):
         return whole[start : start + window.num_frames]
 
 
-class Identity(Encoder):
+class Identity(Tokenizer):
     """Latents are the pixels."""
 
     Config = ToyConfig
@@ -71,7 +71,7 @@ class Identity(Encoder):
     def raw_decode(self, latents: Latents) -> Video:
         return latents
 
-    def losses(self, batch, progress) -> dict[str, Tensor]:
+    def decoding_losses(self, posterior, video, progress) -> dict[str, Tensor]:
         return {}
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -15,7 +15,8 @@ from tests.conftest import save_tiny_world
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "recipes" / "quickstart.toml")
-VERBS = ["quickstart", "import", "train", "encode", "predict", "evaluate", "features", "show"]
+VERBS = ["quickstart", "import", "train", "encode", "predict", "evaluate", "features", "compare"]
+VERBS += ["probe", "passport", "study", "show"]
 HEAVY = {"torch", "numpy", "av", "matplotlib", "pyarrow", "gymnasium", "PIL", "jaxtyping"}
 
 

@@ -6,13 +6,17 @@ import sys
 
 import typer
 
+from avenir.cli.compare import compare
 from avenir.cli.encode import encode
 from avenir.cli.evaluate import evaluate
 from avenir.cli.features import features
 from avenir.cli.import_ import import_
+from avenir.cli.passport import passport
 from avenir.cli.predict import predict
+from avenir.cli.probe import probe
 from avenir.cli.quickstart import quickstart
 from avenir.cli.show import show
+from avenir.cli.study import study
 from avenir.cli.train import train
 from avenir.errors import AvenirError
 
@@ -31,6 +35,10 @@ for name, verb in {
     "predict": predict,
     "evaluate": evaluate,
     "features": features,
+    "compare": compare,
+    "probe": probe,
+    "passport": passport,
+    "study": study,
     "show": show,
 }.items():
     app.command(name)(verb)

@@ -1,9 +1,13 @@
 """Arguments that several verbs share, said once."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from avenir.errors import AvenirError
 
 Overrides = Annotated[
     list[str] | None,
@@ -13,8 +17,31 @@ Overrides = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(help="A run folder that `avenir train` wrote.")]
+RunsAndSettings = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN... [KEY=VALUE]...",
+        help="Run folders; then what to change of the first one's data: data=FOLDER",
+    ),
+]
 Runs = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 Clips = Annotated[int, typer.Option(min=1, help="Held-out clips to judge on.")]
 Observe = Annotated[float, typer.Option(min=0.01, help="Seconds that are observed.")]
 Seconds = Annotated[float, typer.Option(min=0.01, help="Seconds to imagine after them.")]
 Seed = Annotated[int, typer.Option(help="Another seed is another future.")]
+
+
+def parted(words: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """Tell run folders from settings, and name each run by its folder.
+
+    Where two folders share a name, runs are named by what differs in their paths.
+    """
+    runs = [Path(word) for word in words if "=" not in word]
+    if not runs:
+        raise AvenirError(f"{' '.join(words)!r} was given and no run; name one run folder or more")
+    paths = [run.resolve() for run in runs]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(set(paths)):
+        shared = Path(os.path.commonpath(paths))
+        names = [path.relative_to(shared).as_posix() for path in paths]
+    return dict(zip(names, runs, strict=True)), [word for word in words if "=" in word]

@@ -4,7 +4,7 @@ Knows methods by the class of their line, `line-world` and so on, and nothing of
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -27,64 +27,91 @@ class Scale(NamedTuple):
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def chart(curves: Mapping[str, Curve], labels: Mapping[str, str], fps: float, title: str) -> str:
-    """Draw one metric of several methods against the seconds ahead."""
-    count = max(len(curve.mean) for curve in curves.values())
-    x = Scale(0, count / fps, _LEFT, WIDTH - _RIGHT)
+class Axis(NamedTuple):
+    """Where along a chart the values of its curves stand."""
+
+    at: Sequence[float]
+    """One place per value."""
+    label: str
+    """What a place is."""
+    log: bool = False
+    """Whether equal ratios are equal lengths; ticks are then at the places themselves."""
+
+    @classmethod
+    def horizon(cls, num_frames: int, fps: float) -> "Axis":
+        """Place frames by how far ahead they are."""
+        return cls([(index + 1) / fps for index in range(num_frames)], "seconds ahead")
+
+    @property
+    def scale(self) -> Callable[[float], float]:
+        """Return the pixel of a place."""
+        if not self.log:
+            return Scale(0, self.at[-1], _LEFT, WIDTH - _RIGHT)
+        logs = Scale(math.log(self.at[0]), math.log(self.at[-1]), _LEFT, WIDTH - _RIGHT)
+        return lambda place: logs(math.log(place))
+
+    @property
+    def ticks(self) -> Sequence[float]:
+        """Return the places that are named."""
+        if self.log:
+            return self.at
+        return [tick for tick in _ticks(0.0, self.at[-1]) if tick <= self.at[-1] + 1e-9]
+
+
+def chart(curves: Mapping[str, Curve], labels: Mapping[str, str], axis: Axis, title: str) -> str:
+    """Draw one metric of several methods along an axis."""
     ticks = _ticks(*_range(curves))
-    y = Scale(ticks[0], ticks[-1], HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(x, y, ticks)]
-    parts += [_band(curve, method, x, y, fps) for method, curve in curves.items()]
-    parts += [_line(curve, method, labels[method], x, y, fps) for method, curve in curves.items()]
+    x, y = axis.scale, Scale(ticks[0], ticks[-1], HEIGHT - _BOTTOM, _TOP)
+    parts = [_grid(axis, y, ticks)]
+    for method, curve in curves.items():
+        parts.append(_band(curve, method, [x(place) for place in axis.at], y))
+    for method, curve in curves.items():
+        parts.append(_line(curve, method, labels[method], [x(place) for place in axis.at], y))
     described = "; ".join(
-        f"{labels[method]}: {_first(curve.mean):.2f} at the first frame, "
-        f"{_first(curve.mean[::-1]):.2f} at the last"
+        f"{labels[method]}: {_first(curve.mean):.2f} first, {_first(curve.mean[::-1]):.2f} last"
         for method, curve in curves.items()
     )
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)} against the horizon. {escape(described)}.">'
+        f'aria-label="{escape(title)} against {axis.label}. {escape(described)}.">'
         f"{''.join(parts)}</svg>"
     )
 
 
-def _grid(x: Scale, y: Scale, ticks: Sequence[float]) -> str:
-    parts = []
+def _grid(axis: Axis, y: Scale, ticks: Sequence[float]) -> str:
+    parts, left, right, bottom = [], _LEFT, WIDTH - _RIGHT, y.start
     for tick in ticks:
-        parts.append(f'<path class="grid" d="M{x.start} {y(tick):.1f}H{x.end}"/>')
+        parts.append(f'<path class="grid" d="M{left} {y(tick):.1f}H{right}"/>')
         parts.append(
-            f'<text x="{x.start - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+            f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
         )
-    for tick in _ticks(0.0, x.high):
-        if tick <= x.high + 1e-9:
-            parts.append(f'<path class="tick" d="M{x(tick):.1f} {y.start}v5"/>')
-            parts.append(
-                f'<text x="{x(tick):.1f}" y="{y.start + 19}" text-anchor="middle">{tick:g}</text>'
-            )
-    parts.append(f'<path class="axis" d="M{x.start} {y.start}H{x.end}"/>')
+    for tick in axis.ticks:
+        at = axis.scale(tick)
+        parts.append(f'<path class="tick" d="M{at:.1f} {bottom}v5"/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 19}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<path class="axis" d="M{left} {bottom}H{right}"/>')
     parts.append(
-        f'<text x="{(x.start + x.end) / 2}" y="{HEIGHT - 4}" text-anchor="middle">'
-        "seconds ahead</text>"
+        f'<text x="{(left + right) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{axis.label}</text>'
     )
     return "".join(parts)
 
 
-def _line(curve: Curve, method: str, label: str, x: Scale, y: Scale, fps: float) -> str:
+def _line(curve: Curve, method: str, label: str, x: Sequence[float], y: Scale) -> str:
     path, pen = [], "M"
-    for index, value in enumerate(curve.mean):
+    for at, value in zip(x, curve.mean, strict=True):
         if value is None:
             pen = "M"
             continue
-        path.append(f"{pen}{x((index + 1) / fps):.1f} {y(value):.1f}")
+        path.append(f"{pen}{at:.1f} {y(value):.1f}")
         pen = "L"
     name = f"<title>{escape(label)}</title>"
     return f'<path class="line line-{method}" d="{"".join(path)}">{name}</path>'
 
 
-def _band(curve: Curve, method: str, x: Scale, y: Scale, fps: float) -> str:
+def _band(curve: Curve, method: str, x: Sequence[float], y: Scale) -> str:
     rows = [
-        (x((index + 1) / fps), y(low), y(high))
-        for index, (low, high) in enumerate(zip(curve.low, curve.high, strict=True))
+        (at, y(low), y(high))
+        for at, low, high in zip(x, curve.low, curve.high, strict=True)
         if low is not None and high is not None
     ]
     if len(rows) < 2:

@@ -5,7 +5,7 @@ The video is one file, so that everything in it plays in step whatever plays it.
 
 import base64
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from avenir.clip import Clip
 from avenir.evaluation.continuation import Example
 from avenir.shapes import Frames
-from avenir.video import write
+from avenir.video import Writer
 
 PANELS = ("Observed", "Imagined", "Truth")
 """Columns of the mosaic. The first is what was seen; afterwards it holds its last frame."""
@@ -42,11 +42,19 @@ def mosaic(examples: Sequence[Example], fps: float) -> Mosaic:
     frames = torch.cat(rows, dim=-2)
     scale = max(1, _SHOWN_PIXELS // examples[0].true.shape[-2])
     frames = frames.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-    with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder) / "mosaic.mp4", Clip(frames, fps))
-        encoded = base64.b64encode(path.read_bytes()).decode()
     height, width = examples[0].true.shape[-2:]
-    return Mosaic(encoded, len(examples), height * scale, width * scale)
+    film = embedded([frames], fps)
+    return Mosaic(film, len(examples), height * scale, width * scale)
+
+
+def embedded(pieces: Iterable[Frames], fps: float, quality: float = 18) -> str:
+    """Encode frames, piece after piece, as one mp4 in base64, to stand in a page."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        with Writer(path, fps, quality) as writer:
+            for frames in pieces:
+                writer.append(Clip(frames, fps))
+        return base64.b64encode(path.read_bytes()).decode()
 
 
 def contact_sheet(examples: Sequence[Example], fps: float, count: int = 3) -> Image.Image:

@@ -21,8 +21,9 @@
       panel.classList.toggle("held", column === 0 && ahead > 0);
       panel.classList.toggle("imagining", column === 1 && ahead > 0);
     });
-    const words = "frame " + (frame + 1) + " of " + frames + ", "
-      + (ahead > 0 ? "+" + (ahead / fps).toFixed(1) + " s imagined" : "observed");
+    const seen = past < frames ? ", observed" : ", " + (frame / fps).toFixed(1) + " s";
+    const words = "frame " + (frame + 1) + " of " + frames
+      + (ahead > 0 ? ", +" + (ahead / fps).toFixed(1) + " s imagined" : seen);
     scrubber.value = String(frame);
     scrubber.setAttribute("aria-valuetext", words);
     shown.textContent = words;

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from avenir.evaluation.charts import chart
+from avenir.evaluation.charts import Axis, chart
 from avenir.evaluation.continuation import METHODS, Continuation, Example
 from avenir.evaluation.control import Control
 from avenir.evaluation.findings import findings
@@ -49,8 +49,8 @@ def write_report(
         contact_sheet(examples, evaluation.fps).save(buffer, "PNG", optimize=True)
         sheet = buffer.getvalue()
         (folder / "contact_sheet.png").write_bytes(sheet)
-    page = report_page(evaluation, examples, sheet, recipe, provenance)
-    (folder / "report.html").write_text(page)
+    html = report_page(evaluation, examples, sheet, recipe, provenance)
+    (folder / "report.html").write_text(html)
 
 
 def report_page(
@@ -73,13 +73,36 @@ def report_page(
     if sheet:
         sections.append(_sheet(sheet))
     sections.append(_more(evaluation, recipe, provenance))
-    script = f"<script>\n{_resource('player.js')}</script>" if examples else ""
-    return Template(_resource("report.html")).substitute(
-        title=escape(evaluation.world),
-        lead=escape(_lead(evaluation)),
+    return page("Avenir evaluation", evaluation.world, _lead(evaluation), sections)
+
+
+def page(kicker: str, title: str, lead: str, sections: Sequence[str], style: str = "") -> str:
+    """Return a page of sections that fetches nothing; `style` is laid over the common one."""
+    return Template(resource("report.html")).substitute(
+        kicker=escape(kicker),
+        title=escape(title),
+        lead=escape(lead),
         sections="\n".join(sections),
-        script=script,
+        style=style,
     )
+
+
+def player(film: str, layout: Mapping[str, float], panels: str, mark: str = "") -> str:
+    """Return what plays an mp4 given in base64 in the canvases of `panels`, all in step.
+
+    `layout` says fps, frames and how many of them are the past, height and width of a panel. A
+    canvas names the row and column of its panel in the film; `mark` stands on the time line.
+    """
+    return f"""<div id="player" data-layout="{escape(json.dumps(layout))}">
+<div class="bar"><button type="button">Play</button>
+<div class="track">{mark}
+<input type="range" min="0" max="{layout["frames"] - 1}" value="0" aria-label="Frame"></div>
+<output aria-live="off"></output></div>
+{panels}
+<video controls loop muted playsinline preload="auto" aria-label="All examples"
+ src="data:video/mp4;base64,{film}"></video></div>
+<script>
+{resource("player.js")}</script>"""
 
 
 def _lead(evaluation: Evaluation) -> str:
@@ -116,19 +139,17 @@ def _player(evaluation: Evaluation, examples: Sequence[Example]) -> str:
     }
     rows = "".join(_row(number, example, layout) for number, example in enumerate(examples))
     boundary = 100 * (past - 0.5) / max(1, past + horizon - 1)
-    return _section(
+    return section(
         "watch",
         "Observed, imagined, true",
         "The first clips of the test, not chosen, all in step. When imagination begins, the "
         "observed frame is held and the imagined one is framed. Space plays, arrow keys step.",
-        f"""<div id="player" data-layout="{escape(json.dumps(layout))}">
-<div class="bar"><button type="button">Play</button>
-<div class="track"><span class="mark" style="left:{boundary:.2f}%">imagined from here</span>
-<input type="range" min="0" max="{past + horizon - 1}" value="0" aria-label="Frame"></div>
-<output aria-live="off"></output></div>
-<div class="examples">{rows}</div>
-<video controls loop muted playsinline preload="auto" aria-label="All examples"
- src="data:video/mp4;base64,{film.mp4}"></video></div>""",
+        player(
+            film.mp4,
+            layout,
+            f'<div class="examples">{rows}</div>',
+            f'<span class="mark" style="left:{boundary:.2f}%">imagined from here</span>',
+        ),
     )
 
 
@@ -154,7 +175,7 @@ def _curves(evaluation: Evaluation, continuation: Continuation) -> str:
         if read is not None
         else ""
     )
-    return _section(
+    return section(
         "age",
         "How the continuation ages",
         "Means over clips at every frame ahead; bands are 95 % intervals by recording. The mean of "
@@ -167,7 +188,7 @@ def _curves(evaluation: Evaluation, continuation: Continuation) -> str:
 
 def _tables(continuation: Continuation) -> str:
     tables = "".join(score_table(name, continuation.rows, METHODS, "world") for name in METRICS)
-    return _section(
+    return section(
         "numbers",
         "The numbers",
         "At chosen frames and over all of them, with 95 % intervals. The last line of each: how "
@@ -179,7 +200,7 @@ def _tables(continuation: Continuation) -> str:
 
 def _control(evaluation: Evaluation, control: Control) -> str:
     tables = "".join(score_table(name, control.rows, _CONTROL, "true") for name in METRICS)
-    return _section(
+    return section(
         "control",
         "Do actions matter?",
         "The same past and the same noise, once under the true future actions and once under "
@@ -202,24 +223,25 @@ def _charts(
     for name, by_method in curves.items():
         ordered = {method: by_method[method] for method in labels if method in by_method}
         title = f"<h3>{title_of(METRICS[name])}</h3>"
-        drawing = chart(ordered, labels, fps, METRICS[name].label)
+        axis = Axis.horizon(max(len(curve.mean) for curve in ordered.values()), fps)
+        drawing = chart(ordered, labels, axis, METRICS[name].label)
         cards += f'<figure class="card">{title}{drawing}</figure>'
     return f'<ul class="legend">{legend}</ul><div class="charts">{cards}</div>'
 
 
 def _reconstruction(evaluation: Evaluation) -> str:
     reconstruction = evaluation.reconstruction
-    return _section(
+    return section(
         "keeps",
         "What the encoder keeps",
         "Held-out clips sent through the encoder and back.",
         f'<div class="card">{reconstruction_facts(reconstruction)}</div>'
-        + _details("Every latent channel", channel_table(reconstruction)),
+        + details("Every latent channel", channel_table(reconstruction)),
     )
 
 
 def _sheet(sheet: bytes) -> str:
-    return _section(
+    return section(
         "sheet",
         "Contact sheet",
         "Frames counted from the last observed one, which is 0.",
@@ -233,12 +255,12 @@ def _more(evaluation: Evaluation, recipe: str, provenance: Mapping[str, Any]) ->
     parts = [
         f"<pre>{escape(evaluation.command)}</pre>" if evaluation.command else "",
         readout_facts(evaluation.readout) if evaluation.readout is not None else "",
-        _details("What each number means", definitions(evaluation)),
-        _details("What the world cost", facts_list(provenance)),
-        _details("Settings of this evaluation", f"<pre>{escape(settings)}</pre>"),
-        _details("The world’s recipe, every setting in force", f"<pre>{escape(recipe)}</pre>"),
+        details("What each number means", definitions(evaluation)),
+        details("What the world cost", facts_list(provenance)),
+        details("Settings of this evaluation", f"<pre>{escape(settings)}</pre>"),
+        details("The world’s recipe, every setting in force", f"<pre>{escape(recipe)}</pre>"),
     ]
-    return _section(
+    return section(
         "how",
         "How it was measured",
         f"In {evaluation.seconds:.0f} s, seed {evaluation.settings.seed}.",
@@ -246,16 +268,19 @@ def _more(evaluation: Evaluation, recipe: str, provenance: Mapping[str, Any]) ->
     )
 
 
-def _section(name: str, title: str, note: str, body: str) -> str:
+def section(name: str, title: str, note: str, body: str) -> str:
+    """Return one section under its heading, with a sentence on how to read it."""
     return (
         f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(title)}</h2>'
         f'<p class="note">{escape(note)}</p>{body}</section>'
     )
 
 
-def _details(summary: str, body: str) -> str:
+def details(summary: str, body: str) -> str:
+    """Return what is shown only when asked for."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Read a file that lies beside this one."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -1,0 +1,58 @@
+"""`avenir passport`: what latents are worth, before any generator is trained on them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avenir.cli.arguments import Clips, RunsAndSettings, Seed, parted
+
+if TYPE_CHECKING:
+    from avenir.data import Source
+    from avenir.world import World
+
+
+def passport(
+    words: RunsAndSettings,
+    clips: Clips = 256,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of each clip.")] = 16,
+    evaluator: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run whose encoder measures distances; on the synthetic world one ships."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("passport"),
+) -> None:
+    """Measure encoders' latents on the same held-out clips, side by side, and say what follows.
+
+    The data is the first run's unless said otherwise; every encoder must live at its size and rate.
+    """
+    from avenir.evaluation.passport import measure_passports
+    from avenir.evaluation.passport_results import PassportConfig, table
+    from avenir.training.log import Preparation, say
+    from avenir.training.recipe import data_of
+    from avenir.training.tasks import make_source
+    from avenir.world import load
+
+    runs, overrides = parted(words)
+    worlds = {name: load(run) for name, run in runs.items()}
+    source = make_source(data_of(next(iter(runs.values())), overrides))
+    settings = PassportConfig.parse({"num_clips": clips, "num_frames": frames, "seed": seed})
+    judge = _evaluator(evaluator, source, worlds)
+    found = measure_passports(worlds, source, settings, judge, Preparation())
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "passport.json").write_text(found.model_dump_json(indent=2) + "\n")
+    (out / "passport.md").write_text(table(found))
+    typer.echo(table(found))
+    say(f"passport: {out / 'passport.md'}")
+
+
+def _evaluator(run: Path | None, source: "Source", worlds: "dict[str, World]") -> "World | None":
+    from avenir.evaluation.distances import evaluator_for
+    from avenir.world import load
+
+    if run is not None:
+        return load(run)
+    return evaluator_for(source, next(iter(worlds.values())).encoder.latent_mean.device)

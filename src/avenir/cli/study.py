@@ -1,0 +1,53 @@
+"""`avenir study`: a declared experiment from start to verdict, and the page that tells of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avenir.cli.arguments import Overrides
+
+
+def study(
+    protocol: Annotated[
+        Path, typer.Argument(help="What is declared: studies/alignment-demo.toml.")
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of runs, rows and page; `runs/NAME` unless said.")
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Seeds to gather now, such as 1,2; all declared ones unless said."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 2,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Run nothing: conclude from the rows there are.")
+    ] = False,
+) -> None:
+    """Run what a protocol declares, arms × seeds, and give the verdict.
+
+    Finished runs are kept; a study that was stopped goes on. Rows of another protocol are refused.
+    """
+    from avenir.errors import AvenirError
+    from avenir.evaluation.learning_report import write_learning_report
+    from avenir.study import Study, conclude
+    from avenir.study.running import films, run
+    from avenir.training.log import say
+
+    folder = out or Path("runs") / protocol.stem
+    declared = Study(protocol, overrides or [], folder)
+    say(f"protocol {declared.hash}")
+    wanted = declared.protocol.seeds
+    if seeds is not None:
+        chosen = tuple(int(word) for word in seeds.split(","))
+        if not set(chosen) <= set(wanted):
+            raise AvenirError(f"seeds {chosen} were asked for; the protocol declares {wanted}")
+        wanted = chosen
+    if not merge:
+        run(declared, wanted, workers)
+    conclusion = conclude(declared)
+    page = write_learning_report(folder, conclusion, films(declared))
+    for compared in conclusion.comparisons:
+        say(f"{compared.name}: {compared.verdict.sentence}")
+    say(f"report: {page}")

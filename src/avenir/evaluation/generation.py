@@ -1,0 +1,110 @@
+"""How good what a world imagines is, as numbers that can be compared over training.
+
+A judge holds everything that stays the same while worlds are compared: held-out clips, the noise
+they are continued with, and how an independent evaluator (distances.py) sees the true futures.
+Knows one sample per clip, and nothing of training.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from avenir.clip import Batch
+from avenir.device import generator
+from avenir.encoders import Encoder
+from avenir.evaluation.baselines import copy_last, frames_of
+from avenir.evaluation.continuation import Imagines, Task, score
+from avenir.evaluation.distances import coverage, features_of, frechet, kernel_distance
+from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.readout import Readout
+from avenir.evaluation.reconstruction import reconstructed
+from avenir.evaluation.settings import Report
+from avenir.shapes import Video
+
+Marks = dict[str, float]
+"""One number per metric: means over clips and frames, and distances between sets of clips."""
+
+DISTANCES = {
+    "kernel_distance": False,
+    "frechet": False,
+    "frechet_codec": False,
+    "coverage": True,
+}
+"""Distances of sets, and whether higher is better. `frechet_codec` is to the same encoder's
+reconstructions of the true futures, so that what its decoder blurs counts on both sides."""
+
+
+def higher_is_better(metric: str) -> bool:
+    """Say which way a mark is better."""
+    return DISTANCES[metric] if metric in DISTANCES else METRICS[metric].higher_is_better
+
+
+class Judge:
+    """Marks worlds, encoders and the last frame held on the same clips with the same noise."""
+
+    def __init__(self, task: Task, evaluator: Encoder, readout: Readout | None) -> None:
+        self.task, self.evaluator, self.readout = task, evaluator, readout
+        self.batches: list[Batch] = [
+            batch for _, batch in task.batches("reading", lambda what, done, total: None)
+        ]
+        self.true = torch.cat([self._seen(self._parts(batch)[1]) for batch in self.batches])
+        self.codec: Tensor | None = None
+
+    @torch.no_grad()
+    def encoder(self, encoder: Encoder) -> Marks:
+        """Mark true futures sent through an encoder and back: the codec's floor.
+
+        Its reconstructions are what `frechet_codec` of later worlds is measured to.
+        """
+        extra = self.task.past % encoder.compression.t
+        made = [
+            reconstructed(encoder, frames_of(batch)[:, extra:])[:, self.task.past - extra :]
+            for batch in self.batches
+        ]
+        marks, self.codec = self._marks(made, None)
+        return marks
+
+    @torch.no_grad()
+    def world(self, world: Imagines, report: Report) -> Marks:
+        """Mark one imagined future of every clip."""
+        made = []
+        for number, batch in enumerate(self.batches):
+            report("imagining: batches", number, len(self.batches))
+            past, _ = self._parts(batch)
+            device = world.encoder.latent_mean.device
+            chance = generator("generation", self.task.seed, number, device=device)
+            signals = self.task.steering(batch)
+            pieces = world.imagine(past, signals, self.task.horizon, 1, chance)
+            made.append(torch.cat([piece.cpu() for piece in pieces], dim=1).clamp(-1, 1))
+        return self._marks(made, self.codec)[0]
+
+    def last_frame_held(self) -> Marks:
+        """Mark what needs no world."""
+        made = [copy_last(self._parts(batch)[0], self.task.horizon) for batch in self.batches]
+        return self._marks(made, self.codec)[0]
+
+    def _marks(self, made: Sequence[Video], codec: Tensor | None) -> tuple[Marks, Tensor]:
+        scores: dict[str, list[Tensor]] = {}
+        for video, batch in zip(made, self.batches, strict=True):
+            past, true = self._parts(batch)
+            for name, value in score(video, true, past, batch, self.readout).items():
+                scores.setdefault(name, []).append(value.flatten())
+        marks = {name: float(torch.cat(parts).nanmean()) for name, parts in scores.items()}
+        seen, groups = torch.cat([self._seen(video) for video in made]), self.task.groups
+        distance = kernel_distance(self.true, seen, groups, groups).mean
+        marks |= {
+            "kernel_distance": float("nan") if distance is None else distance,
+            "frechet": frechet(self.true, seen),
+            "coverage": coverage(self.true, seen),
+        }
+        if codec is not None:
+            marks["frechet_codec"] = frechet(codec, seen)
+        return marks, seen
+
+    def _parts(self, batch: Batch) -> tuple[Video, Video]:
+        past, true = frames_of(batch).split((self.task.past, self.task.horizon), dim=1)
+        return past, true
+
+    def _seen(self, video: Video) -> Tensor:
+        return features_of(self.evaluator, video)

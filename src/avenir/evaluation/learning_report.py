@@ -1,0 +1,209 @@
+"""One page that tells of a controlled experiment: verdict, curves, numbers, and what it looks like.
+
+Says the verdict in the same type whatever it is. Knows rows and what follows from them, no run.
+"""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from avenir.evaluation.charts import Axis, chart
+from avenir.evaluation.conclusion import Compared, Conclusion, Found, Pair, Row
+from avenir.evaluation.generation import higher_is_better
+from avenir.evaluation.intervals import Curve
+from avenir.evaluation.learning_speed import Effect
+from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.report import page, section
+from avenir.evaluation.side_by_side import Column, side_by_side
+
+_COLOURS = ("#2563c9", "#d9480f", "#7a8290", "#0b7a75", "#8e44ad", "#b8860b", "#555", "#c2185b")
+
+_LABELS = {
+    "kernel_distance": "Kernel distance to real clips",
+    "frechet": "Fréchet distance to real clips",
+    "frechet_codec": "Fréchet distance to own reconstructions",
+    "coverage": "Coverage of real clips",
+}
+
+
+def write_learning_report(folder: Path, conclusion: Conclusion, films: Sequence[Column]) -> Path:
+    """Write `conclusion.json` and `report.html`; return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(conclusion.model_dump(mode="json"), indent=1)
+    (folder / "conclusion.json").write_text(text)
+    path = folder / "report.html"
+    path.write_text(learning_page(conclusion, films))
+    return path
+
+
+def learning_page(conclusion: Conclusion, films: Sequence[Column]) -> str:
+    """Return the whole page as HTML."""
+    arms = list(dict.fromkeys(row.arm for row in conclusion.rows))
+    seeds = sorted({row.seed for row in conclusion.rows})
+    sections = [_verdicts(conclusion.comparisons), _curves(conclusion, arms)]
+    sections += [_numbers(compared) for compared in conclusion.comparisons]
+    if films:
+        sections.append(_watch(films))
+    sections.append(_rows(conclusion.rows))
+    lead = (
+        f"{len(arms)} arms on {len(seeds)} seeds ({conclusion.data}); everything but the "
+        f"tokenizer's training is equal. Protocol {conclusion.protocol}, hashed before it ran."
+    )
+    style = "".join(
+        f".line-arm{i} {{ stroke: {colour}; }} .chart .band.line-arm{i} {{ fill: {colour}; }}\n"
+        for i, colour in enumerate(_COLOURS)
+    )
+    return page("Avenir study", conclusion.name, lead, sections, style)
+
+
+def label_of(metric: str) -> str:
+    """Name a metric for readers."""
+    return METRICS[metric].label if metric in METRICS else _LABELS[metric]
+
+
+def _verdicts(comparisons: Sequence[Compared]) -> str:
+    parts = "".join(
+        f'<p class="lead"><strong>{escape(compared.name)}.</strong> '
+        f"{escape(compared.verdict.sentence)}</p>"
+        for compared in comparisons
+    )
+    return section("verdict", "Verdict", "By the rule that was declared.", parts)
+
+
+def _curves(conclusion: Conclusion, arms: Sequence[str]) -> str:
+    cards = ""
+    names = {f"arm{i}": arm for i, arm in enumerate(arms)}
+    for metric in conclusion.metrics:
+        curves = {
+            name: _spread([row.marks[metric] for row in conclusion.rows if row.arm == arm])
+            for name, arm in names.items()
+        }
+        held = np.mean([row.held[metric] for row in conclusion.rows])
+        better = "higher" if higher_is_better(metric) else "lower"
+        title = (
+            f'<h3>{escape(label_of(metric))} <span class="note">· {better} is better; the last '
+            f"frame held scores {held:.3g}</span></h3>"
+        )
+        axis = Axis(conclusion.rows[0].steps, "generator steps", log=True)
+        drawing = chart(curves, names, axis, label_of(metric))
+        cards += f'<figure class="card">{title}{drawing}</figure>'
+    legend = "".join(
+        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{name}" '
+        f'd="M0 5H30"/></svg>{escape(arm)}</li>'
+        for name, arm in names.items()
+    )
+    return section(
+        "curves",
+        "How fast each arm learns",
+        "Means over seeds; bands reach from the worst seed to the best.",
+        f'<ul class="legend">{legend}</ul><div class="charts">{cards}</div>',
+    )
+
+
+def _spread(curves: Sequence[Sequence[float]]) -> Curve:
+    table = np.array(curves)
+    return Curve(
+        mean=tuple(table.mean(0).tolist()),
+        low=tuple(table.min(0).tolist()),
+        high=tuple(table.max(0).tolist()),
+    )
+
+
+def _numbers(compared: Compared) -> str:
+    arms = compared.arms
+    tables = _found_table(f"{arms.treatment} against {arms.baseline}", compared.found)
+    if compared.placebo:
+        tables += _found_table(f"{arms.placebo} against {arms.baseline}", compared.placebo)
+    tables += _pair_table(f"Pairs: {arms.baseline}, {arms.treatment}", compared.pairs)
+    if arms.placebo:
+        tables += _pair_table(f"Pairs: {arms.baseline}, {arms.placebo}", compared.placebo_pairs)
+    return section(
+        f"numbers-{compared.name}",
+        f"The numbers: {compared.name}",
+        "How many times fewer steps, or less computing in all, an arm needs until it is as good as "
+        "the baseline was at a share of its budget: geometric mean over matched pairs with 95 % "
+        "intervals. Pairs whose codecs differ by more than the gate are unmatched and not counted.",
+        f'<div class="tables">{tables}</div>',
+    )
+
+
+def _found_table(caption: str, found: Sequence[Found]) -> str:
+    shares = sorted({each.share for each in found})
+    lines = [("", [f"at {share:.0%} of the budget" for share in shares])]
+    for metric in dict.fromkeys(each.metric for each in found):
+        for all_in in (False, True):
+            cells = [
+                _effect(each.effect)
+                for each in found
+                if each.metric == metric and each.all_in == all_in
+            ]
+            lines.append((f"{label_of(metric)}, {'all in' if all_in else 'generator'}", cells))
+    return _table(caption, lines)
+
+
+def _effect(found: Effect) -> str:
+    if found.ratio is None:
+        return "–"
+    sign = {"at least": "≥ ", "at most": "≤ ", "unknown": "? "}.get(found.bound, "")
+    low = "" if found.low is None else f"{found.low:.2f}"
+    high = "" if found.high is None else f"{found.high:.2f}"
+    bounds = f"<small>[{low} … {high}]</small>" if low or high else ""
+    return f"{sign}{found.ratio:.2f}×{bounds}"
+
+
+def _pair_table(caption: str, pairs: Sequence[Pair]) -> str:
+    lines = [("Seed", ["PSNR, dB", "Codec's Fréchet distance", "Gate", "Speed-up"])]
+    for pair in pairs:
+        lines.append(
+            (
+                str(pair.seed),
+                [
+                    f"{pair.psnr[0]:.2f}, {pair.psnr[1]:.2f}",
+                    f"{pair.floor[0]:.3g}, {pair.floor[1]:.3g}",
+                    "matched" if pair.matched else "unmatched",
+                    f"{pair.speed_up.bound} {pair.speed_up.ratio:.2f}×".removeprefix("exact "),
+                ],
+            )
+        )
+    return _table(caption, lines)
+
+
+def _rows(rows: Sequence[Row]) -> str:
+    metrics = list(rows[0].marks) if rows else []
+    lines = [("Arm, seed", [label_of(metric) for metric in metrics] + ["Seconds in all"])]
+    for row in rows:
+        marks = [f"{row.marks[metric][-1]:.3g}" for metric in metrics]
+        spent = row.cost.at(row.steps[-1])
+        lines.append((f"{row.arm}, {row.seed}", [*marks, f"{spent:.0f}"]))
+    return section(
+        "rows",
+        "Every row",
+        "At the last step. Commits: " + ", ".join(sorted({row.commit for row in rows})) + ".",
+        _table("", lines),
+    )
+
+
+def _table(caption: str, lines: Sequence[tuple[str, Sequence[str]]]) -> str:
+    def line(tag: str, name: str, cells: Sequence[str]) -> str:
+        inside = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
+        return f'<tr><th scope="row">{escape(name)}</th>{inside}</tr>'
+
+    head, *body = lines
+    rows = "".join(line("td", name, cells) for name, cells in body)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="scroll"><table>{title}<thead>{line("th", *head)}</thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _watch(films: Sequence[Column]) -> str:
+    return section(
+        "watch",
+        "What it looks like",
+        "The same held-out pasts, actions and noise, continued by every arm after equal steps.",
+        side_by_side(films, {}),
+    )

@@ -1,0 +1,399 @@
+"""Does one arm of an experiment learn faster than another, and by how much?
+
+A *pair* is one tokenizer seed and generator seed, trained with every arm on the same data order,
+noise and initialisation. Each arm of a pair has a learning curve: a metric at log-spaced optimiser
+steps. The speed-up of a pair is how many times fewer steps (or seconds) one arm needs to be as
+good as the other became; pairs together give an interval, a test and a verdict.
+
+Knows numbers only, no run and no file; the arms have names in the verdict's sentence alone.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field
+from scipy import stats
+from scipy.integrate import trapezoid
+from scipy.optimize import isotonic_regression
+
+from avenir.config import Config
+from avenir.errors import AvenirError
+from avenir.evaluation.intervals import LEVEL, NUM_RESAMPLES
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Shares of the baseline's budget whose value is a threshold; the verdict rests on the last."""
+
+MOST_ENUMERATED = 16
+"""Most pairs of which all sign patterns are tried; above it a sample of them is."""
+
+NUM_SIGN_DRAWS = 2**16
+"""How large that sample is."""
+
+ENOUGH_PAIRS = 6
+"""Fewer pairs than this are a demonstration."""
+
+Bound = Literal["exact", "at least", "at most", "unknown"]
+"""What a number says of the truth; `unknown`: it bounds it on neither side."""
+
+Numbers = Sequence[float] | Float[np.ndarray, " n"]
+Array = Float[np.ndarray, " n"]
+
+
+class Cost(Config):
+    """What training an arm costs; the default counts the generator's steps alone."""
+
+    fixed: float = Field(default=0.0, ge=0)
+    """Before the generator's first step: tokenizer, alignment, teacher. In seconds."""
+    per_step: float = Field(default=1.0, gt=0)
+    """Of one generator step, in the same unit."""
+
+    def at(self, steps: float) -> float:
+        """Return what has been spent after so many steps."""
+        return self.fixed + self.per_step * steps
+
+
+GENERATOR_ONLY = Cost()
+
+
+class Ratio(Config):
+    """How many times less one pair's other arm spends than its base to reach a threshold."""
+
+    threshold: float
+    """The smoothed metric of the base that both had to reach."""
+    ratio: float
+    """Above 1: the other arm is faster."""
+    bound: Bound
+    """`exact` when both crossings were seen, otherwise what the ratio says of the truth."""
+
+
+class Effect(Config):
+    """The speed-up over pairs; its bounds are those that censored pairs cannot overturn."""
+
+    ratio: float | None
+    """Geometric mean over pairs; none without pairs."""
+    low: float | None = None
+    """Lower end of the 95 % interval; none below two pairs, or when a pair is `at most`."""
+    high: float | None = None
+    """Upper end of the 95 % interval; none below two pairs, or when a pair is `at least`."""
+    p_value: float | None = None
+    """One-sided, for a ratio above 1; at most this where the bound is `at least`, and at least
+    this where it is `at most`; none where it is `unknown`."""
+    bound: Bound
+    """What the mean says of the true one."""
+    num_pairs: int
+    """All pairs, censored ones included."""
+    num_at_least: int = 0
+    """Pairs whose other arm was there at its first evaluation."""
+    num_at_most: int = 0
+    """Pairs whose other arm never got there, or whose base was there at its first evaluation."""
+    num_unknown: int = 0
+    """Pairs of which both arms were there at the first evaluation."""
+
+
+class Correlation(Config):
+    """Spearman's rank correlation and its 95 % interval."""
+
+    rho: float | None
+    """In [-1, 1]; none when one of the two is constant."""
+    low: float | None = None
+    """Lower bound; none below three points."""
+    high: float | None = None
+    """Upper bound."""
+
+
+class Verdict(Config):
+    """What the experiment says, in one sentence."""
+
+    supported: bool
+    """Whether the aligned arm is faster than the unaligned one and than the placebo."""
+    sentence: str
+    """For the reader."""
+    reasons: tuple[str, ...]
+    """Everything that stands against it; empty when supported."""
+
+
+def smoothed(values: Numbers, higher_is_better: bool) -> Array:
+    """Return the monotone curve nearest in least squares (isotonic regression).
+
+    Evaluations are log-spaced, so equal weights are weights per log-step.
+    """
+    values = _numbers(values)
+    return np.asarray(isotonic_regression(values, increasing=higher_is_better).x)
+
+
+def steps_to(
+    steps: Numbers, smoothed_values: Numbers, threshold: float, higher_is_better: bool
+) -> float:
+    """Return the first step at which a monotone curve attains the threshold.
+
+    Linear in log(step) between evaluations; infinite when it never does, and the first step when
+    it has already at the first evaluation.
+    """
+    steps, values = _curve(steps, smoothed_values)
+    sign = 1 if higher_is_better else -1
+    there = sign * values >= sign * threshold
+    after = int(there.argmax())
+    if not there[after]:
+        return float("inf")
+    if after == 0:
+        return float(steps[0])
+    before = after - 1  # strictly worse than the threshold: the difference below is not zero
+    part = (threshold - values[before]) / (values[after] - values[before])
+    return float(steps[before] * (steps[after] / steps[before]) ** part)
+
+
+def speed_up(
+    steps: Numbers,
+    base: Numbers,
+    other: Numbers,
+    share: float,
+    higher_is_better: bool,
+    base_cost: Cost = GENERATOR_ONLY,
+    other_cost: Cost = GENERATOR_ONLY,
+) -> Ratio:
+    """Compare what two arms of a pair spend until the base's value at `share` of its budget.
+
+    An arm that has the value at its first evaluation may have had it earlier, and one that ends
+    without it would have it later: the ratio then bounds the truth from the side that this leaves.
+    A base whose smoothed curve is flat up to that share has it at its first evaluation.
+    With costs in seconds the same ratio is the all-in one.
+    """
+    steps, base = _curve(steps, smoothed(base, higher_is_better))
+    steps, other = _curve(steps, smoothed(other, higher_is_better))
+    threshold = _value_at(steps, base, share)
+    base_steps = steps_to(steps, base, threshold, higher_is_better)
+    other_steps = steps_to(steps, other, threshold, higher_is_better)
+    return Ratio(
+        threshold=threshold,
+        ratio=base_cost.at(base_steps) / other_cost.at(min(other_steps, float(steps[-1]))),
+        bound=_bound(
+            below=other_steps <= steps[0],
+            above=base_steps <= steps[0] or np.isinf(other_steps),
+        ),
+    )
+
+
+def area(steps: Numbers, base: Numbers, other: Numbers, higher_is_better: bool) -> float:
+    """Return the mean over log-steps of how much better the other arm is, in the metric's unit.
+
+    Of the curves as measured: the trapezoid rule needs no smoothing.
+    """
+    steps, base = _curve(steps, base)
+    steps, other = _curve(steps, other)
+    difference = other - base if higher_is_better else base - other
+    time = np.log(steps)
+    return float(trapezoid(difference, time) / (time[-1] - time[0]))
+
+
+def effect(ratios: Sequence[Ratio], seed: int = 0) -> Effect:
+    """Take pairs together: geometric mean, Student-t interval on log S, sign-flip p-value.
+
+    A censored pair enters at its bound. Where all are `at least`, the numbers taken are nowhere
+    above the true ones, so a lower end or a p-value that holds for them holds for the truth.
+    """
+    bounds = [ratio.bound for ratio in ratios]
+    counts = {name: bounds.count(name) for name in ("at least", "at most", "unknown")}
+    joint = _bound(
+        below=counts["at least"] + counts["unknown"] > 0,
+        above=counts["at most"] + counts["unknown"] > 0,
+    )
+    logs = np.log([ratio.ratio for ratio in ratios])
+    if not len(logs):
+        return Effect(ratio=None, bound="unknown", num_pairs=0)
+    low, high = _student(logs) if len(logs) > 1 else (None, None)
+    return Effect(
+        ratio=float(np.exp(logs.mean())),
+        low=low if joint in ("exact", "at least") else None,
+        high=high if joint in ("exact", "at most") else None,
+        p_value=sign_flip(logs, seed) if joint != "unknown" else None,
+        bound=joint,
+        num_pairs=len(logs),
+        num_at_least=counts["at least"],
+        num_at_most=counts["at most"],
+        num_unknown=counts["unknown"],
+    )
+
+
+def sign_flip(values: Numbers, seed: int = 0) -> float:
+    """Return the one-sided p-value of a mean above zero when all signs were fair coins.
+
+    A sign pattern reaches the observed mean exactly when the values it flips sum to zero or less,
+    so the p-value is the share of such subsets, the empty one included, and never falls when a
+    value does. Every subset is taken up to `MOST_ENUMERATED` values, a seeded sample above.
+    """
+    values = _numbers(values)
+    tolerance = 1e-12 * np.abs(values).sum()  # equal sums count as equal whatever their order
+    if len(values) <= MOST_ENUMERATED:
+        sums = np.zeros(1)
+        for value in values:
+            sums = np.concatenate([sums, sums + value])
+        return float((sums <= tolerance).mean())
+    draws = np.random.default_rng(seed).random((NUM_SIGN_DRAWS, len(values))) < 0.5
+    return float((1 + (draws @ values <= tolerance).sum()) / (1 + NUM_SIGN_DRAWS))
+
+
+def spearman(x: Numbers, y: Numbers, seed: int = 0) -> Correlation:
+    """Correlate two rankings; the interval resamples points (percentile bootstrap).
+
+    Points must be independent: average the seeds of one latent before. The interval of a perfect
+    ranking has no width, however few its points.
+    """
+    x, y = _numbers(x), _numbers(y)
+    if len(x) != len(y):
+        raise AvenirError(f"{len(x)} and {len(y)} numbers were given; a ranking needs pairs")
+    rho = _rank_correlation(x[None], y[None])[0] if len(x) else np.nan
+    if np.isnan(rho):
+        return Correlation(rho=None)
+    if len(x) < 3:
+        return Correlation(rho=float(rho))
+    draws = np.random.default_rng(seed).integers(len(x), size=(NUM_RESAMPLES, len(x)))
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(_rank_correlation(x[draws], y[draws]), (tail, 1 - tail))
+    return Correlation(rho=float(rho), low=float(low), high=float(high))
+
+
+def verdict(
+    aligned_vs_base: Effect,
+    placebo_vs_base: Effect | None,
+    aligned_vs_placebo: Effect | None,
+    num_unmatched: int,
+) -> Verdict:
+    """Decide by the declared rule: the effects are those of matched pairs at share 1.
+
+    Supported when the lower 95 % bound is above 1, against the unaligned arm and against the
+    placebo; an `at most` or `unknown` pair leaves no lower bound. `num_unmatched` pairs were left
+    out because their arms do not reconstruct equally well.
+    """
+    reasons = _doubts(aligned_vs_base, "the unaligned arm")
+    if aligned_vs_placebo is None:
+        reasons.append("there is no placebo to compare with")
+    elif aligned_vs_base.num_pairs:
+        reasons += _doubts(aligned_vs_placebo, "the placebo")
+    found = _finding(aligned_vs_base, placebo_vs_base, num_unmatched)
+    because = f"; because {', and '.join(reasons)}" if reasons else ""
+    head = f"{'Not supported' if reasons else 'Supported'}{_caveat(aligned_vs_base.num_pairs)}"
+    sentence = f"{head}: {found}{because}."
+    return Verdict(supported=not reasons, sentence=sentence, reasons=tuple(reasons))
+
+
+def _doubts(found: Effect, rival: str) -> list[str]:
+    """Say why an effect has no lower bound above 1; nothing when it has."""
+    if found.num_pairs == 0:
+        return [f"no pair at equal reconstruction compares it with {rival}"]
+    if found.num_pairs == 1:
+        return [f"one pair gives no interval against {rival}"]
+    reasons = []
+    if found.num_at_most:
+        reasons.append(
+            f"{found.num_at_most} of {found.num_pairs} pairs bound its speed against {rival} "
+            "only from above"
+        )
+    if found.num_unknown:
+        reasons.append(
+            f"in {found.num_unknown} of {found.num_pairs} pairs both it and {rival} were there "
+            "at the first evaluation"
+        )
+    if found.low is not None and found.low <= 1:
+        reasons.append(f"its interval against {rival} is not above 1 {_interval(found)}")
+    return reasons
+
+
+def _finding(aligned: Effect, placebo: Effect | None, num_unmatched: int) -> str:
+    unmatched = f", {num_unmatched} unmatched" if num_unmatched else ""
+    if not aligned.num_pairs:
+        return f"0 pairs{unmatched}"
+    words = [
+        f"at equal reconstruction the aligned arm learns {_times(aligned)} as fast as the "
+        f"unaligned one {_interval(aligned)}".rstrip(),
+        f"{aligned.num_pairs} pair{'s' if aligned.num_pairs > 1 else ''}{unmatched}",
+        _p_value(aligned),
+    ]
+    text = ", ".join(filter(None, words))
+    if placebo is None or not placebo.num_pairs:
+        return text
+    return f"{text}; the placebo {_times(placebo)} {_interval(placebo)}".rstrip()
+
+
+def _times(found: Effect) -> str:
+    bound = {"exact": "", "unknown": "an uncertain "}.get(found.bound, f"{found.bound} ")
+    return f"{bound}{found.ratio:.2f} times"
+
+
+def _interval(found: Effect) -> str:
+    if found.low is not None:
+        return f"[{found.low:.2f}, " + ("∞)" if found.high is None else f"{found.high:.2f}]")
+    return "" if found.high is None else f"(0, {found.high:.2f}]"
+
+
+def _p_value(found: Effect) -> str:
+    if found.p_value is None:
+        return ""
+    sign = {"at least": "≤", "at most": "≥"}.get(found.bound, "=")
+    return f"p {sign} {found.p_value:{'.3f' if found.p_value >= 0.001 else '.0e'}}"
+
+
+def _caveat(num_pairs: int) -> str:
+    """Name a small experiment a demonstration, and the least p-value it can have."""
+    if not 0 < num_pairs < ENOUGH_PAIRS:
+        return ""
+    least = 2.0**-num_pairs
+    if least < 1 - LEVEL:
+        return " (a demonstration)"
+    pairs = "1 pair" if num_pairs == 1 else f"{num_pairs} pairs"
+    return f" (a demonstration: with {pairs} p is never below {least:g})"
+
+
+def _bound(below: bool, above: bool) -> Bound:
+    """Name what a number is when the truth may lie above it (`below`), below it, or both."""
+    if below:
+        return "unknown" if above else "at least"
+    return "at most" if above else "exact"
+
+
+def _student(logs: Array) -> tuple[float, float]:
+    half = stats.t.ppf((1 + LEVEL) / 2, len(logs) - 1) * stats.sem(logs)
+    return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
+
+
+def _rank_correlation(
+    x: Float[np.ndarray, "k n"], y: Float[np.ndarray, "k n"]
+) -> Float[np.ndarray, " k"]:
+    """Return Spearman's rho of every row; NaN where one is constant."""
+    x, y = (stats.rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (x, y))
+    scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0)
+
+
+def _value_at(steps: Array, values: Array, share: float) -> float:
+    """Read a curve at a share of its last step, linear in log(step)."""
+    step = share * steps[-1]
+    if not steps[0] <= step <= steps[-1]:
+        raise AvenirError(
+            f"share {share!r} of {steps[-1]:g} steps is step {step:g}, outside the evaluations at "
+            f"{steps[0]:g} … {steps[-1]:g}: take a larger share up to 1, or evaluate earlier"
+        )
+    return float(np.interp(np.log(step), np.log(steps), values))
+
+
+def _curve(steps: Numbers, values: Numbers) -> tuple[Array, Array]:
+    steps, values = _numbers(steps), _numbers(values)
+    if len(steps) != len(values) or len(steps) < 2:
+        raise AvenirError(
+            f"a curve has {len(values)} values at {len(steps)} steps; give one value per step, "
+            "and two steps or more"
+        )
+    if steps[0] <= 0 or (np.diff(steps) <= 0).any():
+        raise AvenirError(f"a curve has steps {steps.tolist()}; give them above 0 and ascending")
+    return steps, values
+
+
+def _numbers(values: Numbers) -> Array:
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise AvenirError(
+            f"numbers {values.tolist()} were given; all must be finite: repeat an evaluation that "
+            "failed, and report an arm that diverged instead of leaving out its pair"
+        )
+    return values

@@ -1,0 +1,222 @@
+"""A declared experiment: arms × seeds become runs, runs become rows, rows a verdict.
+
+The only place that trains *and* evaluates. What is declared is hashed before anything runs, and
+every row carries the hash, so rows gathered at different times can be told from rows of another
+experiment. running.py makes rows of cells.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from avenir.config import Config, read_toml
+from avenir.device import best_device
+from avenir.errors import AvenirError
+from avenir.evaluation.conclusion import Comparison, Conclusion, Gate, Row, compare_arms
+from avenir.evaluation.distances import check_independent, evaluator_for
+from avenir.evaluation.generation import higher_is_better
+from avenir.training.recipe import Recipe, load_recipe
+from avenir.training.tasks import make_card, make_source
+from avenir.world import World
+
+
+class Protocol(Config):
+    """What is declared before anything runs."""
+
+    recipe: str
+    """A predictor's recipe, beside the protocol."""
+    arms: dict[str, tuple[str, ...]]
+    """Changes to the recipe that make each arm, as on the command line."""
+    comparisons: dict[str, Comparison]
+    """Which arms are compared."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """One pair each: tokenizer and generator both start from it."""
+    development_seed: int = 0
+    """The seed that settings are chosen on; no pair uses it."""
+    grid: tuple[tuple[str, ...], ...] = ()
+    """Settings tried by every arm on the development seed; the best by the first metric is kept."""
+    snapshots: tuple[int, ...] = Field(min_length=2)
+    """Generator steps at which worlds are measured, log-spaced; the last ends training."""
+    metrics: tuple[str, ...] = Field(min_length=1)
+    """What is measured; the first decides."""
+    evaluator: str | None = None
+    """Run folder of the independent evaluator; none: the one that ships for the data."""
+    num_clips: int = Field(256, ge=8)
+    """Held-out clips."""
+    past: int = Field(8, ge=1)
+    """Frames observed."""
+    horizon: int = Field(8, ge=1)
+    """Frames imagined."""
+    gate: Gate = Gate.model_validate({})
+    """How equal codecs must be."""
+
+
+class Cell(NamedTuple):
+    """One arm on one seed with one choice of settings."""
+
+    arm: str
+    seed: int
+    choice: int
+
+    @property
+    def name(self) -> str:
+        """Name its row."""
+        return f"{self.arm}-{self.seed}" + (f"-{self.choice}" if self.choice else "")
+
+
+class Study:
+    """A protocol on data, its folder of runs and rows."""
+
+    def __init__(self, path: Path, overrides: Iterable[str], folder: Path) -> None:
+        self.protocol = Protocol.parse(read_toml(path), path.stem)
+        self.path, self.overrides, self.folder = path, tuple(overrides), folder
+        self._check()
+        self.source = make_source(self._recipe(next(iter(self.protocol.arms)), 0).data)
+        self.evaluator = self._evaluator()
+        self.hash = self._hash()
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """Return what a cell trains: one seed for all it stands on but the teacher."""
+        recipe = reseeded(self._recipe(cell.arm, cell.choice), cell.seed)
+        snapshots = self.protocol.snapshots
+        settings = {"snapshots": snapshots, "steps": snapshots[-1], "num_samples": 0}
+        return recipe.model_copy(update={"train": recipe.train.model_copy(update=settings)})
+
+    def row(self, cell: Cell) -> Row | None:
+        """Read a finished cell's row; one of another protocol is an error."""
+        path = self.folder / "rows" / f"{cell.name}.json"
+        return read_row(path, self.hash) if path.exists() else None
+
+    def chosen(self, arm: str) -> int:
+        """Return the choice that was best for an arm on the development seed, by metric one."""
+        protocol = self.protocol
+        if not protocol.grid:
+            return 0
+        metric = protocol.metrics[0]
+        marks = []
+        for choice in range(len(protocol.grid)):
+            row = self.row(Cell(arm, protocol.development_seed, choice))
+            if row is None:
+                raise AvenirError(f"settings of arm {arm!r} have not been chosen: run the study")
+            marks.append(row.marks[metric][-1])
+        best = max if higher_is_better(metric) else min
+        return marks.index(best(marks))
+
+    def _recipe(self, arm: str, choice: int) -> Recipe:
+        words = [*self.protocol.arms[arm], *self.overrides]
+        if self.protocol.grid:
+            words += self.protocol.grid[choice]
+        return load_recipe(self.path.parent / self.protocol.recipe, words)
+
+    def _check(self) -> None:
+        protocol = self.protocol
+        for name, arms in protocol.comparisons.items():
+            unknown = {arms.baseline, arms.treatment, arms.placebo or arms.baseline} - set(
+                protocol.arms
+            )
+            if unknown:
+                raise AvenirError(
+                    f"comparison {name!r} names {sorted(unknown)}; the arms are "
+                    f"{', '.join(protocol.arms)}"
+                )
+        for metric in protocol.metrics:
+            try:
+                higher_is_better(metric)
+            except KeyError:
+                raise AvenirError(f"{metric!r} is no metric that a study measures") from None
+        if protocol.development_seed in protocol.seeds:
+            raise AvenirError(
+                f"seed {protocol.development_seed} is the one settings are chosen on; a pair "
+                "on it would have been chosen, not tested: take another"
+            )
+        if 4 * protocol.snapshots[0] > protocol.snapshots[-1]:
+            raise AvenirError("the first snapshot must be at a quarter of the last or earlier")
+
+    def _evaluator(self) -> World:
+        """Open the evaluator; one that is not independent of every arm's teacher is refused."""
+        named = self.protocol.evaluator
+        if named is not None:
+            evaluator = World.load(self.path.parent / named)
+        else:
+            evaluator = evaluator_for(self.source, best_device())
+        if evaluator is None:
+            raise AvenirError(
+                f"no evaluator ships for {type(self.source).__name__} at {self.source.size}: train "
+                "one and name its run folder as `evaluator` in the protocol"
+            )
+        for arm in self.protocol.arms:
+            for teacher in teachers(self._recipe(arm, 0)):
+                if isinstance(teacher, Recipe):
+                    card = make_card(teacher, make_source(teacher.data), None)
+                else:
+                    card = World.load(teacher, "cpu").card
+                check_independent(evaluator.card, card)
+        return evaluator
+
+    def _hash(self) -> str:
+        """Hash the protocol, every arm's recipe in full, and the data."""
+        recipes = [
+            _without_paths(self._recipe(arm, choice).model_dump(mode="json"))
+            for arm in self.protocol.arms
+            for choice in range(max(1, len(self.protocol.grid)))
+        ]
+        declared = self.protocol.model_dump(mode="json")
+        text = json.dumps([declared, recipes, self.source.fingerprint], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def reseeded(recipe: Recipe, seed: int) -> Recipe:
+    """Give a recipe and the encoders it stands on one seed; a teacher keeps its own."""
+    changes: dict[str, Any] = {"seed": seed}
+    parent = recipe.parents.get("encoder")
+    if isinstance(parent, Recipe):
+        changes["encoder"] = reseeded(parent, seed).model_dump(mode="json", exclude_none=True)
+    return recipe.model_copy(update=changes)
+
+
+def teachers(recipe: Recipe) -> Iterator[Recipe | Path]:
+    """Yield every teacher that a recipe stands on."""
+    for role, parent in recipe.parents.items():
+        if role == "teacher":
+            yield parent
+        elif isinstance(parent, Recipe):
+            yield from teachers(parent)
+
+
+def read_row(path: Path, expected: str) -> Row:
+    """Read a row of the experiment with this hash."""
+    row = Row.parse(json.loads(path.read_text()), str(path))
+    if row.protocol != expected:
+        raise AvenirError(
+            f"{str(path)!r} is a row of experiment {row.protocol}, not of {expected}: protocol, "
+            "recipes or data have changed since; gather it anew, or keep it elsewhere"
+        )
+    return row
+
+
+def conclude(study: Study) -> Conclusion:
+    """Compare arms by the rows there are."""
+    protocol = study.protocol
+    cells = [Cell(a, seed, study.chosen(a)) for a in protocol.arms for seed in protocol.seeds]
+    rows = tuple(row for cell in cells if (row := study.row(cell)) is not None)
+    return Conclusion(
+        name=study.path.stem,
+        protocol=study.hash,
+        data=type(study.source).__name__.lower(),
+        metrics=protocol.metrics,
+        rows=rows,
+        comparisons=tuple(
+            compare_arms(name, arms, rows, protocol.metrics, protocol.gate)
+            for name, arms in protocol.comparisons.items()
+        ),
+    )
+
+
+def _without_paths(table: Any) -> Any:
+    if isinstance(table, dict):
+        return {k: _without_paths(v) for k, v in table.items() if k != "path"}
+    return table

@@ -1,0 +1,255 @@
+"""From cells to rows: what a cell stands on is trained once, in parallel one-thread processes.
+
+Runs are named by what they are made of: nothing is trained twice, and a study that was killed goes
+on where it was. Knows nothing of verdicts.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from avenir.clip import Clip
+from avenir.data import Source
+from avenir.device import best_device, generator
+from avenir.evaluation.conclusion import Row
+from avenir.evaluation.continuation import Task
+from avenir.evaluation.distances import check_judge
+from avenir.evaluation.generation import Judge
+from avenir.evaluation.readout import Readout
+from avenir.evaluation.side_by_side import Column
+from avenir.study import Cell, Study
+from avenir.training import log
+from avenir.training.log import say
+from avenir.training.loop import train
+from avenir.training.recipe import Recipe
+from avenir.world import World
+
+
+class Job(NamedTuple):
+    """One thing to do in a process of its own, once what it needs is done."""
+
+    what: str
+    needs: frozenset[Path]
+    call: Callable[..., None]
+    arguments: tuple[Any, ...]
+
+
+def run(study: Study, seeds: Sequence[int], workers: int) -> None:
+    """Train and measure every cell of some seeds that has no row yet, choosing settings first."""
+    protocol = study.protocol
+    if protocol.grid:
+        choices = range(len(protocol.grid))
+        seed = protocol.development_seed
+        execute(study, [Cell(a, seed, c) for a in protocol.arms for c in choices], workers)
+    cells = [Cell(arm, seed, study.chosen(arm)) for seed in seeds for arm in protocol.arms]
+    execute(study, cells, workers)
+
+
+def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
+    """Do what cells need, in parallel processes of one thread each."""
+    (study.folder / "rows").mkdir(parents=True, exist_ok=True)
+    jobs: dict[Path, Job] = {}
+    for cell in cells:
+        if study.row(cell) is not None:
+            continue
+        folder = lay_out(study.recipe(cell), study.folder / "runs", jobs)
+        path = study.folder / "rows" / f"{cell.name}.json"
+        arguments = (study.path, study.overrides, study.folder, cell, folder, path)
+        jobs[path] = Job(f"measure {cell.name}", frozenset({folder}), measure, arguments)
+    total, started, done = len(jobs), time.monotonic(), set[Path]()
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(workers, context, _alone, (os.getpid(), stop)) as pool, _telling(stop):
+        running: dict[Future[None], Path] = {}
+        while jobs or running:
+            for path in [p for p, job in jobs.items() if job.needs <= done]:
+                if len(running) < workers:
+                    job = jobs.pop(path)
+                    say(f"study: {job.what}")
+                    running[pool.submit(_call, job, path)] = path
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+                done.add(running.pop(future))
+                spent = time.monotonic() - started
+                left = spent / len(done) * (total - len(done)) / 60
+                say(f"study: {len(done)} of {total} runs done, about {left:.0f} min left")
+
+
+def lay_out(recipe: Recipe, runs: Path, jobs: dict[Path, Job]) -> Path:
+    """Add a recipe and all it stands on to the jobs, each in a folder named by its content."""
+    parents = {
+        role: lay_out(each, runs, jobs) if isinstance(each, Recipe) else each
+        for role, each in recipe.parents.items()
+    }
+    standing = recipe.on(parents)
+    digest = hashlib.sha256(standing.model_dump_json().encode()).hexdigest()[:8]
+    folder = runs / f"{recipe.name}-{digest}"
+    needs = frozenset(path for path in parents.values() if path in jobs)
+    jobs[folder] = Job(f"train {folder.name}", needs, _train, (standing, runs, folder))
+    return folder
+
+
+def _train(recipe: Recipe, runs: Path, folder: Path) -> None:
+    train(recipe, runs, folder)
+
+
+def measure(
+    path: Path,
+    overrides: Sequence[str],
+    folder: Path,
+    cell: Cell,
+    run_folder: Path,
+    row_path: Path,
+) -> None:
+    """Measure the snapshots of a cell's finished run and write its row."""
+    study = Study(path, overrides, folder)
+    protocol = study.protocol
+    world = World.load(run_folder)
+    judge = make_judge(study, world)
+    codec = judge.encoder(world.encoder)
+    curves: dict[str, list[float]] = {}
+    for step in protocol.snapshots:
+        snapshot = World.load(run_folder / "snapshots" / f"{step:06d}")
+        for name, mark in judge.world(snapshot, lambda what, done, total: None).items():
+            curves.setdefault(name, []).append(mark)
+    row = Row(
+        protocol=study.hash,
+        arm=cell.arm,
+        seed=cell.seed,
+        choice=cell.choice,
+        steps=protocol.snapshots,
+        marks={name: tuple(values) for name, values in curves.items()},
+        codec=codec,
+        held=judge.last_frame_held(),
+        seconds=seconds_of(world),
+        commit=commit(),
+    )
+    partial = row_path.with_suffix(".partial")
+    partial.write_text(row.model_dump_json(indent=1))
+    partial.replace(row_path)
+
+
+def make_judge(study: Study, world: World) -> Judge:
+    """Make the judge of all cells; it may share nothing with what this world was taught by."""
+    protocol = study.protocol
+    check_judge(study.evaluator.card, world.card)
+    source = _labelled(study.source)
+    windows = source.spread("test", protocol.past + protocol.horizon, protocol.num_clips)
+    task = Task(source, windows, protocol.past, protocol.horizon, 1, 16, 0)
+    return Judge(task, study.evaluator.encoder, Readout.of(source, best_device()))
+
+
+def seconds_of(world: World) -> dict[str, float]:
+    """Return what every run under a world took in all, and its own time per step.
+
+    Processor time where there is no GPU: others on the machine do not count.
+    """
+    provenance = world.card.provenance
+    key = "seconds_here" if torch.cuda.is_available() else "processor_seconds_here"
+    seconds = {"per_step": provenance[key] / provenance["steps_here"]}
+
+    def add(parents: Mapping[str, Any]) -> None:
+        for card in parents.values():
+            below = card["provenance"]
+            seconds[card["name"]] = below[key] / below["steps_here"] * below["steps"]
+            add(below.get("parents", {}))
+
+    add(provenance["parents"])
+    return seconds
+
+
+@torch.no_grad()
+def films(study: Study, num_clips: int = 2) -> list[Column]:
+    """Imagine the same held-out clips with every arm's world, early, half-way and at the end.
+
+    With worlds of the first seed; nothing where they are not at hand.
+    """
+    protocol, source = study.protocol, study.source
+    frames = protocol.past + protocol.horizon
+    batch = source.read(source.spread("test", frames, 64)[:num_clips])
+    assert batch.video is not None
+    past, true = batch.video.split((protocol.past, protocol.horizon), dim=1)
+    steering = {name: batch.signals[name] for name in source.signals}
+    last = len(protocol.snapshots) - 1
+    steps = [protocol.snapshots[index] for index in sorted({0, last // 2, last})]
+    columns = []
+    for arm in protocol.arms:
+        cell = Cell(arm, protocol.seeds[0], study.chosen(arm))
+        run = lay_out(study.recipe(cell), study.folder / "runs", {})
+        snapshots = {step: run / "snapshots" / f"{step:06d}" for step in steps}
+        if not all(path.exists() for path in snapshots.values()):
+            return []
+        column = Column(arm, [], [], {})
+        for step, path in snapshots.items():
+            world = World.load(path)
+            chance = generator("film", device=world.encoder.latent_mean.device)
+            pieces = world.imagine(past, steering, protocol.horizon, 1, chance)
+            made = torch.cat([piece.cpu() for piece in pieces], dim=1)
+            for name, seen, video in zip(batch.names, true, made, strict=True):
+                title = f"{step:,} steps: {name}"
+                column.seen.append(Clip.from_video(seen[None], source.fps, title))
+                column.made.append(Clip.from_video(video[None], source.fps, title))
+        columns.append(column)
+    return columns
+
+
+def commit() -> str:
+    """Return the commit of the code, marked when files differ from it; `unknown` outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _call(job: Job, path: Path) -> None:
+    """Run a job in its process, what it says going to a file beside what it makes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f"{path.name}.log").open("a") as file:
+        log.console.file = file
+        job.call(*job.arguments)
+
+
+@contextmanager
+def _telling(stop: Event) -> Iterator[None]:
+    """Tell workers to save and stop when anything ends the study early."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+
+
+def _alone(parent: int, stop: Event) -> None:
+    """Prepare a worker: one thread, stopped when told, and no life after its parent's."""
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent and not stop.wait(0.5):
+            pass
+        if not stop.is_set():
+            os._exit(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _labelled(source: Source) -> Source:
+    """Ask a source for the labels it can give."""
+    config = getattr(source, "config", None)
+    if config is not None and hasattr(config, "labels"):
+        return type(source)(config.model_copy(update={"labels": True}))  # type: ignore[call-arg]
+    return source

@@ -1,0 +1,276 @@
+"""A study: declared, hashed, paired, resumable, and closed to cheats."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from avenir.errors import AvenirError
+from avenir.evaluation.learning_report import write_learning_report
+from avenir.study import Cell, Study, conclude, reseeded
+from avenir.study.running import films, make_judge, run
+from avenir.training.loop import train
+from avenir.training.recipe import Recipe, load_recipe
+from avenir.world import World
+
+FILES = {
+    "teacher.toml": """
+task = "encoder"
+[data]
+kind = "synthetic"
+[encoder]
+kind = "dino"
+width = 24
+depth = 1
+heads = 2
+[train]
+steps = 2
+batch_size = 2
+num_samples = 0
+""",
+    "tokenizer.toml": """
+task = "encoder"
+[data]
+kind = "synthetic"
+[encoder]
+kind = "kl"
+compression = [4, 16, 16]
+channels = 8
+width = 8
+depth = 1
+decoder_depth = 1
+[train]
+steps = 3
+batch_size = 2
+num_groups = 2
+save_seconds = 0.001
+num_samples = 0
+""",
+    "world.toml": """
+task = "predictor"
+encoder = "tokenizer.toml"
+[data]
+kind = "synthetic"
+[conditioner]
+kind = "actions"
+[predictor]
+kind = "flow"
+width = 16
+depth = 1
+patch = 1
+past = 2
+chunk = 1
+[predictor.sampling]
+num_steps = 2
+[train]
+steps = 4
+batch_size = 2
+cache_recordings = 4
+save_seconds = 0.001
+""",
+    "study.toml": """
+recipe = "world.toml"
+seeds = [1]
+snapshots = [1, 2, 4]
+metrics = ["ego_error", "kernel_distance"]
+num_clips = 8
+past = 8
+horizon = 4
+[arms]
+unaligned = []
+aligned = ["encoder.alignment.teacher=teacher.toml"]
+[comparisons.alignment]
+baseline = "unaligned"
+treatment = "aligned"
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def protocol(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("protocol")
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    return folder / "study.toml"
+
+
+def changed(protocol: Path, tmp_path: Path, old: str, new: str) -> Path:
+    for name in FILES:
+        (tmp_path / name).write_text((protocol.parent / name).read_text())
+    text = protocol.read_text()
+    assert old in text
+    (tmp_path / protocol.name).write_text(text.replace(old, new))
+    return tmp_path / protocol.name
+
+
+@pytest.fixture(scope="module")
+def finished(protocol, tmp_path_factory) -> Study:
+    study = Study(protocol, [], tmp_path_factory.mktemp("study"))
+    run(study, study.protocol.seeds, workers=2)
+    return study
+
+
+def rows(folder: Path) -> dict[str, dict]:
+    """Read everything of rows but what clocks say."""
+    every = {path.stem: json.loads(path.read_text()) for path in (folder / "rows").glob("*.json")}
+    return {name: {k: v for k, v in row.items() if k != "seconds"} for name, row in every.items()}
+
+
+@pytest.mark.slow
+def test_every_cell_has_a_row_and_the_page_tells_of_it(finished, tmp_path):
+    assert set(rows(finished.folder)) == {"unaligned-1", "aligned-1"}
+    conclusion = conclude(finished)
+    [compared] = conclusion.comparisons
+    assert len(compared.pairs) == 1
+    page = write_learning_report(tmp_path, conclusion, films(finished)).read_text()
+    assert compared.verdict.sentence in page
+    assert page.count("<canvas") == 2 * 3 * 3 + 2 * 3 * 2  # clips × steps × columns, differences
+
+
+@pytest.mark.slow
+def test_arms_of_a_pair_start_alike_and_cost_what_they_stand_on(finished):
+    aligned = finished.row(Cell("aligned", 1, 0))
+    unaligned = finished.row(Cell("unaligned", 1, 0))
+    assert set(unaligned.seconds) == {"per_step", "tokenizer"}
+    assert set(aligned.seconds) == {"per_step", "tokenizer", "teacher"}
+    own = "frechet_codec"  # the one mark that depends on the arm's own codec
+    assert {k: v for k, v in aligned.held.items() if k != own} == {
+        k: v for k, v in unaligned.held.items() if k != own
+    }
+
+
+@pytest.mark.slow
+def test_a_study_killed_and_resumed_changes_no_number(protocol, finished, tmp_path):
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from avenir.study import Study\nfrom avenir.study.running import run\n"
+        "if __name__ == '__main__':\n"
+        "    study = Study(Path(sys.argv[1]), [], Path(sys.argv[2]))\n"
+        "    run(study, study.protocol.seeds, 2)\n"
+    )
+    (tmp_path / "go.py").write_text(program)
+    folder = tmp_path / "study"
+    command = [sys.executable, str(tmp_path / "go.py"), str(protocol), str(folder)]
+    watched = folder / "runs"
+    for number in range(2):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wanted, deadline = 2 + 3 * number, time.monotonic() + 90
+        while time.monotonic() < deadline and process.poll() is None:
+            if (
+                watched.exists()
+                and len(list(watched.glob("*/state.safetensors")))
+                and (len(list(watched.glob("*-*/key"))) >= wanted)
+            ):
+                break
+            time.sleep(0.01)
+        assert process.poll() is None, "the study ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(1.5)  # its workers notice that it is gone
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=300)
+    assert rows(folder) == rows(finished.folder)
+
+
+@pytest.mark.slow
+def test_finished_cells_are_not_run_again(finished, monkeypatch):
+    monkeypatch.setattr("avenir.study.running._call", None)
+    before = [path.stat().st_mtime_ns for path in (finished.folder / "rows").iterdir()]
+    run(finished, finished.protocol.seeds, workers=1)
+    assert [path.stat().st_mtime_ns for path in (finished.folder / "rows").iterdir()] == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cheat", ["the teacher", "another of its kind"])
+def test_an_evaluator_akin_to_the_teacher_is_refused_before_anything_runs(
+    protocol, finished, tmp_path, cheat
+):
+    [judge] = (finished.folder / "runs").glob("teacher-????????")
+    if cheat != "the teacher":
+        judge = train(load_recipe(protocol.parent / "teacher.toml", ["seed=5"]), tmp_path / "runs")
+    path = changed(protocol, tmp_path, "num_clips", f'evaluator = "{judge}"\nnum_clips')
+    with pytest.raises(AvenirError, match="taught to please its judge"):
+        Study(path, [], tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_world_is_not_judged_by_a_part_of_itself(finished, monkeypatch):
+    world = World.load(next((finished.folder / "runs").glob("world-????????")), "cpu")
+    monkeypatch.setattr(finished.evaluator, "card", world.card)
+    with pytest.raises(AvenirError, match="which it would judge"):
+        make_judge(finished, world)
+
+
+def test_rows_of_another_protocol_are_refused(protocol, tmp_path):
+    study = Study(protocol, [], tmp_path)
+    (tmp_path / "rows").mkdir()
+    row = {
+        "protocol": "other",
+        "arm": "unaligned",
+        "seed": 1,
+        "choice": 0,
+        "steps": [1, 2],
+        "marks": {},
+        "codec": {},
+        "held": {},
+        "seconds": {"per_step": 1.0},
+        "commit": "c",
+    }
+    (tmp_path / "rows" / "unaligned-1.json").write_text(json.dumps(row))
+    with pytest.raises(AvenirError, match="a row of experiment other"):
+        conclude(study)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("num_clips = 8", "num_clips = 9"), ("ego_error", "moving_psnr"), ("[1, 2, 4]", "[1, 2, 5]")],
+)
+def test_the_hash_changes_with_the_protocol(protocol, tmp_path, old, new):
+    other = Study(changed(protocol, tmp_path, old, new), [], tmp_path)
+    assert other.hash != Study(protocol, [], tmp_path).hash
+
+
+def test_the_hash_changes_with_recipes_and_data_and_not_with_the_place(protocol, tmp_path):
+    here = Study(protocol, [], tmp_path).hash
+    assert Study(protocol, ["train.batch_size=3"], tmp_path).hash != here
+    assert Study(protocol, ["data.fps=5"], tmp_path).hash != here
+    assert (
+        Study(changed(protocol, tmp_path, "num_clips = 8", "num_clips = 8"), [], "x").hash == here
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("seeds = [1]", "seeds = [0, 1]", "would have been chosen"),
+        ('treatment = "aligned"', 'treatment = "lined"', "the arms are"),
+        ('"kernel_distance"', '"colonel"', "no metric"),
+        ("[1, 2, 4]", "[2, 4]", "quarter"),
+    ],
+)
+def test_a_protocol_that_cannot_be_run_is_refused_before_it_runs(
+    protocol, tmp_path, old, new, match
+):
+    with pytest.raises(AvenirError, match=match):
+        Study(changed(protocol, tmp_path, old, new), [], tmp_path)
+
+
+def test_a_seed_reaches_all_encoders_and_no_teacher(protocol, tmp_path):
+    study = Study(protocol, [], tmp_path)
+    recipe = reseeded(study.recipe(Cell("aligned", 1, 0)), 7)
+    tokenizer = recipe.parents["encoder"]
+    assert isinstance(tokenizer, Recipe)
+    teacher = tokenizer.parents["teacher"]
+    assert isinstance(teacher, Recipe)
+    assert (recipe.seed, tokenizer.seed, teacher.seed) == (7, 7, 0)
+
+
+@pytest.mark.parametrize("path", sorted(Path("studies").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_study_that_ships_is_declared_rightly(path, tmp_path):
+    study = Study(path, [], tmp_path)
+    assert len({study.recipe(Cell(arm, 1, 0)).toml() for arm in study.protocol.arms}) == len(
+        study.protocol.arms
+    )
