@@ -19,6 +19,7 @@ SMALL = {
         "width": 8,
         "decoder_depth": 1,
     },
+    "vjepa": {"width": 24, "depth": 1, "heads": 2, "predictor_width": 16, "predictor_depth": 1},
     "dino": {"width": 24, "depth": 1, "heads": 2, "weights": {"gram": 1.0}, "gram_from": 0.0},
 }
 """Settings that make a kind small enough for tests; a new kind may have none."""

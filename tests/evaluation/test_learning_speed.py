@@ -18,8 +18,8 @@ from avenir.evaluation.learning_speed import (
     spearman,
     speed_up,
     steps_to,
-    verdict,
 )
+from avenir.evaluation.verdict import verdict
 
 STEPS = np.array([100, 150, 220, 330, 500, 750, 1100, 1600.0])
 DECADES = (1.0, 10.0, 100.0, 1000.0)

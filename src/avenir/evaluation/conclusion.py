@@ -16,12 +16,11 @@ from avenir.evaluation.learning_speed import (
     Cost,
     Effect,
     Ratio,
-    Verdict,
     area,
     effect,
     speed_up,
-    verdict,
 )
+from avenir.evaluation.verdict import Verdict, verdict
 
 
 class Comparison(Config):

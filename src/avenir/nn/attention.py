@@ -14,10 +14,10 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of every token's angles, `n head_dim/2` each."""
+    """Cosine and sine of every token's angles, `n head_dim/2` each; rows of a batch may differ."""
 
-    cos: Float[Tensor, "n p"]
-    sin: Float[Tensor, "n p"]
+    cos: Float[Tensor, "*b n p"]
+    sin: Float[Tensor, "*b n p"]
 
     def __getitem__(self, tokens: slice) -> "Rotation":  # type: ignore[override]
         return Rotation(self.cos[tokens], self.sin[tokens])

@@ -1,13 +1,15 @@
 """A vision transformer over the patches of single frames, with one token for the frame as a whole.
 
-Blocks are pre-norm with SwiGLU; rotary positions (nn/attention.py) leave the number of patches
-open, so crops and frames of any size meet the same weights. Registers: 2309.16588.
+A patch may be as deep as a few frames, stacked as channels. Blocks are pre-norm with SwiGLU; rotary
+positions (nn/attention.py) leave the number of patches open, so crops and frames of any size, and
+only some of their patches, meet the same weights. Registers: 2309.16588.
 """
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from avenir.nn.attention import Attention, Rotation, grid_positions, rotation
 from avenir.nn.transformer import SwiGLU
@@ -19,25 +21,36 @@ _NUM_REGISTERS = 2
 class ViT(nn.Module):
     """Frames `n C H W` to one vector per frame and one per patch."""
 
-    def __init__(self, patch: int, width: int, depth: int, heads: int) -> None:
+    def __init__(self, patch: int, width: int, depth: int, heads: int, frames: int = 1) -> None:
         super().__init__()
         self.patch, self.head_dim = patch, width // heads
-        self.embed = nn.Linear(3 * patch**2, width)
+        self.embed = nn.Linear(3 * frames * patch**2, width)
         self.placeless = nn.Parameter(0.02 * torch.randn(1 + _NUM_REGISTERS, width))
         self.hidden = nn.Parameter(torch.zeros(width))
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, frames: Float[Tensor, "n C H W"], hide: Bool[Tensor, "n s"] | None = None
-    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n s d"]]:
-        """Return the vector of each frame and of its `s` patches; those in `hide` are not shown."""
+        self,
+        frames: Float[Tensor, "n C H W"],
+        hide: Bool[Tensor, "n s"] | None = None,
+        keep: Int[Tensor, "n m"] | None = None,
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n m d"]]:
+        """Return the vector of each frame and of its patches, all `s` or the `m` in `keep`.
+
+        Those in `hide` are not shown; those not in `keep` are not even computed.
+        """
         p, (h, w) = self.patch, (frames.shape[-2] // self.patch, frames.shape[-1] // self.patch)
-        x = self.embed(rearrange(frames, "n C (h p) (w q) -> n (h w) (C p q)", p=p, q=p))
+        patches = rearrange(frames, "n C (h p) (w q) -> n (h w) (C p q)", p=p, q=p)
+        angles = self._angles(h, w, frames.device)
+        if keep is not None:
+            patches = take(patches, keep)
+            num_placeless = len(self.placeless)  # all of them as the first
+            angles = at(angles, pad(keep + num_placeless, (num_placeless, 0)))
+        x = self.embed(patches)
         if hide is not None:
             x = torch.where(hide[..., None], self.hidden, x)
         x = torch.cat([self.placeless.expand(len(x), -1, -1), x], dim=1)
-        angles = self._angles(h, w, frames.device)
         for block in self.blocks:
             x = block(x, angles)
         x = self.norm(x)
@@ -49,7 +62,7 @@ class ViT(nn.Module):
         return rotation(torch.cat([placeless, places]).to(device), self.head_dim)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Attention, then SwiGLU, each on normalised tokens and added."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -61,3 +74,13 @@ class _Block(nn.Module):
         """Mix tokens, then features."""
         x = x + self.attention(self.before_attention(x), angles)[0]
         return x + self.feed_forward(self.before_feed_forward(x))
+
+
+def take(x: Float[Tensor, "n s d"], places: Int[Tensor, "n m"]) -> Float[Tensor, "n m d"]:
+    """Take of every row its own tokens, in the order of `places`."""
+    return torch.take_along_dim(x, places[..., None], dim=1)
+
+
+def at(angles: Rotation, places: Int[Tensor, "n m"]) -> Rotation:
+    """Take the angles of every row's own tokens, `n 1 m p`: the same for all heads."""
+    return Rotation(angles.cos[places][:, None], angles.sin[places][:, None])
