@@ -105,6 +105,16 @@ def test_only_actions_travel_unless_labels_are_asked_for(source: Synthetic) -> N
     assert labels["actions"].abs().max() <= 1
     assert bare.fingerprint == source.fingerprint
     assert bare.fingerprint != Synthetic(SyntheticConfig(episode_frames=25)).fingerprint
+    assert bare.fingerprint != Synthetic(SyntheticConfig(first_recording=1)).fingerprint
+
+
+def test_data_sets_that_begin_apart_share_no_training_recording_and_every_test_recording():
+    first = Synthetic(SyntheticConfig(train_recordings=5))
+    second = Synthetic(SyntheticConfig(train_recordings=5, first_recording=5))
+    names = [{r.name for r in source.recordings("train")} for source in (first, second)]
+    assert not names[0] & names[1]
+    assert [r.name for r in second.recordings("train")[1:3]] == ["train-0000006", "train-0000007"]
+    assert list(first.recordings("test")) == list(second.recordings("test"))
 
 
 def test_the_ego_is_where_its_pixels_are(source: Synthetic) -> None:

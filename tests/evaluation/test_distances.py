@@ -259,12 +259,15 @@ def test_what_stands_behind_a_run_counts_as_well():
     check_judge(card("judge", "segmenter", key="j"), world)
 
 
-def test_the_evaluator_that_ships_may_judge_beside_a_dino_teacher(source):
+def test_the_evaluator_that_ships_may_judge_beside_a_teacher_that_saw_other_recordings(source):
     from avenir.data.synthetic import Synthetic, SyntheticConfig
 
     evaluator = evaluator_for(Synthetic(SyntheticConfig()), "cpu")
     assert evaluator is not None
-    data = evaluator.card.provenance["data"]
-    check_independent(evaluator.card, card("teacher", "dino", key="t", data=data))
+    apart = Synthetic(SyntheticConfig(first_recording=1_000_000)).fingerprint
+    check_independent(evaluator.card, card("teacher", "dino", key="t", data=apart))
+    same = Synthetic(SyntheticConfig()).fingerprint
+    with pytest.raises(AvenirError, match="no card says which recordings"):
+        check_independent(evaluator.card, card("teacher", "dino", key="t", data=same))
     assert evaluator_for(Synthetic(SyntheticConfig(size=(32, 32))), "cpu") is None
     assert evaluator_for(source, "cpu") is None

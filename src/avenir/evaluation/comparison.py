@@ -211,7 +211,7 @@ def _page(comparison: Comparison, columns: Sequence[Column]) -> str:
         section("how", "How it was measured", _care(models), how),
     ]
     title = " | ".join([*(model.name for model in models), "truth"])
-    style = resource("comparison.css")
+    style = resource("comparison.css") + resource("side_by_side.css")
     return page("Avenir comparison", title, _lead(comparison), sections, style)
 
 

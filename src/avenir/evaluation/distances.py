@@ -248,6 +248,8 @@ def _shared(ours: Card, theirs: Card) -> str | None:
         return f"an objective, that of encoder kind {kind!r}"
     if data is not None and data == theirs.provenance.get("data"):
         seen, also_seen = (c.provenance.get("recordings", ()) for c in (ours, theirs))
+        if not seen or not also_seen:
+            return "training data, and no card says which recordings of it"
         both = set(seen) & set(also_seen)
         if both:
             return f"{len(both)} training recordings, {min(both)!r} among them"

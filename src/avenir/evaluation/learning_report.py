@@ -16,7 +16,7 @@ from avenir.evaluation.generation import higher_is_better
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.learning_speed import Effect
 from avenir.evaluation.metrics import METRICS
-from avenir.evaluation.report import page, section
+from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
 
 _COLOURS = ("#2563c9", "#d9480f", "#7a8290", "#0b7a75", "#8e44ad", "#b8860b", "#555", "#c2185b")
@@ -49,10 +49,10 @@ def learning_page(conclusion: Conclusion, films: Sequence[Column]) -> str:
         sections.append(_watch(films))
     sections.append(_rows(conclusion.rows))
     lead = (
-        f"{len(arms)} arms on {len(seeds)} seeds ({conclusion.data}); everything but the "
-        f"tokenizer's training is equal. Protocol {conclusion.protocol}, hashed before it ran."
+        f"{len(arms)} arms, {len(seeds)} seed{'s' * (len(seeds) > 1)} ({conclusion.data}); all but "
+        f"the tokenizer's training is equal. Protocol {conclusion.protocol}, hashed before it ran."
     )
-    style = "".join(
+    style = resource("side_by_side.css") + "".join(
         f".line-arm{i} {{ stroke: {colour}; }} .chart .band.line-arm{i} {{ fill: {colour}; }}\n"
         for i, colour in enumerate(_COLOURS)
     )
@@ -205,5 +205,5 @@ def _watch(films: Sequence[Column]) -> str:
         "watch",
         "What it looks like",
         "The same held-out pasts, actions and noise, continued by every arm after equal steps.",
-        side_by_side(films, {}),
+        side_by_side(films, {}, differences=False),
     )

@@ -80,13 +80,15 @@ class _Grid(NamedTuple):
         return Clip(frames, clip.fps).resized(self.height, width).frames
 
 
-def side_by_side(columns: Sequence[Column], truth: Mapping[str, str]) -> str:
+def side_by_side(
+    columns: Sequence[Column], truth: Mapping[str, str], differences: bool = True
+) -> str:
     """Return the player: a row of pictures per clip, columns beside the truth, facts below.
 
     All clips of one number show the same; `truth` holds the facts of the truth, which is shown as
-    the model with the largest pictures sees it.
+    the model with the largest pictures sees it. `differences` from it have rows of their own.
     """
-    grid = _grid(columns)
+    grid = _grid(columns, differences)
     layout = {
         "fps": grid.rows[0][0].fps,
         "past": grid.num_frames,
@@ -95,17 +97,20 @@ def side_by_side(columns: Sequence[Column], truth: Mapping[str, str]) -> str:
         "width": max(grid.widths),
     }
     return player(
-        embedded(grid.pieces(), layout["fps"], _QUALITY), layout, _table(columns, truth, grid)
+        embedded(grid.pieces(), layout["fps"], _QUALITY),
+        layout,
+        _table(columns, truth, grid, differences),
     )
 
 
-def _grid(columns: Sequence[Column]) -> _Grid:
+def _grid(columns: Sequence[Column], differences: bool) -> _Grid:
     fps = max(column.seen[0].fps for column in columns)
     finest = max(columns, key=lambda column: math.prod(column.seen[0].size))
     rows = []
     for number, truth in enumerate(finest.seen):
         rows.append([*(column.made[number] for column in columns), truth])
-        rows.append([_difference(c.made[number], c.seen[number]) for c in columns])
+        if differences:
+            rows.append([_difference(c.made[number], c.seen[number]) for c in columns])
     tallest = max(column.seen[0].size[0] for column in columns)
     height = min(_MOST_PIXELS, tallest * max(1, _LEAST_PIXELS // tallest))
     return _Grid([[clip.resampled(fps) for clip in row] for row in rows], height + height % 2)
@@ -117,7 +122,9 @@ def _difference(made: Clip, seen: Clip) -> Clip:
     return replace(made, frames=gap.clamp(max=255).to(torch.uint8))
 
 
-def _table(columns: Sequence[Column], truth: Mapping[str, str], grid: _Grid) -> str:
+def _table(
+    columns: Sequence[Column], truth: Mapping[str, str], grid: _Grid, differences: bool
+) -> str:
     names = [
         f"<small>Model {number}</small>{escape(column.name)}"
         for number, column in enumerate(columns, start=1)
@@ -127,7 +134,7 @@ def _table(columns: Sequence[Column], truth: Mapping[str, str], grid: _Grid) -> 
         f'<th scope="col" style="width:{share * width:.2f}%">{name}</th>'
         for name, width in zip([*names, "<small>&nbsp;</small>Truth"], grid.widths, strict=True)
     )
-    clips = [_clip(columns, number, grid) for number in range(len(columns[0].seen))]
+    clips = [_clip(columns, number, grid, differences) for number in range(len(columns[0].seen))]
     facts = "".join(
         _line(name, [*(column.facts[name] for column in columns), truth.get(name, "")])
         for name in columns[0].facts
@@ -139,20 +146,22 @@ def _table(columns: Sequence[Column], truth: Mapping[str, str], grid: _Grid) -> 
     )
 
 
-def _clip(columns: Sequence[Column], number: int, grid: _Grid) -> str:
-    """Lay out one clip: a row of pictures, and a row of differences below it."""
-    name, row = columns[0].seen[number].name, 2 * number
+def _clip(columns: Sequence[Column], number: int, grid: _Grid, differences: bool) -> str:
+    """Lay out one clip: a row of pictures, and perhaps a row of differences below it."""
+    name, row = columns[0].seen[number].name, number * (2 if differences else 1)
     models = [column.name for column in columns]
     pictures = [
         _canvas(grid, row, place, f"{model}: {name}")
         for place, model in enumerate([*models, "Truth"])
     ]
-    differences = [
-        _canvas(grid, row + 1, place, f"{model}, difference from the truth: {name}")
-        for place, model in enumerate(models)
-    ]
-    below = _line(f"Difference ×{GAIN}", [*differences, "Black is equal."])
-    return f"<tbody>{_line(name, pictures)}{below}</tbody>"
+    lines = _line(name, pictures)
+    if differences:
+        below = [
+            _canvas(grid, row + 1, place, f"{model}, difference from the truth: {name}")
+            for place, model in enumerate(models)
+        ]
+        lines += _line(f"Difference ×{GAIN}", [*below, "Black is equal."])
+    return f"<tbody>{lines}</tbody>"
 
 
 def _canvas(grid: _Grid, row: int, column: int, words: str) -> str:

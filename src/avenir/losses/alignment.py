@@ -36,19 +36,19 @@ class AlignmentConfig(Config):
     """Where one latent stands for several features: their mean, or each of them in its place."""
     directions: float = Field(1.0, ge=0)
     """Weight of pointing where the teacher's features do."""
-    directions_margin: float = Field(0.5, ge=0)
+    directions_margin: float = Field(0.0, ge=0)
     """Cosine distance that is free."""
     relations: float = Field(1.0, ge=0)
     """Weight of tokens being as alike as the teacher finds them."""
-    relations_margin: float = Field(0.25, ge=0)
+    relations_margin: float = Field(0.0, ge=0)
     """Difference of cosines that is free."""
     local_correlation: float = Field(0.0, ge=0)
     """Weight of neighbouring latents being alike; asks no teacher."""
     correlation: float = Field(0.75, ge=0, le=1)
     """How alike is enough."""
-    share: float = Field(0.5, gt=0)
+    share: float = Field(0.2, gt=0)
     """Size of the gradient that all of this sends into latents, against that of decoding."""
-    let_go: float = Field(0.2, ge=0, lt=1)
+    let_go: float = Field(0.5, ge=0, lt=1)
     """Share of training, at the end, over which it falls to 0 along a cosine."""
     shuffle: bool = False
     """Placebo: the teacher's features change places at random within every clip."""

@@ -151,7 +151,9 @@ class Study:
         for arm in self.protocol.arms:
             for teacher in teachers(self._recipe(arm, 0)):
                 if isinstance(teacher, Recipe):
-                    card = make_card(teacher, make_source(teacher.data), None)
+                    source = make_source(teacher.data)
+                    card = make_card(teacher, source, None)
+                    card = card.model_copy(update={"provenance": {"data": source.fingerprint}})
                 else:
                     card = World.load(teacher, "cpu").card
                 check_independent(evaluator.card, card)

@@ -46,8 +46,8 @@ ACTIONS = Signal(
 class Episodes(Sequence[Recording]):
     """The recordings of a split, each made when asked for."""
 
-    def __init__(self, split: Split, num_episodes: int, seconds: float) -> None:
-        self.split, self.seconds, self.numbers = split, seconds, range(num_episodes)
+    def __init__(self, split: Split, numbers: range, seconds: float) -> None:
+        self.split, self.seconds, self.numbers = split, seconds, numbers
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -59,8 +59,11 @@ class Episodes(Sequence[Recording]):
     def __getitem__(self, index: int | slice) -> Recording | list[Recording]:
         numbers = self.numbers[index]
         if isinstance(numbers, range):
-            return [self[number] for number in numbers]
-        return Recording(f"{self.split}-{numbers:07d}", self.seconds)
+            return [self._recording(number) for number in numbers]
+        return self._recording(numbers)
+
+    def _recording(self, number: int) -> Recording:
+        return Recording(f"{self.split}-{number:07d}", self.seconds)
 
 
 class SyntheticConfig(Config):
@@ -77,6 +80,8 @@ class SyntheticConfig(Config):
     """Whether batches carry the labels of `simulator.py` beside the actions."""
     train_recordings: int = Field(default=1_000_000, ge=1)
     """How many training recordings there are."""
+    first_recording: int = Field(default=0, ge=0)
+    """Number of the first training recording: a million further on, none is shared."""
     test_recordings: int = Field(default=10_000, ge=1)
     """How many test recordings there are."""
 
@@ -100,13 +105,21 @@ class Synthetic(Source):
     def recordings(self, split: Split) -> Episodes:
         """List the recordings of a split without making any."""
         config = self.config
-        count = config.train_recordings if split == "train" else config.test_recordings
-        return Episodes(split, count, config.episode_frames / config.fps)
+        numbers = range(config.test_recordings)
+        if split == "train":
+            numbers = range(
+                config.first_recording, config.first_recording + config.train_recordings
+            )
+        return Episodes(split, numbers, config.episode_frames / config.fps)
 
     @property
     def fingerprint(self) -> str:
         """Return a hash of the format and of what changes a picture or an action."""
-        settings = self.config.model_dump_json(exclude={"kind", "labels"})
+        # Data sets that begin at 0 keep the name they had before others were possible.
+        beside = {"kind", "labels"} | (
+            set() if self.config.first_recording else {"first_recording"}
+        )
+        settings = self.config.model_dump_json(exclude=beside)
         return hashlib.sha256(f"synthetic {FORMAT} {settings}".encode()).hexdigest()
 
     def draw(self, split: Split, num_frames: int, count: int, seed: int) -> list[Window]:
