@@ -12,7 +12,7 @@ import pytest
 from avenir.errors import AvenirError
 from avenir.evaluation.learning_report import write_learning_report
 from avenir.study import Cell, Study, conclude, reseeded
-from avenir.study.running import films, make_judge, run
+from avenir.study.running import _alone_in, films, make_judge, run
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World
@@ -203,6 +203,12 @@ def test_a_world_is_not_judged_by_a_part_of_itself(finished, monkeypatch):
     monkeypatch.setattr(finished.evaluator, "card", world.card)
     with pytest.raises(AvenirError, match="which it would judge"):
         make_judge(finished, world)
+
+
+def test_two_studies_in_one_folder_are_refused(protocol, tmp_path):
+    study = Study(protocol, [], tmp_path)
+    with _alone_in(tmp_path), pytest.raises(AvenirError, match="another study is at work"):
+        run(study, study.protocol.seeds, workers=1)
 
 
 def test_rows_of_another_protocol_are_refused(protocol, tmp_path):

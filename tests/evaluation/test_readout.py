@@ -9,7 +9,7 @@ from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.things import Class
 from avenir.encoders.segmenter import Segmenter, SegmenterConfig
 from avenir.errors import AvenirError
-from avenir.evaluation.readout import CUT_OFF, FOLDER, Readout, _object_errors
+from avenir.evaluation.readout import CUT_OFF, FOLDER, Readout, _object_errors, _overlap
 from avenir.registry import parse
 from avenir.world import World
 
@@ -48,6 +48,8 @@ def test_it_reads_real_test_frames_well_and_says_so(source, readout):
     assert score.ego_iou.mean is not None and score.ego_iou.mean >= 0.88
     assert score.ego_error.mean is not None and score.ego_error.mean <= 0.5
     assert score.object_error.mean is not None and score.object_error.mean <= 1.0
+    assert score.large_iou.mean is not None and score.large_iou.mean >= 0.75
+    assert score.small_iou.mean is not None and score.small_iou.mean >= 0.4
     assert score.pixel_accuracy.mean is not None and score.pixel_accuracy.mean >= 0.95
 
 
@@ -81,7 +83,7 @@ def test_an_ego_that_is_hidden_is_not_scored(readout, batch):
 def test_a_held_picture_reads_as_its_copies_do(readout, batch):
     held = batch.video[:, :1].expand(-1, 3, -1, -1, -1)
     one, each = readout.read(held), readout.read(held.contiguous())
-    assert torch.equal(one.ego_mask, each.ego_mask)
+    assert torch.equal(one.classes, each.classes)
 
 
 def test_labels_are_taken_from_the_frame_the_future_begins_at(readout, batch):
@@ -101,6 +103,19 @@ def test_object_error_is_zero_for_the_truth_and_the_cut_off_for_nothing():
     found[0, 0, 2, 9] = False
     # One of two is missed by the distance to the other; the one found is right.
     assert _object_errors(found, objects).item() == pytest.approx((41**0.5 / 2) / 2)
+
+
+def test_overlap_is_of_the_classes_asked_for_and_only_where_there_are_any():
+    true = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    true[0, :2, 0] = Class.CAR
+    true[0, 1, 1] = Class.PEDESTRIAN
+    read = true.long()
+    read[0, 0, 0, :2] = Class.TRUCK  # another of the two large classes
+    read[0, 1, 0, 2:] = 0
+    large = _overlap(read, true, (Class.CAR, Class.TRUCK))[0]
+    assert large[:2].tolist() == [1.0, 0.5] and large[2].isnan()
+    small = _overlap(read, true, (Class.MOTORBIKE, Class.PEDESTRIAN))[0]
+    assert small[1] == 1 and small[[0, 2]].isnan().all()
 
 
 def test_worlds_without_a_key_are_not_read():

@@ -5,7 +5,7 @@ A teacher is an encoder; a tokenizer is an encoder that can decode.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -16,6 +16,9 @@ from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.shapes import Compression, Latents, Video
+
+Hide = Callable[[Latents], Latents]
+"""Puts something else in the place of some latents, so that decoding has to do without them."""
 
 
 class Posterior(NamedTuple):
@@ -124,11 +127,12 @@ class Tokenizer(Encoder):
 
     @abstractmethod
     def decoding_losses(
-        self, posterior: Posterior, video: Video, progress: Progress
+        self, posterior: Posterior, video: Video, progress: Progress, hide: Hide = lambda z: z
     ) -> dict[str, Tensor]:
         """Compare what is decoded from a raw posterior with its `video`, whole groups and blocks.
 
-        Apart from `losses`, so that more may be asked of the latents on their way.
+        Apart from `losses`, so that more may be asked of the latents on their way. What is decoded
+        goes through `hide` last, when all that decoding draws is drawn.
         """
 
     @abstractmethod

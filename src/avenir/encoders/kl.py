@@ -9,7 +9,7 @@ from torch import Tensor
 
 from avenir.clip import Progress
 from avenir.config import Config
-from avenir.encoders import ParameterGroup, Posterior, Tokenizer
+from avenir.encoders import Hide, ParameterGroup, Posterior, Tokenizer
 from avenir.losses.reconstruction import Comparison, ReconstructionWeights, kl, noised
 from avenir.nn.conv import GroupDecoder, GroupEncoder
 from avenir.shapes import Compression, Latents, Video
@@ -67,12 +67,12 @@ class KL(Tokenizer):
         return self.decoder(latents)
 
     def decoding_losses(
-        self, posterior: Posterior, video: Video, progress: Progress
+        self, posterior: Posterior, video: Video, progress: Progress, hide: Hide = lambda z: z
     ) -> dict[str, Tensor]:
         """Compare the decoded sample with the video."""
         latents = posterior.sample(progress.generator)
-        decoded = self.raw_decode(noised(latents, self.config.decoder_noise, progress.generator))
-        return self.compare(decoded, video) | {"kl": kl(*posterior)}
+        latents = noised(latents, self.config.decoder_noise, progress.generator)
+        return self.compare(self.raw_decode(hide(latents)), video) | {"kl": kl(*posterior)}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Train all that is not frozen; the critic descends its own loss only."""

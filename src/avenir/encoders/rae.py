@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from avenir.clip import Progress
 from avenir.config import Config
-from avenir.encoders import Encoder, ParameterGroup, Posterior, Tokenizer
+from avenir.encoders import Encoder, Hide, ParameterGroup, Posterior, Tokenizer
 from avenir.errors import AvenirError
 from avenir.losses.reconstruction import Comparison, ReconstructionWeights, kl, noised
 from avenir.nn.conv import GroupDecoder
@@ -76,11 +76,11 @@ class RAE(Tokenizer):
         return self.decoder(latents)
 
     def decoding_losses(
-        self, posterior: Posterior, video: Video, progress: Progress
+        self, posterior: Posterior, video: Video, progress: Progress, hide: Hide = lambda z: z
     ) -> dict[str, Tensor]:
         """Compare what is decoded from latents with noise on them with the video."""
         latents = noised(posterior.mean, self.config.decoder_noise, progress.generator)
-        return self.compare(self.raw_decode(latents), video) | {"kl": kl(*posterior)}
+        return self.compare(self.raw_decode(hide(latents)), video) | {"kl": kl(*posterior)}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Train all but the teacher that is not frozen; the critic descends its own loss only."""

@@ -46,6 +46,8 @@ METRICS = {
     "ego_error": Metric("Ego position error", "px", False),
     "ego_iou": Metric("Ego overlap (IoU)", "", True),
     "object_error": Metric("Object position error", "px", False),
+    "large_iou": Metric("Overlap of cars and trucks (IoU)", "", True),
+    "small_iou": Metric("Overlap of motorbikes and pedestrians (IoU)", "", True),
 }
 """Every metric there is: those of pictures first, then those that `readout.py` takes."""
 

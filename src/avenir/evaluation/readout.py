@@ -5,11 +5,12 @@ beside this file; it was trained by `recipes/synthetic_segmenter.toml` on traini
 Before it judges anything it says how well it reads real test frames.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -42,8 +43,8 @@ class Reading(NamedTuple):
 
     ego: Float[Tensor, "b T 2"]
     """x, y of the middle of the ego's pixels; NaN where it is not seen."""
-    ego_mask: Bool[Tensor, "b T H W"]
-    """The ego's pixels."""
+    classes: Int[Tensor, "b T H W"]
+    """What every pixel shows."""
     objects: Bool[Tensor, "b T H W"]
     """The middles of other things: cars, trucks, motorbikes, pedestrians."""
 
@@ -61,6 +62,10 @@ class ReadoutScore(Config):
     """In pixels, on frames where half of the ego shows or more."""
     object_error: Interval
     """In pixels."""
+    large_iou: Interval
+    """Overlap of the pixels of cars and trucks."""
+    small_iou: Interval
+    """Overlap of the pixels of motorbikes and pedestrians."""
     pixel_accuracy: Interval
     """Share of pixels given their right class."""
 
@@ -86,24 +91,25 @@ class Readout:
         held = video.shape[1] > 1 and video.stride(1) == 0
         logits = self._logits(video[:, :1] if held else video)
         logits = logits.expand(-1, video.shape[1], -1, -1, -1)
-        mask = logits[:, :, :-1].argmax(2) == Class.EGO
-        return Reading(_middle(mask), mask, _peaks(logits[:, :, -1].sigmoid()))
+        classes = logits[:, :, :-1].argmax(2)
+        return Reading(_middle(classes == Class.EGO), classes, _peaks(logits[:, :, -1].sigmoid()))
 
     def compare(self, made: Video, batch: Batch, first: int) -> Scores:
         """Score made frames against the labels of a batch from frame `first` on."""
         labels = {n: s[:, first : first + made.shape[1]] for n, s in batch.signals.items()}
         reading = self.read(made)
-        truth = labels["segmentation"] == Class.EGO
+        true = labels["segmentation"]
         shows = labels["ego_visible"][..., 0] >= _SEEN
         nothing = torch.tensor(torch.nan)
         # The middle of what shows, on both sides: a bridge hides the same of either.
-        error = (reading.ego - _middle(truth)).norm(dim=-1).nan_to_num(torch.inf)
-        both = (reading.ego_mask & truth).sum((2, 3))
-        either = (reading.ego_mask | truth).sum((2, 3))
+        error = reading.ego - _middle(true == Class.EGO)
+        error = error.norm(dim=-1).nan_to_num(torch.inf).clamp(max=CUT_OFF)
         return {
-            "ego_error": torch.where(shows, error.clamp(max=CUT_OFF), nothing),
-            "ego_iou": torch.where(shows, both / either, nothing),
+            "ego_error": torch.where(shows, error, nothing),
+            "ego_iou": torch.where(shows, _overlap(reading.classes, true, (Class.EGO,)), nothing),
             "object_error": _object_errors(reading.objects, labels["objects"]),
+            "large_iou": _overlap(reading.classes, true, (Class.CAR, Class.TRUCK)),
+            "small_iou": _overlap(reading.classes, true, (Class.MOTORBIKE, Class.PEDESTRIAN)),
         }
 
     @torch.no_grad()
@@ -127,6 +133,16 @@ class Readout:
         # A few frames at a time: activations hold many times the numbers of a frame.
         parts = [self.encoder.raw_posterior(p.to(device)).mean.cpu() for p in video.split(8, dim=1)]
         return torch.cat(parts, dim=1)
+
+
+def _overlap(
+    read: Int[Tensor, "b T H W"], true: UInt8[Tensor, "b T H W"], classes: Sequence[int]
+) -> Float[Tensor, "b T"]:
+    """Return intersection over union of the pixels of some classes; NaN where truth has none."""
+    ours, theirs = (torch.isin(each, torch.tensor(classes)) for each in (read, true))
+    either = (ours | theirs).sum((2, 3))
+    iou = (ours & theirs).sum((2, 3)) / either
+    return torch.where(theirs.any(3).any(2), iou, torch.nan)
 
 
 def _middle(mask: Bool[Tensor, "b T H W"]) -> Float[Tensor, "b T 2"]:

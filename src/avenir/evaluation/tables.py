@@ -103,6 +103,8 @@ def readout_facts(score: ReadoutScore) -> str:
         "Ego overlap (IoU)": _with_bounds(score.ego_iou, 3),
         "Ego position error": f"{_with_bounds(score.ego_error, 2)} px",
         "Object position error": f"{_with_bounds(score.object_error, 2)} px",
+        "Overlap of cars and trucks (IoU)": _with_bounds(score.large_iou, 3),
+        "Overlap of motorbikes and pedestrians (IoU)": _with_bounds(score.small_iou, 3),
         "Pixels given their class": _with_bounds(score.pixel_accuracy, 3),
     }
     return (

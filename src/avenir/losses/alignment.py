@@ -5,14 +5,16 @@ a linear projection, and relations: which tokens of a clip are alike, over space
 (VideoREPA, 2505.23656). Inside a margin nothing is asked (VF loss of VA-VAE, 2501.01423; without
 margin and relations it is GAIA-2's distillation, 2503.20523). What all tokens of a clip share is
 taken from the features first: it is alike everywhere (iREPA, 2512.10794). Local correlation needs
-no teacher (SSVAE, 2512.05394). Knows no encoder.
+no teacher (SSVAE, 2512.05394), nor does hiding the future from decoding, so that latents tell it
+(PV-VAE, 2605.02134). The tokens inside a predictor are drawn in the same way as the latents of a
+tokenizer (REPA, 2410.06940). Knows no encoder and no predictor.
 """
 
 import math
 from typing import Any, Literal
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,11 +29,17 @@ Features = Float[Tensor, "b t f h w"]
 """A teacher's latents, laid on the grid of a tokenizer's."""
 
 
+Counts = Float[Tensor, "b t"]
+"""How much every frame counts."""
+
+
 class AlignmentConfig(Config):
-    """What training asks of a tokenizer's latents, beside decoding."""
+    """What training asks of a tokenizer's latents beside decoding, or of a predictor's tokens."""
 
     teacher: dict[str, Any] | None = None
-    """The encoder that latents are drawn toward: a recipe to train first, or a run folder."""
+    """The encoder that they are drawn toward: a recipe to train first, or a run folder."""
+    layer: int | None = Field(None, ge=1)
+    """After which block of a predictor; none: after a third of them."""
     within: Literal["mean", "each"] = "each"
     """Where one latent stands for several features: their mean, or each of them in its place."""
     directions: float = Field(1.0, ge=0)
@@ -46,16 +54,24 @@ class AlignmentConfig(Config):
     """Weight of neighbouring latents being alike; asks no teacher."""
     correlation: float = Field(0.75, ge=0, le=1)
     """How alike is enough."""
+    future: float = Field(0.0, ge=0, le=1)
+    """Chance that the last latents of a window, as many as decoding looks back or fewer, are hidden
+    from it, so that earlier ones must tell what comes; asks no teacher."""
     share: float = Field(0.2, gt=0)
-    """Size of the gradient that all of this sends into latents, against that of decoding."""
+    """Size of the gradient that the losses above send into latents, against that of decoding; into
+    a predictor's tokens, against that of prediction."""
     let_go: float = Field(0.5, ge=0, lt=1)
-    """Share of training, at the end, over which it falls to 0 along a cosine."""
+    """Share of training, at the end, over which `share` and `future` fall to 0 along a cosine."""
     shuffle: bool = False
     """Placebo: the teacher's features change places at random within every clip."""
 
 
 class Alignment(nn.Module):
-    """The losses of one tokenizer, and the projection that is learnt with it and thrown away."""
+    """The losses of one training, and what is learnt with them and thrown away.
+
+    `cell` and `channels` are those of the latents, or of the tokens of a predictor. With `mixed`,
+    neighbours in a frame are mixed before the projection, by a 3×3 convolution (iREPA).
+    """
 
     def __init__(
         self,
@@ -64,33 +80,55 @@ class Alignment(nn.Module):
         channels: int,
         teacher_cell: Compression | None = None,
         features: int | None = None,
+        mixed: bool = False,
     ) -> None:
         super().__init__()
         if features is None and (config.directions or config.relations):
             raise AvenirError(
                 "alignment has no teacher, and asks for directions or relations: name one with "
-                "alignment.teacher, or set both to 0 and ask for local_correlation"
+                "alignment.teacher, or set both to 0 and ask for local_correlation or future"
             )
         self.config, self.cell, self.teacher_cell = config, cell, teacher_cell
         self.parts = Compression(1, 1, 1)
         if config.within == "each" and teacher_cell is not None:
             self.parts = Compression(*map(_parts, cell, teacher_cell))
-        self.project = None
+        self.project, self.mix = None, None
         if features and config.directions:
             self.project = nn.Linear(channels, features * math.prod(self.parts))
+            # Apart from the projection, which is wide where one place stands for many features.
+            self.mix = nn.Conv2d(channels, channels, 3, padding=1) if mixed else None
+        self.padding = nn.Parameter(torch.zeros(channels, 1, 1)) if config.future else None
 
     def share(self, progress: Progress) -> float:
-        """Return the gradient's size against that of decoding: constant, then falling to 0."""
+        """Return the gradient's size against the other one: constant, then falling to 0."""
+        return self.config.share * self._hold(progress)
+
+    def _hold(self, progress: Progress) -> float:
         left = (1 - progress.fraction) / max(self.config.let_go, 1e-9)
-        return self.config.share * (1 - math.cos(math.pi * min(1.0, left))) / 2
+        return (1 - math.cos(math.pi * min(1.0, left))) / 2
+
+    def without_future(self, latents: Latents, most: int, progress: Progress) -> Latents:
+        """Put the padding in the place of the last 0 to `most` latents of every row, by chance."""
+        if self.padding is None:
+            return latents
+        (b, t), device, chance = latents.shape[:2], latents.device, progress.generator
+        count = torch.randint(0, most + 1, (b,), generator=chance, device=device)
+        often = torch.rand(b, generator=chance, device=device)
+        count = count * (often < self.config.future * self._hold(progress))
+        hidden = torch.arange(t, device=device) >= t - count[:, None]
+        return torch.where(hidden[:, :, None, None, None], self.padding, latents)
 
     def forward(
         self,
         latents: Latents,
         features: Float[Tensor, "b _t f _h _w"] | None,
         chance: torch.Generator,
+        counts: Counts | None = None,
     ) -> dict[str, Tensor]:
-        """Compare latents with the teacher's features; every weighted term by its name."""
+        """Compare latents with the teacher's features; every weighted term by its name.
+
+        `counts` is how much each frame counts against a teacher; none: all of them the same.
+        """
         config, losses = self.config, {}
         if features is not None:
             features = self._laid(features, latents)
@@ -98,16 +136,21 @@ class Alignment(nn.Module):
                 features = shuffled(features, chance)
             features = features - features.mean(dim=(1, 3, 4), keepdim=True)
             if self.project is not None:
-                projected = self.project(latents.movedim(2, -1)).movedim(-1, 2)
-                loss = directions(projected, features, config.directions_margin)
+                projected = self._projected(self.project, latents)
+                loss = directions(projected, features, config.directions_margin, counts)
                 losses["directions"] = config.directions * loss
             if config.relations:
-                loss = relations(latents, features, config.relations_margin)
+                loss = relations(latents, features, config.relations_margin, counts)
                 losses["relations"] = config.relations * loss
         if config.local_correlation:
             loss = local_correlation(latents, config.correlation)
             losses["local_correlation"] = config.local_correlation * loss
         return losses
+
+    def _projected(self, project: nn.Linear, latents: Latents) -> Features:
+        if self.mix is not None:
+            latents = self.mix(latents.flatten(0, 1)).view_as(latents)
+        return project(latents.movedim(2, -1)).movedim(-1, 2)
 
     def _laid(self, features: Tensor, latents: Latents) -> Features:
         """Give every latent the features of its cell: their mean, or parts of it side by side."""
@@ -197,14 +240,33 @@ def shuffled(features: Features, chance: torch.Generator) -> Features:
     return rearrange(flat, "b (h w) t c -> b t c h w", h=h)
 
 
-def directions(projected: Features, features: Features, margin: float) -> Float[Tensor, ""]:
+def directions(
+    projected: Features, features: Features, margin: float, counts: Counts | None = None
+) -> Float[Tensor, ""]:
     """Ask every projected latent to point where the feature does (2501.01423, eq. 4)."""
-    return relu(1 - margin - cosine_similarity(projected, features, dim=2)).mean()
+    error = relu(1 - margin - cosine_similarity(projected, features, dim=2))
+    return _mean(error, None if counts is None else counts[:, :, None, None])
 
 
-def relations(latents: Latents, features: Features, margin: float) -> Float[Tensor, ""]:
-    """Ask the tokens of a clip, all pairs, to be as alike as features are (2501.01423, eq. 5)."""
-    return relu((_alike(latents) - _alike(features)).abs() - margin).mean()
+def relations(
+    latents: Latents, features: Features, margin: float, counts: Counts | None = None
+) -> Float[Tensor, ""]:
+    """Ask the tokens of a clip, all pairs, to be as alike as features are (2501.01423, eq. 5).
+
+    A pair counts by the product of what its frames count.
+    """
+    error = relu((_alike(latents) - _alike(features)).abs() - margin)
+    if counts is None:
+        return _mean(error, None)
+    each = repeat(counts, "b t -> b (t n)", n=latents.shape[3] * latents.shape[4])
+    return _mean(error, each[:, :, None] * each[:, None])
+
+
+def _mean(error: Tensor, weight: Tensor | None) -> Float[Tensor, ""]:
+    if weight is None:
+        return error.mean()
+    weight = weight.expand_as(error)
+    return (error * weight).sum() / weight.sum()
 
 
 def _alike(latents: Features) -> Float[Tensor, "b n n"]:

@@ -5,7 +5,7 @@ Attention is full over all tokens, or factorised into space then time (GAIA-2, 2
 frames may be kept as a cache: then only new frames are computed, with the same result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -142,20 +142,24 @@ class SpaceTimeTransformer(nn.Module):
         grid: tuple[int, int],
         look: Bool[Tensor, "b t m"] | None = None,
         cache: Cache | None = None,
+        after: Mapping[int, Callable[[Tokens], Tokens]] | None = None,
     ) -> tuple[Tokens, Cache]:
         """Run the blocks over frames of `grid = (h, w)` tokens.
 
         `look[b, i, j]` says whether frame i may look at frame j; None lets all look at all. With
         a `cache` of earlier frames, `x` holds the new ones only and sees the others through it.
+        What `after` holds for a block, counted from 1, gets its tokens; what it returns goes on.
         """
         first_t = 0 if cache is None else self._cached_frames(cache, grid)
         size = (x.shape[1], *grid)
         positions = Positions(size, self.head_dim, self.factorised, look, first_t, x.device)
         kept: list[KeysValues] = []
         pasts: Sequence[KeysValues | None] = cache or [None] * len(self.blocks)
-        for block, past in zip(self.blocks, pasts, strict=True):
+        for number, (block, past) in enumerate(zip(self.blocks, pasts, strict=True), start=1):
             x, here = block(x, condition, positions, past)
             kept.append(here)
+            if after is not None and number in after:
+                x = after[number](x)
         return x, tuple(kept)
 
     def _cached_frames(self, cache: Cache, grid: tuple[int, int]) -> int:

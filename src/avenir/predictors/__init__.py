@@ -5,10 +5,12 @@ One call predicts one chunk; `rollout.py` loops.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from avenir.clip import Condition, Progress
@@ -40,20 +42,44 @@ class Memory:
         return self.latents.shape[1]
 
 
+Hidden = Float[Tensor, "b t d h w"]
+"""Tokens inside a predictor, as a small video: `h w` of the latents divided by `patch`."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Lets training look at the tokens inside a predictor, after block `layer`, counted from 1.
+
+    `through` gets the tokens, and how much every frame counts in the loss, `b t`. What it returns
+    goes on in their place.
+    """
+
+    layer: int
+    through: Callable[[Hidden, Float[Tensor, "b t"]], Hidden]
+
+
 class Predictor(nn.Module, ABC):
     """Continues latents `b t c h w` under a condition `b t d`."""
 
     Config: ClassVar[type[Config]]
     width: int
-    """Width of the condition's vectors."""
+    """Width of its tokens, and of the condition's vectors."""
+    depth: int
+    """Blocks; a `Tap` may look after each of them."""
+    patch: int
+    """Latent rows and columns per token."""
     num_train_frames: int
     """Latent frames of a training window."""
 
     @abstractmethod
     def losses(
-        self, latents: Latents, condition: Condition | None, progress: Progress
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        progress: Progress,
+        tap: Tap | None = None,
     ) -> dict[str, Tensor]:
-        """Return every term of training by its plain name, unweighted."""
+        """Return every term of training by its plain name, unweighted; a `tap` is used once."""
 
     @abstractmethod
     def start(self, past: Latents, condition: Condition | None) -> Memory:

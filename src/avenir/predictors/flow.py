@@ -6,6 +6,7 @@ diffusion-forcing training are settings of one degradation (degradation.py); sam
 samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -28,7 +29,7 @@ from avenir.degradation import (
 )
 from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, SpaceTimeTransformer
-from avenir.predictors import LatentShape, Memory, Predictor
+from avenir.predictors import LatentShape, Memory, Predictor, Tap
 from avenir.samplers import Denoise, ddim, ddpm, euler, heun, schedule
 from avenir.shapes import Latents, NoiseLevel, PerFrame
 
@@ -102,7 +103,8 @@ class Flow(Predictor):
                 f"latents are {shape.h}×{shape.w} and the predictor's patch is {config.patch}; "
                 "the patch must divide both: set predictor.patch, or another data.size"
             )
-        self.config, self.width = config, config.width
+        self.config = config
+        self.width, self.depth, self.patch = config.width, config.depth, config.patch
         self.path = Path(config.path)
         self.num_train_frames = config.past + config.chunk
         token = shape.channels * config.patch**2
@@ -129,7 +131,11 @@ class Flow(Predictor):
     # Training ---------------------------------------------------------------------------------
 
     def losses(
-        self, latents: Latents, condition: Condition | None, progress: Progress
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        progress: Progress,
+        tap: Tap | None = None,
     ) -> dict[str, Tensor]:
         """Degrade, predict, compare: one weighted mean over the hidden frames."""
         degradation = self.degrade(latents, progress.generator)
@@ -138,7 +144,7 @@ class Flow(Predictor):
         true = Mixed(latents, noise)
         x = self.path.mix(latents, noise, tau)
         said, _ = self.forward(
-            x, degradation.level, condition, last_seen(x, degradation), degradation
+            x, degradation.level, condition, last_seen(x, degradation), degradation, tap=tap
         )
 
         def measured(value: Latents) -> Latents:
@@ -177,6 +183,7 @@ class Flow(Predictor):
         seen: Float[Tensor, "b 1 c h w"],
         degradation: Degradation | None = None,
         cache: Cache | None = None,
+        tap: Tap | None = None,
     ) -> tuple[Latents, Cache]:
         """Say what the path needs at every token; `cache` stands for frames before `x`.
 
@@ -195,7 +202,10 @@ class Flow(Predictor):
             # Written into the tokens as well: attention then carries it from frame to frame.
             tokens = tokens + self.enter_condition(condition.per_frame)[:, :, None]
         look = None if degradation is None else degradation.look
-        tokens, kept = self.transformer(tokens, per_frame, (h // p, w // p), look, cache)
+        after = None
+        if tap is not None and degradation is not None:
+            after = {tap.layer: _through(tap, degradation.weight, h // p)}
+        tokens, kept = self.transformer(tokens, per_frame, (h // p, w // p), look, cache, after)
         shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
         tokens = self.leave(layer_norm(tokens, tokens.shape[-1:]) * (1 + scale) + shift)
         said = rearrange(
@@ -272,6 +282,16 @@ def last_seen(x: Latents, degradation: Degradation) -> Float[Tensor, "b 1 c h w"
     rows = torch.arange(len(x), device=x.device)
     frame = x[rows, (num_past - 1).clamp(min=0)][:, None]
     return frame * (num_past > 0)[:, None, None, None, None]
+
+
+def _through(
+    tap: Tap, weight: Float[Tensor, "b t"], h: int
+) -> Callable[[Float[Tensor, "b t s d"]], Float[Tensor, "b t s d"]]:
+    def through(tokens: Float[Tensor, "b t s d"]) -> Float[Tensor, "b t s d"]:
+        hidden = tap.through(rearrange(tokens, "b t (h w) d -> b t d h w", h=h), weight)
+        return rearrange(hidden, "b t d h w -> b t (h w) d")
+
+    return through
 
 
 def _sinusoids(level: NoiseLevel, width: int, longest: float = 1000.0) -> PerFrame:

@@ -4,6 +4,7 @@ Runs are named by what they are made of: nothing is trained twice, and a study t
 on where it was. Knows nothing of verdicts.
 """
 
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ import torch
 from avenir.clip import Clip
 from avenir.data import Source
 from avenir.device import best_device, generator
+from avenir.errors import AvenirError
 from avenir.evaluation.conclusion import Row
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.distances import check_judge
@@ -71,7 +73,11 @@ def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
     total, started, done = len(jobs), time.monotonic(), set[Path]()
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    with ProcessPoolExecutor(workers, context, _alone, (os.getpid(), stop)) as pool, _telling(stop):
+    with (
+        _alone_in(study.folder),
+        ProcessPoolExecutor(workers, context, _prepare, (os.getpid(), stop)) as pool,
+        _telling(stop),
+    ):
         running: dict[Future[None], Path] = {}
         while jobs or running:
             for path in [p for p, job in jobs.items() if job.needs <= done]:
@@ -94,11 +100,13 @@ def lay_out(recipe: Recipe, runs: Path, jobs: dict[Path, Job]) -> Path:
         role: lay_out(each, runs, jobs) if isinstance(each, Recipe) else each
         for role, each in recipe.parents.items()
     }
-    standing = recipe.on(parents)
-    digest = hashlib.sha256(standing.model_dump_json().encode()).hexdigest()[:8]
+    # Parents by their names, which are their content: a study that is moved finds its runs again.
+    content = recipe.on({role: Path(path.name) for role, path in parents.items()})
+    digest = hashlib.sha256(content.model_dump_json().encode()).hexdigest()[:8]
     folder = runs / f"{recipe.name}-{digest}"
     needs = frozenset(path for path in parents.values() if path in jobs)
-    jobs[folder] = Job(f"train {folder.name}", needs, _train, (standing, runs, folder))
+    arguments = (recipe.on(parents), runs, folder)
+    jobs[folder] = Job(f"train {folder.name}", needs, _train, arguments)
     return folder
 
 
@@ -224,6 +232,19 @@ def _call(job: Job, path: Path) -> None:
 
 
 @contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a study's folder: two at work in it would write the same runs."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AvenirError(
+                f"another study is at work in {str(folder)!r}: wait for it, or give another --out"
+            ) from None
+        yield
+
+
+@contextmanager
 def _telling(stop: Event) -> Iterator[None]:
     """Tell workers to save and stop when anything ends the study early."""
     try:
@@ -233,7 +254,7 @@ def _telling(stop: Event) -> Iterator[None]:
         raise
 
 
-def _alone(parent: int, stop: Event) -> None:
+def _prepare(parent: int, stop: Event) -> None:
     """Prepare a worker: one thread, stopped when told, and no life after its parent's."""
     torch.set_num_threads(1)
 

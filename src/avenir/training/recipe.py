@@ -70,7 +70,7 @@ class Recipe(Config):
     decoder: dict[str, Any] = {}
     """Settings of the encoder that change for the stage that trains its decoder."""
     alignment: AlignmentConfig | None = None
-    """What else is asked of a tokenizer's latents while it trains."""
+    """What else is asked of a tokenizer's latents, or of a predictor's tokens, while it trains."""
     conditioner: dict[str, Any] | None = None
     """What steers the predictor: a kind of conditioner and its settings."""
     predictor: dict[str, Any] | None = None

@@ -111,60 +111,6 @@ class EncoderTask(Task):
         return replace(batch, video=jittered(batch.video, strength, progress.generator))
 
 
-class AlignedTask(EncoderTask):
-    """Train a tokenizer while more is asked of its latents; what asks is thrown away at the end."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: Source,
-        world: World,
-        config: AlignmentConfig,
-        teacher: Encoder | None,
-    ) -> None:
-        super().__init__(recipe, data, world)
-        if not isinstance(world.encoder, Tokenizer):
-            raise AvenirError(
-                f"[alignment] was given for encoder {recipe.encoder['kind']!r}, which cannot "
-                "decode; it is for tokenizers, such as kind 'kl'"
-            )
-        self.tokenizer = world.encoder
-        self.teacher = None if teacher is None else teacher.requires_grad_(False).eval()
-        own = world.encoder.compression, world.encoder.channels
-        features = (None, None) if teacher is None else (teacher.compression, teacher.channels)
-        self.alignment = Alignment(config, *own, *features)
-        self.alignment.to(world.encoder.latent_mean.device)
-        self.both = nn.ModuleDict({"encoder": world.encoder, "alignment": self.alignment})
-
-    @property
-    def trained(self) -> nn.Module:
-        """Return the tokenizer and what aligns it."""
-        return self.both
-
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Decode and align from the same latents; the teacher sees true colours."""
-        coloured = self._coloured(batch, progress).video
-        assert batch.video is not None and coloured is not None
-        video = padded(coloured, self.tokenizer.compression)
-        posterior = self.tokenizer.raw_posterior(video)
-        mean, aside = balanced(posterior.mean, self.alignment.share(progress))
-        losses = self.tokenizer.decoding_losses(posterior._replace(mean=mean), video, progress)
-        features = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                features = self.teacher.encode(batch.video)
-        # What decoding draws comes first: with and without alignment it draws the same.
-        return losses | self.alignment(aside, features, progress.generator)
-
-    def groups(self) -> list[ParameterGroup]:
-        """Ask the encoder, whose first group makes the latents and descends alignment as well."""
-        first, *others = self.tokenizer.parameter_groups()
-        terms = {"directions": 1.0, "relations": 1.0, "local_correlation": 1.0}
-        groups = [replace(first, weights=first.weights | terms), *others]
-        learnt = list(self.alignment.parameters())
-        return [*groups, ParameterGroup(learnt, terms)] if learnt else groups
-
-
 class DecoderTask(EncoderTask):
     """Train the decoding of a finished encoder; its latents and their statistics stay."""
 
@@ -203,13 +149,13 @@ class PredictorTask(Task):
         elif self.recipe.train.cache_recordings != 0:
             self.source = cache_latents(self.world, self.data, runs, self.recipe, report)
 
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, progress: Progress, tap: Tap | None = None) -> dict[str, Tensor]:
         """Draw latents from the posterior, drop some of the condition, and ask the predictor."""
         latents = self._latents(batch, progress.generator)
         condition = None
         if self.world.conditioner is not None:
             condition = self._condition(batch, latents, progress.generator)
-        return self.predictor.losses(latents, condition, progress)
+        return self.predictor.losses(latents, condition, progress, tap)
 
     def after_step(self, progress: Progress) -> None:
         """Nothing follows: no predictor keeps averages of its own."""
@@ -242,25 +188,6 @@ class PredictorTask(Task):
         conditioner.fit([{name: value[0] for name, value in each.items()} for each in signals])
 
 
-def make_task(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Task:
-    """Build the world that a recipe describes, on its parents, and its task."""
-    encoder = parents["encoder"].encoder if "encoder" in parents else None
-    made_on = parents["teacher"] if recipe.taught == "encoder" else None
-    drawn_to = parents["teacher"] if recipe.taught == "alignment" else None
-    card = make_card(recipe, data, parents.get("encoder"), made_on)
-    torch.manual_seed(seed_of("weights", recipe.seed))
-    world = World.build(card, None if made_on is None else made_on.encoder)
-    if encoder is not None:
-        # What a stage adds, such as a critic, has no weights yet; everything else has.
-        world.encoder.load_state_dict(encoder.state_dict(), strict=not recipe.decoder)
-    world = world.to(best_device())
-    if recipe.alignment is not None:
-        teacher = None if drawn_to is None else drawn_to.encoder.to(best_device())
-        return AlignedTask(recipe, data, world, recipe.alignment, teacher)
-    kinds = {"encoder": EncoderTask, "decoder": DecoderTask, "predictor": PredictorTask}
-    return kinds[recipe.task](recipe, data, world)
-
-
 def make_card(
     recipe: Recipe, data: Source, parent: World | None, teacher: World | None = None
 ) -> Card:
@@ -276,10 +203,10 @@ def make_card(
             f"{'no' if recipe.predictor is None else 'a'} [predictor]; "
             "a predictor's recipe needs one, the others none"
         )
-    if recipe.alignment is not None and recipe.task != "encoder":
+    if recipe.alignment is not None and recipe.task == "decoder":
         raise AvenirError(
-            f"the recipe's task is {recipe.task!r} and it has [alignment], which is for the task "
-            "'encoder': put it in the tokenizer's recipe"
+            "the recipe's task is 'decoder' and it has [alignment]; latents are finished by then, "
+            "and training their decoding does not change them: put it in the tokenizer's recipe"
         )
     return Card(
         name=recipe.name,
