@@ -16,9 +16,10 @@ from avenir.clip import Progress
 from avenir.data import batches
 from avenir.device import generator
 from avenir.training.log import Preparation
+from avenir.training.loop import make_task
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.step import Step
-from avenir.training.tasks import Task, make_source, make_task
+from avenir.training.tasks import Task, make_source
 
 
 def measure(recipe: Recipe, task: Task, num_steps: int) -> tuple[float, float, float]:

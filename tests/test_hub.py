@@ -19,6 +19,9 @@ from avenir.device import generator  # noqa: E402
 from avenir.encoders import hub  # noqa: E402
 from avenir.encoders.hub import FAMILIES, Hub, HubConfig  # noqa: E402
 from avenir.errors import AvenirError  # noqa: E402
+from avenir.training.loop import cost_of, train  # noqa: E402
+from avenir.training.recipe import load_recipe  # noqa: E402
+from avenir.training.tasks import make_source  # noqa: E402
 from avenir.world import Card, World, load  # noqa: E402
 
 PATCH = 4
@@ -291,8 +294,24 @@ def test_it_is_frozen_says_so_and_cannot_be_woken(folder):
     assert not encoder.can_decode
     with pytest.raises(AvenirError, match="use it as a teacher"):
         encoder.losses(Batch(video, {}), Progress(0, 1, generator("test")))
-    with pytest.raises(AvenirError, match="use it as a teacher"):
-        encoder.parameter_groups()
+    assert encoder.parameter_groups() == []
+
+
+def test_a_recipe_makes_a_run_of_it_and_a_tokenizer_learns_from_that(folders, tmp_path):
+    few = ["data.size=[32, 32]", "data.train_recordings=8"]
+    words = [*few, f"encoder.model={folders['dinov2']}"]
+    recipe = load_recipe("recipes/hub.toml", words)
+    assert "nothing to train" in list(cost_of(recipe))[0]
+    teacher = train(recipe, tmp_path)
+    world = World.load(teacher, "cpu")
+    source = make_source(recipe.data)
+    latents = world.encoder.encode(source.read(source.spread("train", 8, 8)).video)
+    torch.testing.assert_close(latents.std((0, 1, 3, 4)), torch.ones(24), atol=0.3, rtol=0)
+    assert world.card.provenance["key"] == recipe.key(source.fingerprint, {})
+    small = ["train.steps=2", "train.batch_size=2", "encoder.width=8", "train.num_samples=0"]
+    aligned = ["recipes/quickstart_tokenizer.toml", [*few, *small, f"alignment.teacher={teacher}"]]
+    losses = (train(load_recipe(*aligned), tmp_path) / "metrics.jsonl").read_text()
+    assert "directions" in losses
 
 
 def test_it_moves_and_changes_precision_with_its_world(folder):

@@ -114,6 +114,17 @@ def test_every_loss_is_finite_weighted_and_reaches_a_parameter(encoder):
         assert any(g is not None and g.abs().sum() > 0 for g in gradients)
 
 
+def test_what_is_decoded_in_training_goes_through_what_may_hide_it(encoder, monkeypatch):
+    if not isinstance(encoder, Tokenizer):
+        return
+    clip, progress, decoded = video(encoder), Progress(0, 10, generator("hide")), []
+    decode = encoder.raw_decode
+    monkeypatch.setattr(encoder, "raw_decode", lambda z: decoded.append(z) or decode(z))
+    encoder.decoding_losses(encoder.raw_posterior(clip), clip, progress, lambda z: 0 * z + 7)
+    assert [float(each.detach().mean()) for each in decoded] == [7]
+    assert torch.equal(decoded[0], torch.full_like(encoder.encode(clip), 7))
+
+
 def test_freezing_the_encoder_leaves_only_its_decoder_to_train(encoder):
     assert encoder.can_decode == isinstance(encoder, Tokenizer)
     if not isinstance(encoder, Tokenizer):

@@ -5,7 +5,7 @@ import torch
 
 from avenir.clip import Condition, Progress
 from avenir.device import generator
-from avenir.predictors import LatentShape, Predictor
+from avenir.predictors import LatentShape, Predictor, Tap
 from avenir.registry import find, kinds
 from avenir.rollout import rollout
 
@@ -49,6 +49,27 @@ def test_losses_draw_from_the_given_generator_only(predictor, steer):
         predictor.losses(latents, condition, Progress(0, 10, generator("same"))) for _ in range(2)
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_tap_sees_the_tokens_of_every_frame_and_its_gradient_goes_back(predictor, steer):
+    t, seen = predictor.num_train_frames, []
+    latents, condition = torch.randn(2, t, *SHAPE), steer(t)
+
+    def through(tokens, counts):
+        seen.append((tokens, counts))
+        return tokens.clone()
+
+    def losses(tap):
+        return predictor.losses(latents, condition, Progress(0, 9, generator("tap")), tap)
+
+    with_tap, without = losses(Tap(predictor.depth, through)), losses(None)
+    [(tokens, counts)] = seen
+    h, w = SHAPE.h // predictor.patch, SHAPE.w // predictor.patch
+    assert tokens.shape == (2, t, predictor.width, h, w)
+    assert counts.shape == (2, t) and (counts.sum(dim=1) > 0).all()
+    assert all(torch.equal(with_tap[name], without[name]) for name in without)
+    tokens.square().sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in predictor.parameters())
 
 
 def test_prediction_has_the_shape_asked_for_and_repeats_under_one_seed(predictor, steer):

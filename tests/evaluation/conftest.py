@@ -71,7 +71,9 @@ class Identity(Tokenizer):
     def raw_decode(self, latents: Latents) -> Video:
         return latents
 
-    def decoding_losses(self, posterior, video, progress) -> dict[str, Tensor]:
+    def decoding_losses(
+        self, posterior, video, progress, hide=lambda latents: latents
+    ) -> dict[str, Tensor]:
         return {}
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -63,6 +63,22 @@ def test_relations_agree_with_a_loop_over_pairs_in_space_and_time(margin):
     assert float(relations(z, f, margin)) == pytest.approx(np.mean(terms), abs=1e-12)
 
 
+def test_frames_count_by_what_they_are_told_and_pairs_by_the_product():
+    z, f, g = latents(2, 3, 4, 1, 2), latents(2, 3, 4, 1, 2), latents(2, 3, 7, 1, 2)
+    counts = torch.tensor([[0, 1, 0.5], [0, 0, 1]], dtype=torch.float64)
+    every = [(b, p) for b in range(2) for p in places(z)]
+    singles = [float(counts[b, p[0]]) for b, p in every]
+    terms = [1 - cosine(at(z, b, p), at(f, b, p)) for b, p in every]
+    assert float(directions(z, f, 0.0, counts)) == pytest.approx(np.average(terms, weights=singles))
+    pairs = [(b, p, q) for b, p in every for q in places(z)]
+    terms = [
+        abs(cosine(at(z, b, p), at(z, b, q)) - cosine(at(g, b, p), at(g, b, q)))
+        for b, p, q in pairs
+    ]
+    products = [float(counts[b, p[0]] * counts[b, q[0]]) for b, p, q in pairs]
+    assert float(relations(z, g, 0.0, counts)) == pytest.approx(np.average(terms, weights=products))
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 6, 4, 3), (1, 1, 6, 2, 2), (1, 4, 6, 1, 3)])
 def test_local_correlation_agrees_with_pearson_in_every_window(shape):
     z = latents(*shape)
@@ -163,7 +179,7 @@ def test_alignment_lets_go_at_the_end():
     assert shares[0] == shares[1] == pytest.approx(0.5)
     assert shares[2] == pytest.approx(0.25)
     assert shares[3] == pytest.approx(0.25 * (1 - math.cos(math.pi * 0.05)))
-    steady = Alignment(AlignmentConfig(let_go=0.0), CELL, 4, CELL, 6)
+    steady = Alignment(AlignmentConfig(share=0.5, let_go=0.0), CELL, 4, CELL, 6)
     assert steady.share(Progress(99, 100, generator("test"))) == pytest.approx(0.5)
 
 
@@ -185,6 +201,34 @@ def test_directions_without_a_teacher_are_refused():
         Alignment(AlignmentConfig(), CELL, 4)
     free = Alignment(AlignmentConfig(directions=0, relations=0, local_correlation=1), CELL, 4)
     assert set(free(torch.randn(1, 2, 4, 2, 2), None, generator("test"))) == {"local_correlation"}
+
+
+def futures(**settings) -> Alignment:
+    config = AlignmentConfig(directions=0, relations=0, future=1, **settings)
+    alignment = Alignment(config, CELL, 3)
+    with torch.no_grad():
+        alignment.padding.fill_(9)
+    return alignment
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_hidden_are_the_last_latents_none_to_as_many_as_may_be(most):
+    z = torch.randn(300, 4, 3, 2, 2)
+    hidden = futures(let_go=0).without_future(z, most, Progress(0, 1, generator("hide")))
+    padded = (hidden == 9).all(dim=4).all(dim=3).all(dim=2)
+    count = padded.sum(dim=1)
+    assert torch.equal(padded, torch.arange(4) >= 4 - count[:, None])
+    assert torch.equal(hidden[~padded], z[~padded])
+    shares = torch.bincount(count) / len(z)
+    assert shares.tolist() == pytest.approx([1 / (most + 1)] * (most + 1), abs=0.1)
+
+
+def test_hiding_is_by_chance_and_lets_go():
+    z, often = torch.randn(400, 2, 3, 1, 1), []
+    for step in (0, 75, 99):
+        hidden = futures(let_go=0.5).without_future(z, 1, Progress(step, 100, generator(step)))
+        often.append(float((hidden != z).any(dim=2).float().sum()) / 400)
+    assert often == pytest.approx([0.5, 0.25, 0], abs=0.08)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,18 @@
 """Tokenizers trained beside a teacher: paired with the unaligned, and plain at the end."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from avenir.clip import Batch, Progress
+from avenir.device import generator
 from avenir.errors import AvenirError
-from avenir.training.loop import train
+from avenir.training.aligned import AlignedEncoderTask
+from avenir.training.loop import make_task, train
 from avenir.training.recipe import load_recipe
+from avenir.training.step import Step
 from avenir.training.tasks import make_card, make_source
 from avenir.world import load
 
@@ -81,8 +86,88 @@ def test_what_cannot_decode_cannot_be_aligned(runs):
         train(load_recipe("recipes/dino.toml", ["name=x", "alignment.directions=0"]), runs)
 
 
-def test_alignment_belongs_in_the_tokenizers_recipe():
-    words = ["alignment.directions=0", "alignment.relations=0", "alignment.local_correlation=1"]
+def test_finished_latents_cannot_be_aligned(runs):
+    (runs / "decoder.toml").write_text(
+        f'task = "decoder"\nencoder = "{RECIPES}/quickstart_tokenizer.toml"\n'
+        '[data]\nkind = "synthetic"\n[alignment]\nlocal_correlation = 1.0\n'
+    )
+    recipe = load_recipe(runs / "decoder.toml")
     with pytest.raises(AvenirError, match="put it in the tokenizer's recipe"):
-        recipe = load_recipe("recipes/quickstart.toml", [*WORDS, *words])
         make_card(recipe, make_source(recipe.data), None)
+
+
+# Hiding the future ----------------------------------------------------------------------------
+
+FREE = ["alignment.directions=0", "alignment.relations=0", "train.num_groups=3"]
+
+
+def hiding(chance: float, *words: str) -> tuple[AlignedEncoderTask, Batch]:
+    words = (*TINY, *FREE, f"alignment.future={chance}", "encoder.look_back=2", *words)
+    recipe = load_recipe("recipes/quickstart_tokenizer.toml", words)
+    data = make_source(recipe.data)
+    task = make_task(recipe, data, {})
+    with torch.no_grad():  # decoding looks back at nothing until it has learnt to
+        task.tokenizer.decoder.look_back.mix.weight.normal_()
+    return task, data.read(data.draw("train", task.num_frames, 8, 0))
+
+
+def made(task: AlignedEncoderTask, batch: Batch, monkeypatch) -> torch.Tensor:
+    """Return the video that the losses compare with, as groups of frames."""
+    kept = []
+    decode = task.tokenizer.raw_decode
+    monkeypatch.setattr(task.tokenizer, "raw_decode", lambda z: kept.append(decode(z)) or kept[0])
+    task.losses(batch, Progress(0, 9, generator("future")))
+    monkeypatch.undo()
+    return kept[0].detach().unflatten(1, (3, -1))
+
+
+def test_hidden_frames_are_made_of_earlier_ones_alone(monkeypatch):
+    task, batch = hiding(1.0)
+    whole, _ = hiding(0.0)
+    with torch.no_grad():
+        hidden = (
+            (made(task, batch, monkeypatch) != made(whole, batch, monkeypatch)).flatten(2).any(2)
+        )
+    count = hidden.sum(dim=1)
+    assert set(count.tolist()) == {0, 1, 2}
+    assert torch.equal(hidden, torch.arange(3) >= 3 - count[:, None])
+    f_t = task.tokenizer.compression.t
+
+    def changed_by(group: int) -> torch.Tensor:
+        video = batch.video.clone()
+        video[:, group * f_t : (group + 1) * f_t] *= -1
+        other = made(task, replace(batch, video=video), monkeypatch)
+        return (other != made(task, batch, monkeypatch)).flatten(2).any(2)
+
+    assert torch.equal(changed_by(2).any(dim=1), count == 0)
+    assert torch.equal(changed_by(1).any(dim=1), count <= 1)
+    assert changed_by(0).all()
+
+
+def test_the_padding_learns_with_decoding_and_is_thrown_away(runs):
+    words = [*TINY, *FREE, "name=futures", "alignment.future=1.0", "train.steps=2"]
+    recipe = load_recipe("recipes/quickstart_tokenizer.toml", words)
+    world = train(recipe, runs)
+    assert weights(world).keys() == weights(trained(runs, "plain")).keys()
+    task, batch = hiding(1.0)
+    before = task.alignment.padding.detach().clone()
+    Step(task.recipe, task).run(batch, Progress(0, 9, generator("learn")))
+    assert not torch.equal(before, task.alignment.padding)
+
+
+def test_at_chance_zero_nothing_is_hidden_bit_for_bit(runs):
+    words = ["alignment.future=0.0", "alignment.share=1e-30", *FREE]
+    silent = train(load_recipe(runs / "aligned.toml", [*TINY, "name=no_future", *words]), runs)
+    plain = [*TINY, "name=three_groups", "train.num_groups=3"]
+    assert_same(silent, train(load_recipe("recipes/quickstart_tokenizer.toml", plain), runs))
+
+
+@pytest.mark.parametrize("word", ["encoder.look_back=0", "train.num_groups=1"])
+def test_a_future_out_of_reach_is_refused(word):
+    with pytest.raises(AvenirError, match="look_back to at least 1"):
+        hiding(0.5, word)
+
+
+def test_a_layer_is_for_predictors():
+    with pytest.raises(AvenirError, match="into a predictor"):
+        hiding(0.5, "alignment.layer=1")

@@ -123,8 +123,8 @@ class Hub(Encoder):
         raise self._frozen()
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Refuse: its weights are public and stay as they are."""
-        raise self._frozen()
+        """Train nothing: its weights are public and stay as they are."""
+        return []
 
     def get_extra_state(self) -> Tensor:
         """Return what stands for the public weights in a saved folder: their sha256, 32 bytes."""

@@ -172,7 +172,7 @@ def seconds_of(world: World) -> dict[str, float]:
     def add(parents: Mapping[str, Any]) -> None:
         for card in parents.values():
             below = card["provenance"]
-            seconds[card["name"]] = below[key] / below["steps_here"] * below["steps"]
+            seconds[card["name"]] = below[key] / max(1, below["steps_here"]) * below["steps"]
             add(below.get("parents", {}))
 
     add(provenance["parents"])

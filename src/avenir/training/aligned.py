@@ -1,5 +1,31 @@
-class AlignedTask(EncoderTask):
-    """Train a tokenizer while more is asked of its latents; what asks is thrown away at the end."""
+"""Tokenizers and predictors that train while more is asked of what is inside them.
+
+A tokenizer's latents, or the tokens midway through a predictor, are drawn toward what a teacher
+sees in the same video (losses/alignment.py); a tokenizer may be asked for the future as well. What
+asks is thrown away at the end: the world that is saved is an ordinary one.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from avenir.clip import Batch, Progress
+from avenir.data import Source
+from avenir.data.cached import Cached
+from avenir.encoders import Encoder, ParameterGroup, Tokenizer, padded
+from avenir.errors import AvenirError
+from avenir.losses.alignment import Alignment, AlignmentConfig, balanced
+from avenir.predictors import Tap
+from avenir.shapes import Compression, Latents, Video
+from avenir.training.recipe import Recipe
+from avenir.training.tasks import EncoderTask, PredictorTask
+from avenir.world import World
+
+_TERMS = {"directions": 1.0, "relations": 1.0, "local_correlation": 1.0}
+"""What alignment adds to the losses; the terms come weighted."""
+
+
+class AlignedEncoderTask(EncoderTask):
+    """Train a tokenizer while more is asked of its latents."""
 
     def __init__(
         self,
@@ -24,12 +50,12 @@ class AlignedTask(EncoderTask):
         self.most_hidden = min(world.encoder.look_back, recipe.train.num_groups - 1)
         if config.future and not self.most_hidden:
             raise AvenirError(
-                f"alignment.future is {config.future}, with look_back {world.encoder.look_back} "
-                f"and train.num_groups {recipe.train.num_groups}; what is hidden at the end of a "
-                "window is decoded from earlier latents of it: set encoder.look_back to at least "
-                "1 and train.num_groups to at least 2"
+                f"alignment.future is {config.future}, the encoder's look_back "
+                f"{world.encoder.look_back} and train.num_groups {recipe.train.num_groups}; what "
+                "is hidden at the end of a window is decoded from earlier latents: set "
+                "encoder.look_back to at least 1 and train.num_groups to at least 2"
             )
-        self.teacher = None if teacher is None else teacher.requires_grad_(False).eval()
+        self.teacher = _frozen(teacher)
         own = world.encoder.compression, world.encoder.channels
         features = (None, None) if teacher is None else (teacher.compression, teacher.channels)
         self.alignment = Alignment(config, *own, *features)
@@ -54,40 +80,25 @@ class AlignedTask(EncoderTask):
 
         posterior = posterior._replace(mean=mean)
         losses = self.tokenizer.decoding_losses(posterior, video, progress, hide)
-        features = None if self.teacher is None else seen_by(self.teacher, batch.video)
+        features = _seen(self.teacher, batch.video)
         # What decoding draws comes first: with and without alignment it draws the same.
         return losses | self.alignment(aside, features, progress.generator)
 
     def groups(self) -> list[ParameterGroup]:
-        """Ask the encoder, whose first group makes the latents and descends alignment as well."""
+        """Ask the encoder, whose first group makes the latents and descends alignment as well.
+
+        The padding that decoding finds in the place of hidden latents descends with that group.
+        """
         first, *others = self.tokenizer.parameter_groups()
-        groups = [replace(first, weights=first.weights | ALIGNING), *others]
-        if self.alignment.padding is not None:
-            groups.append(ParameterGroup([self.alignment.padding], first.weights))
-        return [*groups, *_projecting(self.alignment)]
-
-
-ALIGNING = {"directions": 1.0, "relations": 1.0, "local_correlation": 1.0}
-"""The terms of alignment, which come weighted."""
-
-
-def _projecting(alignment: Alignment) -> list[ParameterGroup]:
-    """Say what is learnt with alignment and descends it alone."""
-    learnt = [p for p in alignment.parameters() if p is not alignment.padding]
-    return [ParameterGroup(learnt, ALIGNING)] if learnt else []
-
-
-@torch.no_grad()
-def seen_by(teacher: Encoder, video: Video) -> Latents:
-    """Return what a teacher sees in true frames."""
-    return teacher.encode(video)
+        padding = [] if self.alignment.padding is None else [self.alignment.padding]
+        first = ParameterGroup([*first.parameters, *padding], first.weights | _TERMS)
+        return [first, *others, *_projecting(self.alignment)]
 
 
 class AlignedPredictorTask(PredictorTask):
-    """Train a predictor while its tokens, in the frames it is to predict, are drawn to a teacher.
+    """Train a predictor while its tokens in the frames to predict are drawn toward a teacher.
 
-    Generated frames are learnt from what they look like to one who knows (REPA, 2410.06940). What
-    aligns is thrown away at the end.
+    The teacher sees the frames as they truly are (REPA, 2410.06940).
     """
 
     def __init__(
@@ -101,54 +112,71 @@ class AlignedPredictorTask(PredictorTask):
         super().__init__(recipe, data, world)
         if teacher is None or config.future or config.local_correlation:
             raise AvenirError(
-                "[alignment] of a predictor draws its tokens to a teacher; future and "
-                "local_correlation are for tokenizers: name one with alignment.teacher, and leave "
-                "them out"
+                "[alignment] in a predictor's recipe needs a teacher, and asks neither for future "
+                "nor for local_correlation, which are for tokenizers: name one with "
+                "alignment.teacher, and leave the others out"
             )
         if recipe.train.cache_recordings != 0 or isinstance(data, Cached):
             raise AvenirError(
-                "[alignment] shows a teacher the frames of every window, and latents that were "
-                "encoded once have none: set train.cache_recordings = 0, on data with frames"
+                "[alignment] in a predictor's recipe shows its teacher every window, and latents "
+                "that were encoded once come without their frames: set train.cache_recordings to "
+                "0, and give data that has frames"
             )
-        depth = self.predictor.depth
-        self.layer = config.layer or max(1, round(depth / 3))
-        if self.layer > depth:
-            raise AvenirError(
-                f"alignment.layer is {config.layer} and the predictor has {depth} blocks: name one "
-                f"from 1 to {depth}"
-            )
-        self.teacher = teacher.requires_grad_(False).eval()
+        self.layer = _layer(config.layer, self.predictor.depth)
+        self.teacher = _frozen(teacher)
         f_t, f_h, f_w = world.encoder.compression
-        patch = self.predictor.patch
-        token = Compression(f_t, patch * f_h, patch * f_w)
-        seen = teacher.compression, teacher.channels
-        self.alignment = Alignment(config, token, self.predictor.width, *seen, mixed=True)
+        patch, width = self.predictor.patch, self.predictor.width
+        cell = Compression(f_t, patch * f_h, patch * f_w)
+        features = teacher.compression, teacher.channels
+        self.alignment = Alignment(config, cell, width, *features, mixed=True)
         self.alignment.to(world.encoder.latent_mean.device)
         self.both = nn.ModuleDict({"steered": self.steered, "alignment": self.alignment})
 
     @property
     def trained(self) -> nn.Module:
-        """Return predictor, conditioner and what aligns."""
+        """Return predictor, conditioner and what aligns them."""
         return self.both
 
     def losses(self, batch: Batch, progress: Progress, tap: Tap | None = None) -> dict[str, Tensor]:
-        """Predict, and align the tokens of the frames that are predicted."""
+        """Predict, and align the tokens midway by how much their frames count."""
         assert batch.video is not None
-        aside = []
+        aside: list[tuple[Tensor, Tensor]] = []
 
         def through(tokens: Tensor, counts: Tensor) -> Tensor:
-            tokens, twin = balanced(tokens, self.alignment.share(progress))
+            onward, twin = balanced(tokens, self.alignment.share(progress))
             aside.append((twin, counts))
-            return tokens
+            return onward
 
         losses = super().losses(batch, progress, Tap(self.layer, through))
         [(tokens, counts)] = aside
-        features = seen_by(self.teacher, batch.video)
+        features = _seen(self.teacher, batch.video)
         # What prediction draws comes first: with and without alignment it draws the same.
         return losses | self.alignment(tokens, features, progress.generator, counts)
 
     def groups(self) -> list[ParameterGroup]:
-        """Descend every loss with weight one; what aligns descends alignment."""
+        """Descend every loss with weight one; what is thrown away descends alignment only."""
         return [*super().groups(), *_projecting(self.alignment)]
 
 
+def _layer(given: int | None, depth: int) -> int:
+    """Return after which block to look: REPA aligns about a third of the way through."""
+    layer = max(1, round(depth / 3)) if given is None else given
+    if layer > depth:
+        raise AvenirError(
+            f"alignment.layer is {layer} and the predictor has {depth} blocks: name one of them"
+        )
+    return layer
+
+
+def _frozen(teacher: Encoder | None) -> Encoder | None:
+    return None if teacher is None else teacher.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _seen(teacher: Encoder | None, video: Video) -> Latents | None:
+    return None if teacher is None else teacher.encode(video)
+
+
+def _projecting(alignment: Alignment) -> list[ParameterGroup]:
+    learnt = [p for p in alignment.parameters() if p is not alignment.padding]
+    return [ParameterGroup(learnt, _TERMS)] if learnt else []

@@ -6,7 +6,7 @@ and goes on later gives, bit for bit, what it would have given without.
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,15 +16,23 @@ import torch
 
 from avenir.clip import Progress
 from avenir.data import Source, batches
-from avenir.device import best_device, generator
+from avenir.device import best_device, generator, seed_of
 from avenir.errors import AvenirError, TrainingError
+from avenir.training.aligned import AlignedEncoderTask, AlignedPredictorTask
 from avenir.training.checkpoint import STATE, load_state, save_state
 from avenir.training.estimate import estimate, peak_bytes
 from avenir.training.log import Log, Preparation, say
 from avenir.training.recipe import Recipe
 from avenir.training.samples import write_samples
 from avenir.training.step import Step
-from avenir.training.tasks import Task, make_source, make_task
+from avenir.training.tasks import (
+    DecoderTask,
+    EncoderTask,
+    PredictorTask,
+    Task,
+    make_card,
+    make_source,
+)
 from avenir.world import World
 
 _MOST_NAMED = 10_000
@@ -60,6 +68,26 @@ def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
     return folder
 
 
+def make_task(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Task:
+    """Build the world that a recipe describes, on its parents, and its task."""
+    encoder = parents["encoder"].encoder if "encoder" in parents else None
+    made_on = parents["teacher"] if recipe.taught == "encoder" else None
+    drawn_to = parents["teacher"] if recipe.taught == "alignment" else None
+    card = make_card(recipe, data, parents.get("encoder"), made_on)
+    torch.manual_seed(seed_of("weights", recipe.seed))
+    world = World.build(card, None if made_on is None else made_on.encoder)
+    if encoder is not None:
+        # What a stage adds, such as a critic, has no weights yet; everything else has.
+        world.encoder.load_state_dict(encoder.state_dict(), strict=not recipe.decoder)
+    world = world.to(best_device())
+    if recipe.alignment is not None:
+        teacher = None if drawn_to is None else drawn_to.encoder.to(best_device())
+        aligned = AlignedPredictorTask if recipe.task == "predictor" else AlignedEncoderTask
+        return aligned(recipe, data, world, recipe.alignment, teacher)
+    kinds = {"encoder": EncoderTask, "decoder": DecoderTask, "predictor": PredictorTask}
+    return kinds[recipe.task](recipe, data, world)
+
+
 def cost_of(recipe: Recipe) -> Iterator[str]:
     """Say what training a recipe and its parents would cost; a few steps of each are timed."""
     for parent in recipe.parents.values():
@@ -71,6 +99,9 @@ def cost_of(recipe: Recipe) -> Iterator[str]:
         yield f"{recipe.name}: no estimate without data ({error})"
         return
     task = _untrained(recipe, data)
+    if not task.learns:
+        yield f"{recipe.name}: nothing to train, its latents' statistics are taken"
+        return
     encoder, num_frames = task.world.encoder, task.num_frames
     t, h, w = encoder.compression.latent_shape(num_frames, *data.size)
     windows = data.draw("train", num_frames, recipe.train.batch_size, recipe.seed)
@@ -95,7 +126,7 @@ def _untrained(recipe: Recipe, data: Source) -> Task:
 def _run(
     recipe: Recipe, task: Task, folder: Path, key: str, lineage: dict[str, dict[str, Any]]
 ) -> None:
-    steps, device = recipe.train.steps, best_device()
+    steps, device = recipe.train.steps if task.learns else 0, best_device()
     step = Step(recipe, task)
     first = 0
     if (folder / STATE).exists():

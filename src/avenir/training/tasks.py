@@ -18,10 +18,10 @@ from avenir.clip import Batch, Condition, Progress
 from avenir.config import merged
 from avenir.data import Recording, Source, Split
 from avenir.data.cached import Cached, CachedConfig, write_cache
-from avenir.device import best_device, seed_of
-from avenir.encoders import Encoder, ParameterGroup, Posterior, Tokenizer, padded
+from avenir.device import seed_of
+from avenir.encoders import ParameterGroup, Posterior, Tokenizer
 from avenir.errors import AvenirError
-from avenir.losses.alignment import Alignment, AlignmentConfig, balanced
+from avenir.predictors import Tap
 from avenir.registry import find
 from avenir.shapes import Latents, Video
 from avenir.training.recipe import Recipe
@@ -51,6 +51,11 @@ class Task(ABC):
     @abstractmethod
     def trained(self) -> nn.Module:
         """Return the part of the world whose weights change."""
+
+    @property
+    def learns(self) -> bool:
+        """Say whether there is anything to train: of a public encoder there is not."""
+        return any(True for _ in self.trained.parameters())
 
     @abstractmethod
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
