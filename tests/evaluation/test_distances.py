@@ -12,11 +12,11 @@ from avenir.evaluation.distances import (
     check_judge,
     coverage,
     density,
-    evaluator_for,
     features_of,
     frechet,
     kernel_distance,
 )
+from avenir.evaluation.readout import evaluator_for
 from avenir.world import Card
 
 

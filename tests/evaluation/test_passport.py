@@ -15,9 +15,9 @@ from avenir.clip import to_frames
 from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
-from avenir.evaluation.distances import evaluator_for
 from avenir.evaluation.passport import Bench, Clips, measure_passports
 from avenir.evaluation.passport_results import PassportConfig, Passports, recommendations, table
+from avenir.evaluation.readout import evaluator_for
 from avenir.world import Card, World
 
 

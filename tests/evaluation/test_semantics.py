@@ -212,17 +212,11 @@ class Blocks(Encoder):
         split = video.reshape(b, num // t, t, c, height // h, h, width // w, w)
         return Posterior(split.mean((2, 5, 7)))
 
-    def raw_decode(self, latents: Tensor) -> Video:
-        raise NotImplementedError
-
     def losses(self, batch, progress) -> dict[str, Tensor]:
         return {}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return []
-
-    def freeze_encoder(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 53), (63, 47)])

@@ -50,7 +50,7 @@ def passport(
 
 
 def _evaluator(run: Path | None, source: "Source", worlds: "dict[str, World]") -> "World | None":
-    from avenir.evaluation.distances import evaluator_for
+    from avenir.evaluation.readout import evaluator_for
     from avenir.world import load
 
     if run is not None:

@@ -18,10 +18,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, normalize
 
-from avenir.clip import Batch, Progress
+from avenir.clip import Batch, Progress, jittered
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior
-from avenir.losses.distillation import agreement, gram, koleo, sinkhorn
+from avenir.losses.distillation import agreement, follow, gram, koleo, sinkhorn
 from avenir.nn.vit import ViT
 from avenir.shapes import Compression, Video
 
@@ -140,8 +140,7 @@ class DINO(Encoder):
         """Move the teacher toward the student, and set the anchor when its time has come."""
         rising = (1 - math.cos(math.pi * progress.fraction)) / 2
         momentum = self.config.momentum + (1 - self.config.momentum) * rising
-        for slow, fast in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            slow.lerp_(fast, 1 - momentum)
+        follow(self.teacher, self.student, momentum)
         begins = math.ceil(self.config.gram_from * progress.steps)
         if self.anchor is not None and progress.step + 1 == begins:
             self.anchor.load_state_dict(self.teacher.backbone.state_dict())
@@ -167,13 +166,7 @@ class DINO(Encoder):
         return agreement(scores, targets, self.config.student_temperature)
 
     def _coloured(self, images: Images, chance: torch.Generator) -> Images:
-        """Mix and shift the colours of every image."""
-        n, strength, device = len(images), self.config.colour, images.device
-        mix = torch.eye(3, device=device) + strength * torch.randn(
-            n, 3, 3, generator=chance, device=device
-        )
-        shift = strength * torch.randn(n, 3, 1, 1, generator=chance, device=device)
-        return torch.einsum("n d c, n c h w -> n d h w", mix, images) + shift
+        return jittered(images[:, None], self.config.colour, chance)[:, 0]
 
 
 class _Network(nn.Module):

@@ -22,6 +22,7 @@ from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior, padded
 from avenir.errors import AvenirError
+from avenir.losses.distillation import follow
 from avenir.nn.attention import grid_positions, rotation
 from avenir.nn.vit import Block, ViT, at, take
 from avenir.shapes import Compression, Video
@@ -150,11 +151,9 @@ class VJEPA(Encoder):
         learnt = [*self.student.parameters(), *self.predictor.parameters()]
         return [ParameterGroup(learnt, self.config.weights.model_dump())]
 
-    @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Move the teacher toward the student."""
-        for slow, fast in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.config.momentum)
+        follow(self.teacher, self.student, self.config.momentum)
 
     def tubelets(self, video: Video) -> Tubelets:
         """Stack the frames of each group as channels."""

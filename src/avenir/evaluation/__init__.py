@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from avenir.data import Source
-from avenir.data.synthetic import Synthetic
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control
-from avenir.evaluation.readout import Readout
+from avenir.evaluation.readout import Readout, labelled
 from avenir.evaluation.reconstruction import measure_reconstruction
 from avenir.evaluation.report import write_report
 from avenir.evaluation.results import Evaluation
@@ -87,8 +86,7 @@ def _task(world: World, source: Source, settings: EvaluationConfig) -> Task:
             f"{world.card.name!r} lives at {world.card.size} and {world.card.fps:g} fps: "
             "give the data at the world's size and rate"
         )
-    if isinstance(source, Synthetic) and not source.config.labels:
-        source = Synthetic(source.config.model_copy(update={"labels": True}))
+    source = labelled(source)
     past = _num_past(world, settings)
     horizon = max(1, round(settings.horizon_seconds * source.fps))
     windows = source.spread("test", past + horizon, settings.num_clips)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from avenir.config import Config
 from avenir.errors import AvenirError
-from avenir.evaluation.generation import Marks, higher_is_better
+from avenir.evaluation.generation import MARKS, Marks
 from avenir.evaluation.learning_speed import (
     SHARES,
     Cost,
@@ -173,7 +173,7 @@ def compare_arms(
         placebo=placebo,
         areas={
             metric: tuple(
-                area(a.steps, a.marks[metric], b.marks[metric], higher_is_better(metric))
+                area(a.steps, a.marks[metric], b.marks[metric], MARKS[metric].higher_is_better)
                 for a, b in matched
             )
             for metric in metrics
@@ -230,4 +230,4 @@ def _speed_up(base: Row, other: Row, metric: str, share: float, all_in: bool) ->
         )
     costs = (base.cost, other.cost) if all_in else (Cost(), Cost())
     curves = base.marks[metric], other.marks[metric]
-    return speed_up(base.steps, *curves, share, higher_is_better(metric), *costs)
+    return speed_up(base.steps, *curves, share, MARKS[metric].higher_is_better, *costs)

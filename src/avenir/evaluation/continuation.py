@@ -181,7 +181,7 @@ def _ways(
     yield "nearest", nearest.continuation(past)
     yield "mean_image", mean.expand_as(true)
     if world.encoder.can_decode:
-        yield "codec", _ceiling(world.encoder, past, true)
+        yield "codec", ceiling(world.encoder, past, true)
 
 
 @torch.no_grad()
@@ -198,7 +198,7 @@ def _imagined(world: Imagines, task: Task, batch: Batch, start: int) -> dict[str
 
 
 @torch.no_grad()
-def _ceiling(encoder: Encoder, past: Past, true: Video) -> Video:
+def ceiling(encoder: Encoder, past: Past, true: Video) -> Video:
     """Send the true future through the codec, its groups where a world's groups are."""
     extra = past.shape[1] % encoder.compression.t
     made = reconstructed(encoder, torch.cat([past[:, extra:], true], dim=1))

@@ -15,14 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d, one_hot
 
-from avenir.data import Source
-from avenir.data.synthetic import Synthetic
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval
-from avenir.evaluation.readout import FOLDER
 from avenir.shapes import Latents, Video
-from avenir.world import Card, World
+from avenir.world import Card
 
 Features = Float[Tensor, "n d"]
 """One vector per clip."""
@@ -187,17 +184,6 @@ def _inside(real: Features, made: OtherFeatures, k: int) -> Tensor:
 
 
 # Who may judge ----------------------------------------------------------------------------------
-
-
-def evaluator_for(source: Source, device: torch.device | str) -> World | None:
-    """Open the evaluator that ships with the package for a source: the reader of synthetic frames.
-
-    None for other sources, and for sizes it was not trained on.
-    """
-    if not isinstance(source, Synthetic):
-        return None
-    world = World.load(FOLDER, device)
-    return world if world.card.size == source.size else None
 
 
 def check_independent(evaluator: Card, teacher: Card) -> None:

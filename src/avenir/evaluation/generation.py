@@ -14,30 +14,23 @@ from avenir.clip import Batch
 from avenir.device import generator
 from avenir.encoders import Encoder
 from avenir.evaluation.baselines import copy_last, frames_of
-from avenir.evaluation.continuation import Imagines, Task, score
+from avenir.evaluation.continuation import Imagines, Task, ceiling, score
 from avenir.evaluation.distances import coverage, features_of, frechet, kernel_distance
-from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.metrics import METRICS, Metric
 from avenir.evaluation.readout import Readout
-from avenir.evaluation.reconstruction import reconstructed
-from avenir.evaluation.settings import Report
 from avenir.shapes import Video
 
 Marks = dict[str, float]
 """One number per metric: means over clips and frames, and distances between sets of clips."""
 
-DISTANCES = {
-    "kernel_distance": False,
-    "frechet": False,
-    "frechet_codec": False,
-    "coverage": True,
+MARKS = METRICS | {
+    "kernel_distance": Metric("Kernel distance to real clips", "", False),
+    "frechet": Metric("Fréchet distance to real clips", "", False),
+    "frechet_codec": Metric("Fréchet distance to own reconstructions", "", False),
+    "coverage": Metric("Coverage of real clips", "", True),
 }
-"""Distances of sets, and whether higher is better. `frechet_codec` is to the same encoder's
-reconstructions of the true futures, so that what its decoder blurs counts on both sides."""
-
-
-def higher_is_better(metric: str) -> bool:
-    """Say which way a mark is better."""
-    return DISTANCES[metric] if metric in DISTANCES else METRICS[metric].higher_is_better
+"""Every metric of a mark. `frechet_codec` is to the same encoder's reconstructions of the true
+futures, so that what its decoder blurs counts on both sides."""
 
 
 class Judge:
@@ -57,20 +50,15 @@ class Judge:
 
         Its reconstructions are what `frechet_codec` of later worlds is measured to.
         """
-        extra = self.task.past % encoder.compression.t
-        made = [
-            reconstructed(encoder, frames_of(batch)[:, extra:])[:, self.task.past - extra :]
-            for batch in self.batches
-        ]
+        made = [ceiling(encoder, *self._parts(batch)) for batch in self.batches]
         marks, self.codec = self._marks(made, None)
         return marks
 
     @torch.no_grad()
-    def world(self, world: Imagines, report: Report) -> Marks:
+    def world(self, world: Imagines) -> Marks:
         """Mark one imagined future of every clip."""
         made = []
         for number, batch in enumerate(self.batches):
-            report("imagining: batches", number, len(self.batches))
             past, _ = self._parts(batch)
             device = world.encoder.latent_mean.device
             chance = generator("generation", self.task.seed, number, device=device)

@@ -12,21 +12,13 @@ import numpy as np
 
 from avenir.evaluation.charts import Axis, chart
 from avenir.evaluation.conclusion import Compared, Conclusion, Found, Pair, Row
-from avenir.evaluation.generation import higher_is_better
+from avenir.evaluation.generation import MARKS
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.learning_speed import Effect
-from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
 
 _COLOURS = ("#2563c9", "#d9480f", "#7a8290", "#0b7a75", "#8e44ad", "#b8860b", "#555", "#c2185b")
-
-_LABELS = {
-    "kernel_distance": "Kernel distance to real clips",
-    "frechet": "Fréchet distance to real clips",
-    "frechet_codec": "Fréchet distance to own reconstructions",
-    "coverage": "Coverage of real clips",
-}
 
 
 def write_learning_report(folder: Path, conclusion: Conclusion, films: Sequence[Column]) -> Path:
@@ -59,11 +51,6 @@ def learning_page(conclusion: Conclusion, films: Sequence[Column]) -> str:
     return page("Avenir study", conclusion.name, lead, sections, style)
 
 
-def label_of(metric: str) -> str:
-    """Name a metric for readers."""
-    return METRICS[metric].label if metric in METRICS else _LABELS[metric]
-
-
 def _verdicts(comparisons: Sequence[Compared]) -> str:
     parts = "".join(
         f'<p class="lead"><strong>{escape(compared.name)}.</strong> '
@@ -82,13 +69,13 @@ def _curves(conclusion: Conclusion, arms: Sequence[str]) -> str:
             for name, arm in names.items()
         }
         held = np.mean([row.held[metric] for row in conclusion.rows])
-        better = "higher" if higher_is_better(metric) else "lower"
+        better = "higher" if MARKS[metric].higher_is_better else "lower"
         title = (
-            f'<h3>{escape(label_of(metric))} <span class="note">· {better} is better; the last '
+            f'<h3>{escape(MARKS[metric].label)} <span class="note">· {better} is better; the last '
             f"frame held scores {held:.3g}</span></h3>"
         )
         axis = Axis(conclusion.rows[0].steps, "generator steps", log=True)
-        drawing = chart(curves, names, axis, label_of(metric))
+        drawing = chart(curves, names, axis, MARKS[metric].label)
         cards += f'<figure class="card">{title}{drawing}</figure>'
     legend = "".join(
         f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{name}" '
@@ -140,7 +127,7 @@ def _found_table(caption: str, found: Sequence[Found]) -> str:
                 for each in found
                 if each.metric == metric and each.all_in == all_in
             ]
-            lines.append((f"{label_of(metric)}, {'all in' if all_in else 'generator'}", cells))
+            lines.append((f"{MARKS[metric].label}, {'all in' if all_in else 'generator'}", cells))
     return _table(caption, lines)
 
 
@@ -173,7 +160,7 @@ def _pair_table(caption: str, pairs: Sequence[Pair]) -> str:
 
 def _rows(rows: Sequence[Row]) -> str:
     metrics = list(rows[0].marks) if rows else []
-    lines = [("Arm, seed", [label_of(metric) for metric in metrics] + ["Seconds in all"])]
+    lines = [("Arm, seed", [MARKS[metric].label for metric in metrics] + ["Seconds in all"])]
     for row in rows:
         marks = [f"{row.marks[metric][-1]:.3g}" for metric in metrics]
         spent = row.cost.at(row.steps[-1])

@@ -70,6 +70,24 @@ class ReadoutScore(Config):
     """Share of pixels given their right class."""
 
 
+def labelled(source: Source) -> Source:
+    """Ask a source for the labels it can give: those of the synthetic world."""
+    if not isinstance(source, Synthetic) or source.config.labels:
+        return source
+    return Synthetic(source.config.model_copy(update={"labels": True}))
+
+
+def evaluator_for(source: Source, device: torch.device | str) -> World | None:
+    """Open the evaluator that ships with the package for a source: the reader of synthetic frames.
+
+    None for other sources, and for sizes it was not trained on.
+    """
+    if not isinstance(source, Synthetic):
+        return None
+    world = World.load(FOLDER, device)
+    return world if world.card.size == source.size else None
+
+
 class Readout:
     """Reads frames of the size the segmenter was trained on, and compares with labels."""
 
@@ -81,8 +99,8 @@ class Readout:
         """Open the shipped segmenter when the source is a world it can read and has labels."""
         if not isinstance(source, Synthetic) or not source.config.labels:
             return None
-        world = World.load(FOLDER, device)
-        return cls(world.encoder) if world.card.size == source.size else None
+        world = evaluator_for(source, device)
+        return None if world is None else cls(world.encoder)
 
     @torch.no_grad()
     def read(self, video: Video) -> Reading:

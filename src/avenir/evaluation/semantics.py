@@ -29,13 +29,13 @@ from torch import Tensor
 
 from avenir.config import Config
 from avenir.data import Source, Window
-from avenir.data.synthetic import Synthetic
 from avenir.device import generator, seed_of
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.battery import Battery, Labels, labels_of
 from avenir.evaluation.intervals import Interval, interval
+from avenir.evaluation.readout import labelled
 from avenir.evaluation.settings import Report
 from avenir.evaluation.views import RAW_PIXELS, Subject, Views, references, view
 
@@ -131,8 +131,7 @@ def measure_semantics(
 ) -> Semantics:
     """Ask every encoder, and the references, everything that the source knows the truth of."""
     started = time.monotonic()
-    if isinstance(source, Synthetic) and not source.config.labels:
-        source = Synthetic(source.config.model_copy(update={"labels": True}))
+    source = labelled(source)
     given = [Subject.of(name, encoder) for name, encoder in encoders.items()]
     subjects = [*given, *references(source, settings.seed)]
     if len({subject.name for subject in subjects}) < len(subjects):

@@ -7,7 +7,7 @@ balanced over prototypes by Sinkhorn-Knopp (SwAV, 2006.09882), features spread o
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
 
@@ -47,3 +47,10 @@ def gram(features: Float[Tensor, "n s d"], anchor: Float[Tensor, "n s d"]) -> Fl
     """Ask patches of a frame to be as alike as an anchor finds them: mean squared difference."""
     ours, theirs = normalize(features, dim=-1), normalize(anchor, dim=-1)
     return (ours @ ours.mT - theirs @ theirs.mT).square().mean()
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Move every parameter of a teacher toward its student's: the average that DINO learns from."""
+    for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
+        slow.lerp_(fast, 1 - momentum)

@@ -17,8 +17,9 @@ from avenir.config import Config, read_toml
 from avenir.device import best_device
 from avenir.errors import AvenirError
 from avenir.evaluation.conclusion import Comparison, Conclusion, Gate, Row, compare_arms
-from avenir.evaluation.distances import check_independent, evaluator_for
-from avenir.evaluation.generation import higher_is_better
+from avenir.evaluation.distances import check_independent
+from avenir.evaluation.generation import MARKS
+from avenir.evaluation.readout import evaluator_for
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_card, make_source
 from avenir.world import World
@@ -103,7 +104,7 @@ class Study:
             if row is None:
                 raise AvenirError(f"settings of arm {arm!r} have not been chosen: run the study")
             marks.append(row.marks[metric][-1])
-        best = max if higher_is_better(metric) else min
+        best = max if MARKS[metric].higher_is_better else min
         return marks.index(best(marks))
 
     def _recipe(self, arm: str, choice: int) -> Recipe:
@@ -124,10 +125,8 @@ class Study:
                     f"{', '.join(protocol.arms)}"
                 )
         for metric in protocol.metrics:
-            try:
-                higher_is_better(metric)
-            except KeyError:
-                raise AvenirError(f"{metric!r} is no metric that a study measures") from None
+            if metric not in MARKS:
+                raise AvenirError(f"{metric!r} is no metric that a study measures")
         if protocol.development_seed in protocol.seeds:
             raise AvenirError(
                 f"seed {protocol.development_seed} is the one settings are chosen on; a pair "

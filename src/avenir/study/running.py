@@ -22,14 +22,13 @@ from typing import Any, NamedTuple
 import torch
 
 from avenir.clip import Clip
-from avenir.data import Source
 from avenir.device import best_device, generator
 from avenir.errors import AvenirError
 from avenir.evaluation.conclusion import Row
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.distances import check_judge
 from avenir.evaluation.generation import Judge
-from avenir.evaluation.readout import Readout
+from avenir.evaluation.readout import Readout, labelled
 from avenir.evaluation.side_by_side import Column
 from avenir.study import Cell, Study
 from avenir.training import log
@@ -131,7 +130,7 @@ def measure(
     curves: dict[str, list[float]] = {}
     for step in protocol.snapshots:
         snapshot = World.load(run_folder / "snapshots" / f"{step:06d}")
-        for name, mark in judge.world(snapshot, lambda what, done, total: None).items():
+        for name, mark in judge.world(snapshot).items():
             curves.setdefault(name, []).append(mark)
     row = Row(
         protocol=study.hash,
@@ -154,7 +153,7 @@ def make_judge(study: Study, world: World) -> Judge:
     """Make the judge of all cells; it may share nothing with what this world was taught by."""
     protocol = study.protocol
     check_judge(study.evaluator.card, world.card)
-    source = _labelled(study.source)
+    source = labelled(study.source)
     windows = source.spread("test", protocol.past + protocol.horizon, protocol.num_clips)
     task = Task(source, windows, protocol.past, protocol.horizon, 1, 16, 0)
     return Judge(task, study.evaluator.encoder, Readout.of(source, best_device()))
@@ -266,11 +265,3 @@ def _prepare(parent: int, stop: Event) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _labelled(source: Source) -> Source:
-    """Ask a source for the labels it can give."""
-    config = getattr(source, "config", None)
-    if config is not None and hasattr(config, "labels"):
-        return type(source)(config.model_copy(update={"labels": True}))  # type: ignore[call-arg]
-    return source

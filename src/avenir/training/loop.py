@@ -164,12 +164,13 @@ def _run(
                 step.ema.swap(task.trained)
             if done in recipe.train.snapshots:
                 _save_average(folder / "snapshots" / f"{done:06d}", done, key, task, step)
-            if stop or (done < steps and time.monotonic() - saved > recipe.train.save_seconds):
+            late = time.monotonic() - saved > recipe.train.save_seconds
+            if done < steps and (stop or late):
                 save_state(folder, done, key, task.trained, step.optimisers, step.ema)
                 _save_average(folder, done, key, task, step)
                 saved = time.monotonic()
-            if stop:
-                raise Stopped(recipe.name, done, steps, folder, stop[0])
+                if stop:
+                    raise Stopped(recipe.name, done, steps, folder, stop[0])
     step.ema.swap(task.trained)
     task.finish(recipe.seed)
     provenance = {
@@ -180,8 +181,8 @@ def _run(
         "seed": recipe.seed,
         "steps": steps,
         "steps_here": steps - first,
-        "seconds_here": round(time.monotonic() - started, 1),
-        "processor_seconds_here": round(time.process_time() - computing, 1),
+        "seconds_here": round(time.monotonic() - started, 3),
+        "processor_seconds_here": round(time.process_time() - computing, 3),
         "seconds_estimated": None if cost is None else round(cost.seconds, 1),
         "memory_gib": round(peak_bytes() / 2**30, 2),
         "memory_gib_estimated": None if cost is None else round(cost.memory_bytes / 2**30, 2),
@@ -192,6 +193,8 @@ def _run(
     }
     _save_world(folder, task.world, provenance)
     (folder / STATE).unlink(missing_ok=True)
+    if stop:  # asked at the last step: nothing is left to do here, but others may be waiting
+        raise Stopped(recipe.name, steps, steps, folder, stop[0])
 
 
 def _named(data: Source) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avenir.clip import Batch, Condition, Progress
+from avenir.clip import Batch, Condition, Progress, jittered
 from avenir.config import merged
 from avenir.data import Recording, Source, Split
 from avenir.data.cached import Cached, CachedConfig, write_cache
@@ -113,7 +113,8 @@ class EncoderTask(Task):
         strength = self.recipe.train.colour_jitter
         if not strength or batch.video is None:
             return batch
-        return replace(batch, video=jittered(batch.video, strength, progress.generator))
+        video = jittered(batch.video, strength, progress.generator)
+        return replace(batch, video=video.clamp(-1, 1))
 
 
 class DecoderTask(EncoderTask):
@@ -228,16 +229,6 @@ def make_source(table: dict[str, Any]) -> Source:
     """Build the source that a recipe's data table describes."""
     cls = find("data", table["kind"])
     return cls(cls.Config.parse(table, "data"))
-
-
-def jittered(video: Video, strength: float, chance: torch.Generator) -> Video:
-    """Mix the colour channels of each row by a random matrix near the identity, and shift them."""
-    b, device = len(video), video.device
-    mix = torch.eye(3, device=device) + strength * torch.randn(
-        b, 3, 3, generator=chance, device=device
-    )
-    shift = strength * torch.randn(b, 1, 3, 1, 1, generator=chance, device=device)
-    return (torch.einsum("b d c, b t c h w -> b t d h w", mix, video) + shift).clamp(-1, 1)
 
 
 @torch.no_grad()
