@@ -19,6 +19,17 @@ def test_orthogonalising_keeps_singular_vectors_and_levels_singular_values(shape
     assert values.max() < 1.3
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (4, 12), (12, 4), (3, 16, 144)])
+def test_orthogonalising_is_the_quintic_on_singular_values(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, values, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / values.norm(dim=-1, keepdim=True)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    expected = u @ torch.diag_embed(values) @ v
+    torch.testing.assert_close(orthogonalise(matrix).double(), expected, atol=1e-4, rtol=0)
+
+
 def test_adamw_agrees_with_pytorch():
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())

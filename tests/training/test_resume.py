@@ -15,6 +15,7 @@ from avenir.errors import TrainingError
 from avenir.training import loop, step
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
+from avenir.world import World
 
 WORDS = [
     "train.steps=12",
@@ -79,6 +80,22 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path, monk
             train(tiny(), tmp_path)
             calls.clear()
     monkeypatch.setattr(step.Step, "run", original)
+    assert_same(train(tiny(), tmp_path), uninterrupted)
+
+
+def test_ctrl_c_at_the_last_step_finishes_and_then_stops(uninterrupted, tmp_path, monkeypatch):
+    original, parent = step.Step.run, tiny().parents["encoder"]
+
+    def interrupted(self, batch, progress):
+        if progress.step == parent.train.steps - 1 and not self.recipe.parents:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, progress)
+
+    monkeypatch.setattr(step.Step, "run", interrupted)
+    with pytest.raises(loop.Stopped):
+        train(tiny(), tmp_path)
+    assert World.load(tmp_path / parent.name).card.provenance["finished"]
+    assert not (tmp_path / tiny().name).exists()
     assert_same(train(tiny(), tmp_path), uninterrupted)
 
 

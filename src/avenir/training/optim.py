@@ -48,14 +48,24 @@ def rate(config: OptimConfig, step: int, steps: int) -> float:
 
 
 def orthogonalise(matrices: Tensor, num_iterations: int = 5) -> Tensor:
-    """Replace each matrix `… m n` by about the nearest one with orthonormal rows or columns."""
+    """Replace each matrix `… m n` by about the nearest one with orthonormal rows or columns.
+
+    Every iteration multiplies from the short side by a polynomial of the Gram matrix, and what it
+    does to that can be said without the matrix: only the first and the last product are wide.
+    """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(num_iterations):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    gram = x @ x.mT
+    product = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
+    for number in range(num_iterations):
+        factor = b * gram + c * gram @ gram
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor @ product
+        if number < num_iterations - 1:
+            gram = factor @ gram @ factor
+    x = product @ x
     return x.mT if tall else x
 
 
