@@ -28,7 +28,7 @@ Scores = Iterator[tuple[str, str, Float[Tensor, " n"]]]
 """Probe, metric, and a score for each test window."""
 
 _FRAME = {"ego": "ego position", "state": "state", "counts": "counts", "presence": "presence"}
-_TWO_FRAMES = {
+_WINDOW = {
     "velocity": "ego velocity across",
     "speed": "ego speed",
     "actions": "inverse dynamics",
@@ -141,11 +141,11 @@ class Battery:
     def scores(self) -> Scores:
         """Ask everything that there is a truth of."""
         frames, asked = self.learnt.pooled, self.judged.pooled
-        yield from self._linear(_FRAME, frames[:, 1], asked[:, 1])
+        yield from self._linear(_FRAME, frames[:, -1], asked[:, -1])
         for name in (name for name in _LIKENESS if name in self.train):
-            guess = neighbours(frames[:, 1], self.train[name], asked[:, 1])
+            guess = neighbours(frames[:, -1], self.train[name], asked[:, -1])
             yield from self._score(name, f"{_FRAME[name]} (likeness)", guess)
-        yield from self._linear(_TWO_FRAMES, frames.flatten(1), asked.flatten(1))
+        yield from self._linear(_WINDOW, frames.flatten(1), asked.flatten(1))
         if "cells" in self.train:
             yield from self._query()
             yield from self._things()

@@ -5,7 +5,7 @@ segmenter that was trained on them. Probes learn from training recordings and ar
 recordings. What a probe reads is the same for all, however their latents are shaped:
 
     frame        the latent frame that ends at the last instant, area means over at most 4×4 cells
-    two frames   the latent frames that end at the two instants, likewise
+    window       all latent frames of the window, likewise: what each encoder says of the way
     likeness     the frame: the mean truth of the 20 training windows nearest to it
     query        all latents of the last instant, through one learnt query that attends
     things       the latent under the middle of a thing, or the difference of two of them
@@ -13,8 +13,7 @@ recordings. What a probe reads is the same for all, however their latents are sh
                  where latents are finer, in its cell of 4×4 pixels
 
 The two instants end two stretches of 4 frames, or of the fewest that every encoder's groups divide.
-An encoder of shorter groups shows only the last group of each stretch: its rows on motion say what
-its latents tell at two instants, not what those between would add.
+A window is both stretches: every encoder sees all of it, in as many latent frames as it makes.
 """
 
 import math
@@ -67,6 +66,8 @@ class Asked(Config):
     """Frames, rows and columns per latent."""
     frame_numbers: int
     """Numbers that a probe of a frame reads."""
+    window_numbers: int
+    """Numbers that a probe of a window reads."""
     place_numbers: int
     """Numbers that the probe of places reads."""
 
@@ -89,7 +90,7 @@ class SemanticsRow(Config):
 class Semantics(Config):
     """The semantic battery of several encoders on one source: what `semantics.json` holds."""
 
-    format: int = 1
+    format: int = 2
     """Version of this table."""
     source: str
     """Kind of source."""
@@ -200,7 +201,7 @@ def look(
         batch = source.read(windows[start : start + size])
         labels.append(labels_of(batch, source, instants))
         for subject in subjects:
-            views[subject.name].append(view(subject, frames_of(batch), instants))
+            views[subject.name].append(view(subject, frames_of(batch)))
     report("encoding windows", len(windows), len(windows))
     if not labels[0]:
         raise AvenirError(
@@ -218,6 +219,7 @@ def _asked(subject: Subject, views: Views, reference: bool) -> Asked:
         reference=reference,
         compression=(t, h, w),
         frame_numbers=views.pooled.shape[2],
+        window_numbers=views.pooled[0].numel(),
         place_numbers=views.places.shape[3],
     )
 
@@ -256,6 +258,7 @@ def table(semantics: Semantics) -> str:
     read = {
         "compression": [f"{t}×{h}×{w}" for t, h, w in (e.compression for e in semantics.encoders)],
         "numbers of a frame": [f"{e.frame_numbers:,}" for e in semantics.encoders],
+        "numbers of a window": [f"{e.window_numbers:,}" for e in semantics.encoders],
         "numbers of a place": [f"{e.place_numbers:,}" for e in semantics.encoders],
     }
     lines = [["probe", "metric", *names], ["---"] * (2 + len(names))]

@@ -48,8 +48,8 @@ class Subject(NamedTuple):
 class Views(NamedTuple):
     """What probes read of the latents of `n` windows."""
 
-    pooled: Float[Tensor, "n 2 d"]
-    """A frame for each of the two instants, area means over at most 4×4 cells."""
+    pooled: Float[Tensor, "n t d"]
+    """Every latent frame of a window, area means over at most 4×4 cells."""
     places: Float[Tensor, "n h w c"]
     """Every latent of the last instant; where they are finer than cells, the means of cells."""
     cells: tuple[int, int]
@@ -68,11 +68,10 @@ class Views(NamedTuple):
         return cls(pooled, torch.cat([part.places for part in parts]), parts[0].cells)
 
 
-def view(subject: Subject, video: Video, instants: tuple[int, int]) -> Views:
-    """Encode windows and keep what probes read; `instants` are frames at which groups end."""
-    f_t, *steps = subject.compression
-    latents = subject.encode(video)[:, [(frame + 1) // f_t - 1 for frame in instants]]
-    latents = latents.float().cpu()
+def view(subject: Subject, video: Video) -> Views:
+    """Encode windows, which end when their last groups do, and keep what probes read."""
+    _, *steps = subject.compression
+    latents = subject.encode(video).float().cpu()
     size, counts = video.shape[-2:], latents.shape[-2:]
     few = [min(MOST_POOLED, count) for count in counts]
     wide = [pixels / num for pixels, num in zip(size, few, strict=True)]
