@@ -46,16 +46,6 @@ def cover(frames: Tensor, height: int, width: int) -> Tensor:
     )
 
 
-def jittered(video: Video, strength: float, chance: torch.Generator) -> Video:
-    """Mix the colours of each row by a random matrix near the identity, and shift them."""
-    b, device = len(video), video.device
-    mix = torch.eye(3, device=device) + strength * torch.randn(
-        b, 3, 3, generator=chance, device=device
-    )
-    shift = strength * torch.randn(b, 1, 3, 1, 1, generator=chance, device=device)
-    return torch.einsum("b d c, b t c h w -> b t d h w", mix, video) + shift
-
-
 @dataclass(frozen=True)
 class Clip:
     """Frames of one video, with the signals recorded beside them.

@@ -225,8 +225,9 @@ def card(name, kind="kl", **provenance):
 def test_an_evaluator_of_other_weights_objective_and_recordings_may_judge():
     evaluator = card("judge", "segmenter", key="1", data="d", recordings=["b", "c"])
     check_independent(evaluator, card("teacher", "dino", key="2", data="d", recordings=["a"]))
-    # Recordings of other data may be called the same.
-    check_independent(evaluator, card("teacher", "dino", key="2", data="e", recordings=["b"]))
+    # Recordings of other files may be called the same.
+    evaluator = card("judge", "segmenter", key="1", data="d", recordings=["b#1", "c#2"])
+    check_independent(evaluator, card("teacher", "dino", key="2", data="e", recordings=["b#3"]))
 
 
 @pytest.mark.parametrize(
@@ -237,6 +238,10 @@ def test_an_evaluator_of_other_weights_objective_and_recordings_may_judge():
         (
             card("teacher", "dino", key="2", data="d", recordings=["c", "b", "a"]),
             "2 training recordings, 'b' among them",
+        ),
+        (  # another split, size or rate of the same files
+            card("teacher", "dino", key="2", data="e", recordings=["a", "c"]),
+            "1 training recordings, 'c' among them",
         ),
     ],
 )

@@ -43,6 +43,13 @@ class Recording:
 
     name: str
     seconds: float
+    origin: str = ""
+    """Hash of the file it is in; empty where a world makes it."""
+
+    @property
+    def identity(self) -> str:
+        """Tell it from recordings of that name in other data, whatever the split and the size."""
+        return f"{self.name}#{self.origin[:12]}" if self.origin else self.name
 
 
 @dataclass(frozen=True)

@@ -140,12 +140,12 @@ class Folder(Source):
             yield track
 
     def _track(self, name: str, paths: list[Path], frame_bytes: int, room: float) -> _Track:
-        info = video.probe(paths[0])
+        info, origin = video.probe(paths[0]), video.fingerprint(paths[0])
         if video.is_picture(paths[0]):
             fps = self.config.picture_fps or self.fps
             in_memory = len(paths) * frame_bytes <= room
             pictures = video.Pictures(paths, fps, self.size, in_memory=in_memory)
-            recording = Recording(name, len(paths) / fps)
+            recording = Recording(name, len(paths) / fps, origin)
             return _Track(recording, pictures, pictures.timestamps, None, ())
         stamps = video.timestamps(paths[0])
         if np.diff(stamps, prepend=0).max() > video.MAX_STILL_SECONDS:
@@ -157,13 +157,13 @@ class Folder(Source):
         end = float(stamps[-1]) + _last_duration(stamps, info.fps)
         table = paths[0].with_suffix(".csv")
         if not table.is_file():
-            return _Track(Recording(name, end), footage, stamps, None, ())
+            return _Track(Recording(name, end, origin), footage, stamps, None, ())
         names, times, actions = _read_actions(table, stamps)
         covered = float(times[-1]) + _last_duration(times, info.fps)
         if covered < end - 1 / info.fps:
             _warn(f"{table.name} covers {covered:.2f} of {end:.2f} s; only these are used")
             end = covered
-        return _Track(Recording(name, end), footage, times, actions, names)
+        return _Track(Recording(name, end, origin), footage, times, actions, names)
 
     def _same_columns(self, tracks: list[_Track]) -> list[_Track]:
         """Give all recordings the actions that most have: leave out the others, or all actions."""

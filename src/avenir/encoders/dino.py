@@ -4,8 +4,9 @@ A student agrees with its own average, the teacher: on what a frame is over crop
 2104.14294), on what patches are, hidden ones (iBOT, 2111.07832) and those it sees in other colours;
 its frames spread apart (KoLeo; DINOv2,
 2304.07193), and late in training its patches related as they were earlier (Gram anchoring; DINOv3,
-2508.10104). Every term has a weight; 0 leaves it out. Frames are seen one by one. Latents are the
-features of patches. It cannot decode.
+2508.10104). Every term has a weight; 0 leaves it out. Where `frames` is more than 1, a patch is as
+deep as a few successive frames, and "frame" below means such a group: what moves is seen by its
+motion, which no change of colours hides. Latents are the features of patches. It cannot decode.
 """
 
 import copy
@@ -18,14 +19,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, normalize
 
-from avenir.clip import Batch, Progress, jittered
+from avenir.augmentation import Images, jittered
+from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior
 from avenir.losses.distillation import agreement, follow, gram, koleo, sinkhorn
 from avenir.nn.vit import ViT
 from avenir.shapes import Compression, Video
-
-Images = Float[Tensor, "n C H W"]
 
 
 class DINOWeights(Config):
@@ -45,6 +45,8 @@ class DINOConfig(Config):
     """The self-supervised image encoder."""
 
     kind: str = "dino"
+    frames: int = Field(1, ge=1)
+    """Successive frames in a patch."""
     patch: int = Field(8, ge=1)
     """Rows and columns of a patch."""
     width: int = Field(128, ge=16)
@@ -80,12 +82,12 @@ class DINOConfig(Config):
 
 
 class DINO(Encoder):
-    """`b T C H W -> b T d h w`: the normalised features of every patch."""
+    """`b T C H W -> b t d h w`: the normalised features of every patch."""
 
     Config = DINOConfig
 
     def __init__(self, config: DINOConfig) -> None:
-        super().__init__(Compression(1, config.patch, config.patch), config.width)
+        super().__init__(Compression(config.frames, config.patch, config.patch), config.width)
         self.config = config
         self.student = _Network(config)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
@@ -97,15 +99,15 @@ class DINO(Encoder):
         """Return what the student sees in each patch; once trained its weights are an average."""
         p = self.config.patch
         h = video.shape[-2] // p
-        _, patches = self.student.backbone(rearrange(video, "b T C H W -> (b T) C H W"))
-        features = rearrange(patches, "(b T) (h w) d -> b T d h w", b=len(video), h=h)
+        _, patches = self.student.backbone(self._stacked(video))
+        features = rearrange(patches, "(b t) (h w) d -> b t d h w", b=len(video), h=h)
         return Posterior(features)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Show crops to student and teacher and compare what they say."""
         assert batch.video is not None
         config, chance = self.config, progress.generator
-        frames = rearrange(batch.video, "b T C H W -> (b T) C H W")
+        frames = self._stacked(batch.video)
         height, width = (config.patch * (size // config.patch) for size in frames.shape[-2:])
         views = [crop(frames, (height, width), config.global_scale, chance) for _ in range(2)]
         views = torch.cat(views)
@@ -165,8 +167,14 @@ class DINO(Encoder):
         targets = sinkhorn(teacher_scores, self.config.teacher_temperature)
         return agreement(scores, targets, self.config.student_temperature)
 
+    def _stacked(self, video: Video) -> Images:
+        """Stack the frames of each group as channels."""
+        return rearrange(video, "b (t f) C H W -> (b t) (f C) H W", f=self.config.frames)
+
     def _coloured(self, images: Images, chance: torch.Generator) -> Images:
-        return jittered(images[:, None], self.config.colour, chance)[:, 0]
+        """Change the colours of a group alike in all of its frames."""
+        groups = images.unflatten(1, (self.config.frames, 3))
+        return jittered(groups, self.config.colour, chance).flatten(1, 2)
 
 
 class _Network(nn.Module):
@@ -174,7 +182,7 @@ class _Network(nn.Module):
 
     def __init__(self, config: DINOConfig) -> None:
         super().__init__()
-        self.backbone = ViT(config.patch, config.width, config.depth, config.heads)
+        self.backbone = ViT(config.patch, config.width, config.depth, config.heads, config.frames)
         self.frame_head, self.patch_head = _Head(config), _Head(config)
 
     def forward(

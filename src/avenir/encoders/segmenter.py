@@ -12,7 +12,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
-    conv2d,
     cross_entropy,
     interpolate,
     pad,
@@ -20,6 +19,7 @@ from torch.nn.functional import (
     pixel_unshuffle,
 )
 
+from avenir.augmentation import Worsening, worsened
 from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior
@@ -36,7 +36,7 @@ class SegmenterWeights(Config):
     """Cross-entropy of the map of middles, meaned over pixels: few of them are near one."""
 
 
-class SegmenterConfig(Config):
+class SegmenterConfig(Worsening):
     """The reader of labelled frames."""
 
     kind: str = "segmenter"
@@ -46,14 +46,6 @@ class SegmenterConfig(Config):
     """Channels at half, a quarter, an eighth … of the frame's sides."""
     centre_radius: float = Field(1.5, gt=0)
     """Standard deviation in pixels of the spot that marks the middle of a thing."""
-    blur: float = Field(0.3, ge=0, le=1)
-    """Share of training frames that are blurred."""
-    blur_radius: float = Field(2.0, gt=0.5)
-    """Most they are blurred, as a deviation in pixels."""
-    noise: float = Field(0.12, ge=0)
-    """Most noise that training frames get, as a deviation in [-1, 1] units."""
-    colour: float = Field(0.15, ge=0)
-    """Deviation of the gain and offset that every colour channel gets in training."""
     weights: SegmenterWeights = SegmenterWeights()
     """What each loss counts."""
 
@@ -88,7 +80,7 @@ class Segmenter(Encoder):
         """Compare with `segmentation` `b T H W` and `objects` `b T n 4`: x, y, class, visible."""
         assert batch.video is not None
         frames = rearrange(batch.video, "b T C H W -> (b T) C H W")
-        logits = self._logits(self._worsened(frames, progress.generator))
+        logits = self._logits(worsened(frames, self.config, progress.generator))
         classes = batch.signals["segmentation"].flatten(0, 1).long()
         centres = self._spots(batch.signals["objects"].flatten(0, 1), frames.shape[-2:])
         return {
@@ -125,34 +117,3 @@ class Segmenter(Encoder):
         shown = ((kind > 0) & (visible > 0.25)).float()
         spots = (down * shown[..., None])[..., :, None] * across[..., None, :]
         return reduce(spots, "n m H W -> n H W", "max")
-
-    def _worsened(
-        self, frames: Float[Tensor, "n C H W"], chance: torch.Generator
-    ) -> Float[Tensor, "n C H W"]:
-        """Blur, discolour and spoil frames, each by its own measure."""
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(len(frames), *shape, generator=chance, device=frames.device)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(len(frames), *shape, generator=chance, device=frames.device)
-
-        config = self.config
-        radius = 0.5 + (config.blur_radius - 0.5) * uniform(1, 1, 1)[:1]
-        blurred = uniform(1, 1, 1) < config.blur
-        frames = torch.where(blurred, _blurred(frames, radius, config.blur_radius), frames)
-        gain = 1 + config.colour * normal(3, 1, 1)
-        frames = frames * gain + config.colour * normal(3, 1, 1)
-        return frames + config.noise * uniform(1, 1, 1) * normal(*frames.shape[1:])
-
-
-def _blurred(
-    frames: Float[Tensor, "n C H W"], radius: Float[Tensor, "1 1 1 1"], most: float
-) -> Float[Tensor, "n C H W"]:
-    """Blur by a Gaussian of deviation `radius`, at most `most` pixels."""
-    reach = int(2.5 * most)
-    offsets = torch.arange(-reach, reach + 1, device=frames.device)
-    weights = torch.exp(-offsets.square() / (2 * radius**2))
-    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
-    wide = pad(frames, (reach, reach, reach, reach), mode="replicate")
-    return conv2d(conv2d(wide, weights.mT, groups=3), weights, groups=3)

@@ -58,6 +58,8 @@ class Row(Config):
     """Generator steps at which it was measured."""
     marks: dict[str, tuple[float, ...]]
     """Every metric at those steps."""
+    real: Marks
+    """Real clips: how well true futures are read, how far clips of training are from them."""
     codec: Marks
     """True futures encoded and decoded."""
     held: Marks

@@ -22,7 +22,7 @@ from avenir.encoders import Encoder
 from avenir.evaluation.baselines import NearestPast, Past, copy_last, frames_of, mean_image
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.metrics import Scores, compare
-from avenir.evaluation.readout import Readout
+from avenir.evaluation.readout import Readout, StateReadout
 from avenir.evaluation.reconstruction import reconstructed
 from avenir.evaluation.settings import Report
 from avenir.evaluation.tally import Row, Tally, horizons
@@ -163,7 +163,9 @@ def measure_continuation(
     ), examples
 
 
-def score(made: Video, true: Video, past: Past, batch: Batch, readout: Readout | None) -> Scores:
+def score(
+    made: Video, true: Video, past: Past, batch: Batch, readout: Readout | StateReadout | None
+) -> Scores:
     """Score a continuation by its pixels and, where there is a key to them, its things."""
     scores = compare(made, true, past[:, -1:])
     if readout is not None:

@@ -232,11 +232,10 @@ def _shared(ours: Card, theirs: Card) -> str | None:
     kind = ours.encoder.get("kind")
     if kind is not None and kind == theirs.encoder.get("kind"):
         return f"an objective, that of encoder kind {kind!r}"
-    if data is not None and data == theirs.provenance.get("data"):
-        seen, also_seen = (c.provenance.get("recordings", ()) for c in (ours, theirs))
-        if not seen or not also_seen:
-            return "training data, and no card says which recordings of it"
-        both = set(seen) & set(also_seen)
-        if both:
-            return f"{len(both)} training recordings, {min(both)!r} among them"
+    seen, also_seen = (c.provenance.get("recordings", ()) for c in (ours, theirs))
+    both = set(seen) & set(also_seen)
+    if both:
+        return f"{len(both)} training recordings, {min(both)!r} among them"
+    if data is not None and data == theirs.provenance.get("data") and not (seen and also_seen):
+        return "training data, and no card says which recordings of it"
     return None

@@ -11,13 +11,19 @@ import torch
 from torch import Tensor
 
 from avenir.clip import Batch
-from avenir.device import generator
+from avenir.device import generator, seed_of
 from avenir.encoders import Encoder
 from avenir.evaluation.baselines import copy_last, frames_of
 from avenir.evaluation.continuation import Imagines, Task, ceiling, score
-from avenir.evaluation.distances import coverage, features_of, frechet, kernel_distance
+from avenir.evaluation.distances import (
+    Features,
+    coverage,
+    features_of,
+    frechet,
+    kernel_distance,
+)
 from avenir.evaluation.metrics import METRICS, Metric
-from avenir.evaluation.readout import Readout
+from avenir.evaluation.readout import Readout, StateReadout
 from avenir.shapes import Video
 
 Marks = dict[str, float]
@@ -36,13 +42,38 @@ futures, so that what its decoder blurs counts on both sides."""
 class Judge:
     """Marks worlds, encoders and the last frame held on the same clips with the same noise."""
 
-    def __init__(self, task: Task, evaluator: Encoder, readout: Readout | None) -> None:
+    def __init__(
+        self, task: Task, evaluator: Encoder, readout: Readout | StateReadout | None
+    ) -> None:
         self.task, self.evaluator, self.readout = task, evaluator, readout
         self.batches: list[Batch] = [
             batch for _, batch in task.batches("reading", lambda what, done, total: None)
         ]
         self.true = torch.cat([self._seen(self._parts(batch)[1]) for batch in self.batches])
         self.codec: Tensor | None = None
+
+    def real(self) -> Marks:
+        """Mark real clips: how well true futures are read, and how far others are from them.
+
+        The others are as many, of training recordings: no distance of imagined clips can be asked
+        to be smaller.
+        """
+        read: dict[str, list[Tensor]] = {}
+        for batch in self.batches if self.readout is not None else ():
+            assert self.readout is not None
+            _, true = self._parts(batch)
+            for name, value in self.readout.compare(true, batch, self.task.past).items():
+                read.setdefault(name, []).append(value.flatten())
+        source, frames = self.task.source, self.task.past + self.task.horizon
+        seed = seed_of("real", self.task.seed)
+        others = source.draw("train", frames, len(self.task.windows), seed)
+        task = self.task._replace(windows=others)
+        seen = [
+            self._seen(self._parts(batch)[1])
+            for _, batch in task.batches("reading", lambda what, done, total: None)
+        ]
+        distances = self._distances(torch.cat(seen), task.groups)
+        return {name: float(torch.cat(parts).nanmean()) for name, parts in read.items()} | distances
 
     @torch.no_grad()
     def encoder(self, encoder: Encoder) -> Marks:
@@ -79,16 +110,19 @@ class Judge:
             for name, value in score(video, true, past, batch, self.readout).items():
                 scores.setdefault(name, []).append(value.flatten())
         marks = {name: float(torch.cat(parts).nanmean()) for name, parts in scores.items()}
-        seen, groups = torch.cat([self._seen(video) for video in made]), self.task.groups
-        distance = kernel_distance(self.true, seen, groups, groups).mean
-        marks |= {
+        seen = torch.cat([self._seen(video) for video in made])
+        marks |= self._distances(seen, self.task.groups)
+        if codec is not None:
+            marks["frechet_codec"] = frechet(codec, seen)
+        return marks, seen
+
+    def _distances(self, seen: Features, groups: Sequence[str]) -> Marks:
+        distance = kernel_distance(self.true, seen, self.task.groups, groups).mean
+        return {
             "kernel_distance": float("nan") if distance is None else distance,
             "frechet": frechet(self.true, seen),
             "coverage": coverage(self.true, seen),
         }
-        if codec is not None:
-            marks["frechet_codec"] = frechet(codec, seen)
-        return marks, seen
 
     def _parts(self, batch: Batch) -> tuple[Video, Video]:
         past, true = frames_of(batch).split((self.task.past, self.task.horizon), dim=1)

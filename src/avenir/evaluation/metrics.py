@@ -48,6 +48,7 @@ METRICS = {
     "object_error": Metric("Object position error", "px", False),
     "large_iou": Metric("Overlap of cars and trucks (IoU)", "", True),
     "small_iou": Metric("Overlap of motorbikes and pedestrians (IoU)", "", True),
+    "state_error": Metric("Error of the state read", "deviations", False),
 }
 """Every metric there is: those of pictures first, then those that `readout.py` takes."""
 

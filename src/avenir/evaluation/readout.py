@@ -1,8 +1,9 @@
-"""What happens in frames of the synthetic world, read by a frozen segmenter and held to the truth.
+"""What happens in frames, read by a frozen network and held to what is known of them.
 
-Physical errors in pixels, from any frames: made by a world, decoded, or real. The segmenter ships
+In frames of the synthetic world a segmenter reads where things are: errors in pixels. It ships
 beside this file; it was trained by `recipes/synthetic_segmenter.toml` on training recordings alone.
-Before it judges anything it says how well it reads real test frames.
+In a robot's frames a regressor reads its state. Frames may be imagined, decoded, or real: how well
+real test frames are read is said before anything is judged.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from avenir.data import Source
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import Class
 from avenir.encoders import Encoder
+from avenir.encoders.regressor import Regressor
 from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.intervals import Interval, interval
 from avenir.evaluation.metrics import Scores
@@ -151,6 +153,30 @@ class Readout:
         # A few frames at a time: activations hold many times the numbers of a frame.
         parts = [self.encoder.raw_posterior(p.to(device)).mean.cpu() for p in video.split(8, dim=1)]
         return torch.cat(parts, dim=1)
+
+
+class StateReadout:
+    """Reads a recorded signal, such as a robot's state, from frames; compares with the record."""
+
+    def __init__(self, encoder: Regressor) -> None:
+        self.encoder = encoder
+
+    def compare(self, made: Video, batch: Batch, first: int) -> Scores:
+        """Score made frames from frame `first` of a batch on: root mean square over numbers."""
+        device = self.encoder.latent_mean.device
+        signal = batch.signals[self.encoder.config.signal][:, first : first + made.shape[1]]
+        parts = [self.encoder.read(part.to(device)) for part in made.split(8, dim=1)]
+        error = torch.cat(parts, dim=1) - self.encoder.normalised(signal.to(device))
+        return {"state_error": error.square().mean(2).sqrt().cpu()}
+
+
+def readout_of(
+    source: Source, evaluator: World, device: torch.device | str
+) -> Readout | StateReadout | None:
+    """Return who reads what happens in frames of a source; none where nothing is known of it."""
+    if isinstance(evaluator.encoder, Regressor):
+        return StateReadout(evaluator.encoder)
+    return Readout.of(source, device)
 
 
 def _overlap(

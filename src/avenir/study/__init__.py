@@ -8,6 +8,7 @@ experiment. running.py makes rows of cells.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,8 @@ from avenir.evaluation.distances import check_independent
 from avenir.evaluation.generation import MARKS
 from avenir.evaluation.readout import evaluator_for
 from avenir.training.recipe import Recipe, load_recipe
-from avenir.training.tasks import make_card, make_source
-from avenir.world import World
+from avenir.training.tasks import make_card, make_source, trained_on
+from avenir.world import Card, World
 
 
 class Protocol(Config):
@@ -45,7 +46,8 @@ class Protocol(Config):
     metrics: tuple[str, ...] = Field(min_length=1)
     """What is measured; the first decides."""
     evaluator: str | None = None
-    """Run folder of the independent evaluator; none: the one that ships for the data."""
+    """The independent evaluator: a recipe beside the protocol, trained first, or a run folder;
+    none: the one that ships for the data."""
     num_clips: int = Field(256, ge=8)
     """Held-out clips."""
     past: int = Field(8, ge=1)
@@ -77,8 +79,16 @@ class Study:
         self.path, self.overrides, self.folder = path, tuple(overrides), folder
         self._check()
         self.source = make_source(self._recipe(next(iter(self.protocol.arms)), 0).data)
-        self.evaluator = self._evaluator()
+        self.judge = self._judge()
+        self._check_judge()
         self.hash = self._hash()
+
+    @cached_property
+    def evaluator(self) -> World:
+        """Open the evaluator; one with a recipe has been trained by then."""
+        if isinstance(self.judge, Recipe):
+            return World.load(run_folder(self.judge, self.folder / "runs"))
+        return self.judge
 
     def recipe(self, cell: Cell) -> Recipe:
         """Return what a cell trains: one seed for all it stands on but the teacher."""
@@ -135,28 +145,28 @@ class Study:
         if 4 * protocol.snapshots[0] > protocol.snapshots[-1]:
             raise AvenirError("the first snapshot must be at a quarter of the last or earlier")
 
-    def _evaluator(self) -> World:
-        """Open the evaluator; one that is not independent of every arm's teacher is refused."""
+    def _judge(self) -> World | Recipe:
+        """Find the evaluator, or the recipe that it is trained by."""
         named = self.protocol.evaluator
         if named is not None:
-            evaluator = World.load(self.path.parent / named)
-        else:
-            evaluator = evaluator_for(self.source, best_device())
+            path = self.path.parent / named
+            if (path / "card.json").exists():
+                return World.load(path)
+            return load_recipe(path, [w for w in self.overrides if w.startswith("data")])
+        evaluator = evaluator_for(self.source, best_device())
         if evaluator is None:
             raise AvenirError(
-                f"no evaluator ships for {type(self.source).__name__} at {self.source.size}: train "
-                "one and name its run folder as `evaluator` in the protocol"
+                f"no evaluator ships for {type(self.source).__name__} at {self.source.size}: name "
+                "a recipe for one, or its run folder, as `evaluator` in the protocol"
             )
+        return evaluator
+
+    def _check_judge(self) -> None:
+        """Refuse an evaluator that is not independent of every arm's teacher."""
+        evaluator = _card_of(self.judge)
         for arm in self.protocol.arms:
             for teacher in teachers(self._recipe(arm, 0)):
-                if isinstance(teacher, Recipe):
-                    source = make_source(teacher.data)
-                    card = make_card(teacher, source, None)
-                    card = card.model_copy(update={"provenance": {"data": source.fingerprint}})
-                else:
-                    card = World.load(teacher, "cpu").card
-                check_independent(evaluator.card, card)
-        return evaluator
+                check_independent(evaluator, _card_of(teacher))
 
     def _hash(self) -> str:
         """Hash the protocol, every arm's recipe in full, and the data."""
@@ -165,6 +175,8 @@ class Study:
             for arm in self.protocol.arms
             for choice in range(max(1, len(self.protocol.grid)))
         ]
+        if isinstance(self.judge, Recipe):
+            recipes.append(_without_paths(self.judge.model_dump(mode="json")))
         declared = self.protocol.model_dump(mode="json")
         text = json.dumps([declared, recipes, self.source.fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -186,6 +198,19 @@ def teachers(recipe: Recipe) -> Iterator[Recipe | Path]:
             yield parent
         elif isinstance(parent, Recipe):
             yield from teachers(parent)
+
+
+def run_folder(recipe: Recipe, runs: Path) -> Path:
+    """Name the folder of a run by what it is made of.
+
+    Parents by their names, which are their content: a study that is moved finds its runs again.
+    """
+    parents = {
+        role: Path(run_folder(each, runs).name if isinstance(each, Recipe) else each.name)
+        for role, each in recipe.parents.items()
+    }
+    content = recipe.on(parents).model_dump_json()
+    return runs / f"{recipe.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def read_row(path: Path, expected: str) -> Row:
@@ -215,6 +240,17 @@ def conclude(study: Study) -> Conclusion:
             for name, arms in protocol.comparisons.items()
         ),
     )
+
+
+def _card_of(made: World | Recipe | Path) -> Card:
+    """Return a run's card, or as much of it as is known before it is trained."""
+    if isinstance(made, Path):
+        return World.load(made, "cpu").card
+    if isinstance(made, World):
+        return made.card
+    source = make_source(made.data)
+    known = {"data": source.fingerprint, "recordings": trained_on(source)}
+    return make_card(made, source, None).model_copy(update={"provenance": known})
 
 
 def _without_paths(table: Any) -> Any:

@@ -5,7 +5,6 @@ on where it was. Knows nothing of verdicts.
 """
 
 import fcntl
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -28,9 +27,9 @@ from avenir.evaluation.conclusion import Row
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.distances import check_judge
 from avenir.evaluation.generation import Judge
-from avenir.evaluation.readout import Readout, labelled
+from avenir.evaluation.readout import labelled, readout_of
 from avenir.evaluation.side_by_side import Column
-from avenir.study import Cell, Study
+from avenir.study import Cell, Study, run_folder
 from avenir.training import log
 from avenir.training.log import say
 from avenir.training.loop import train
@@ -65,10 +64,14 @@ def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
     for cell in cells:
         if study.row(cell) is not None:
             continue
-        folder = lay_out(study.recipe(cell), study.folder / "runs", jobs)
+        runs = study.folder / "runs"
+        folder = lay_out(study.recipe(cell), runs, jobs)
+        needs = {folder}
+        if isinstance(study.judge, Recipe):
+            needs.add(lay_out(study.judge, runs, jobs))
         path = study.folder / "rows" / f"{cell.name}.json"
         arguments = (study.path, study.overrides, study.folder, cell, folder, path)
-        jobs[path] = Job(f"measure {cell.name}", frozenset({folder}), measure, arguments)
+        jobs[path] = Job(f"measure {cell.name}", frozenset(needs), measure, arguments)
     total, started, done = len(jobs), time.monotonic(), set[Path]()
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -99,10 +102,7 @@ def lay_out(recipe: Recipe, runs: Path, jobs: dict[Path, Job]) -> Path:
         role: lay_out(each, runs, jobs) if isinstance(each, Recipe) else each
         for role, each in recipe.parents.items()
     }
-    # Parents by their names, which are their content: a study that is moved finds its runs again.
-    content = recipe.on({role: Path(path.name) for role, path in parents.items()})
-    digest = hashlib.sha256(content.model_dump_json().encode()).hexdigest()[:8]
-    folder = runs / f"{recipe.name}-{digest}"
+    folder = run_folder(recipe, runs)
     needs = frozenset(path for path in parents.values() if path in jobs)
     arguments = (recipe.on(parents), runs, folder)
     jobs[folder] = Job(f"train {folder.name}", needs, _train, arguments)
@@ -139,6 +139,7 @@ def measure(
         choice=cell.choice,
         steps=protocol.snapshots,
         marks={name: tuple(values) for name, values in curves.items()},
+        real=judge.real(),
         codec=codec,
         held=judge.last_frame_held(),
         seconds=seconds_of(world),
@@ -156,7 +157,8 @@ def make_judge(study: Study, world: World) -> Judge:
     source = labelled(study.source)
     windows = source.spread("test", protocol.past + protocol.horizon, protocol.num_clips)
     task = Task(source, windows, protocol.past, protocol.horizon, 1, 16, 0)
-    return Judge(task, study.evaluator.encoder, Readout.of(source, best_device()))
+    readout = readout_of(source, study.evaluator, best_device())
+    return Judge(task, study.evaluator.encoder, readout)
 
 
 def seconds_of(world: World) -> dict[str, float]:
@@ -195,7 +197,7 @@ def films(study: Study, num_clips: int = 2) -> list[Column]:
     columns = []
     for arm in protocol.arms:
         cell = Cell(arm, protocol.seeds[0], study.chosen(arm))
-        run = lay_out(study.recipe(cell), study.folder / "runs", {})
+        run = run_folder(study.recipe(cell), study.folder / "runs")
         snapshots = {step: run / "snapshots" / f"{step:06d}" for step in steps}
         if not all(path.exists() for path in snapshots.values()):
             return []

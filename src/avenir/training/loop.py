@@ -32,11 +32,9 @@ from avenir.training.tasks import (
     Task,
     make_card,
     make_source,
+    trained_on,
 )
 from avenir.world import World
-
-_MOST_NAMED = 10_000
-"""Most training recordings that a card lists by name."""
 
 
 def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
@@ -176,7 +174,7 @@ def _run(
     provenance = {
         "key": key,
         "data": task.data.fingerprint,
-        "recordings": _named(task.data),
+        "recordings": trained_on(task.data),
         "parents": lineage,
         "seed": recipe.seed,
         "steps": steps,
@@ -195,12 +193,6 @@ def _run(
     (folder / STATE).unlink(missing_ok=True)
     if stop:  # asked at the last step: nothing is left to do here, but others may be waiting
         raise Stopped(recipe.name, steps, steps, folder, stop[0])
-
-
-def _named(data: Source) -> list[str]:
-    """Name the training recordings; none of a world that makes them endlessly."""
-    recordings = data.recordings("train")
-    return [r.name for r in recordings] if len(recordings) <= _MOST_NAMED else []
 
 
 class Stopped(TrainingError):

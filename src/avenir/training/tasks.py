@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avenir.clip import Batch, Condition, Progress, jittered
+from avenir.augmentation import jittered
+from avenir.clip import Batch, Condition, Progress
 from avenir.config import merged
 from avenir.data import Recording, Source, Split
 from avenir.data.cached import Cached, CachedConfig, write_cache
@@ -26,6 +27,9 @@ from avenir.registry import find
 from avenir.shapes import Latents, Video
 from avenir.training.recipe import Recipe
 from avenir.world import Card, World
+
+_MOST_NAMED = 10_000
+"""Most training recordings that a card lists by name."""
 
 _MOST_RECORDINGS = 100_000
 
@@ -223,6 +227,12 @@ def make_card(
         conditioner=recipe.conditioner,
         predictor=recipe.predictor,
     )
+
+
+def trained_on(data: Source) -> list[str]:
+    """Tell the training recordings apart from all others; none of a world that makes very many."""
+    recordings = data.recordings("train")
+    return [r.identity for r in recordings] if len(recordings) <= _MOST_NAMED else []
 
 
 def make_source(table: dict[str, Any]) -> Source:

@@ -161,7 +161,8 @@ class LeRobot(Source):
             seconds=seconds,
         )
         signals = {FEATURES[name]: v[:num_frames] for name, v in values.items()}
-        return _Track(Recording(episode.name, seconds), footage, signals)
+        recording = Recording(episode.name, seconds, video.fingerprint(episode.video))
+        return _Track(recording, footage, signals)
 
     def _num_bytes(self, seconds: float) -> float:
         return 3 * self.size[0] * self.size[1] * seconds * self.layout.fps
