@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from avenir.clip import Clip
+from avenir.data.lerobot import write_dataset
 from avenir.errors import AvenirError
 from avenir.evaluation.learning_report import write_learning_report
 from avenir.study import Cell, Study, conclude, reseeded
@@ -205,6 +208,57 @@ def test_a_world_is_not_judged_by_a_part_of_itself(finished, monkeypatch):
         make_judge(finished, world)
 
 
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory) -> tuple[Path, Path]:
+    """A robot's data set, its state where a bright bar is, and a study with a judge of its own."""
+    root, folder = tmp_path_factory.mktemp("robot"), tmp_path_factory.mktemp("protocol")
+    clips = []
+    for seed in range(12):
+        place = (torch.arange(20) + 5 * seed) % 56
+        bar = (torch.arange(64) >= place[:, None]) & (torch.arange(64) < place[:, None] + 8)
+        frames = (255 * bar)[:, None, None].expand(-1, 3, 64, -1).to(torch.uint8)
+        signals = {"actions": torch.ones(20, 1), "state": place[:, None].float()}
+        clips.append(Clip(frames, 10.0, signals, name=f"bar{seed}"))
+    write_dataset(root, clips)
+    table = 'kind = "lerobot"\ntest = {}\n'
+    kept, judging = table.format('["0:4"]'), table.format('["0:8"]')
+    for name, text in FILES.items():
+        (folder / name).write_text(text.replace('kind = "synthetic"\n', kept))
+    teaching = table.format('["0:4", "8:12"]')
+    teacher = FILES["teacher.toml"].replace(
+        'kind = "synthetic"\nfirst_recording = 1000000\n', teaching
+    )
+    (folder / "teacher.toml").write_text(teacher)
+    judge = teacher.replace(teaching, judging).replace("dino", "regressor")
+    judge = judge.replace("width = 24\ndepth = 1\nheads = 2", "outputs = 1\nwidths = [8, 8]")
+    (folder / "judge.toml").write_text(judge)
+    text = FILES["study.toml"].replace("[arms]", 'evaluator = "judge.toml"\n[arms]', 1)
+    (folder / "study.toml").write_text(text.replace("ego_error", "state_error"))
+    return root, folder / "study.toml"
+
+
+@pytest.mark.slow
+def test_a_study_on_a_robot_trains_its_own_judge(robot, tmp_path):
+    root, path = robot
+    study = Study(path, [f"data={root}"], tmp_path)
+    run(study, study.protocol.seeds, workers=2)
+    conclusion = conclude(study)
+    assert len(list((tmp_path / "runs").glob("judge-????????"))) == 1
+    assert {"state_error", "kernel_distance"} <= set(conclusion.rows[0].real)
+    assert study.evaluator.card.encoder["kind"] == "regressor"
+    assert Study(path, [f"data={root}"], tmp_path / "elsewhere").hash == study.hash
+
+
+def test_a_judge_to_be_trained_on_what_taught_is_refused(robot, tmp_path):
+    root, path = robot
+    for file in path.parent.glob("*.toml"):
+        (tmp_path / file.name).write_text(file.read_text())
+    judge = tmp_path / "judge.toml"
+    judge.write_text(judge.read_text().replace('["0:8"]', '["0:7"]'))
+    with pytest.raises(AvenirError, match="1 training recordings, 'episode_000007#"):
+        Study(tmp_path / path.name, [f"data={root}"], tmp_path / "out")
+
+
 def test_two_studies_in_one_folder_are_refused(protocol, tmp_path):
     study = Study(protocol, [], tmp_path)
     with _alone_in(tmp_path), pytest.raises(AvenirError, match="another study is at work"):
@@ -221,6 +275,7 @@ def test_rows_of_another_protocol_are_refused(protocol, tmp_path):
         "choice": 0,
         "steps": [1, 2],
         "marks": {},
+        "real": {},
         "codec": {},
         "held": {},
         "seconds": {"per_step": 1.0},

@@ -7,10 +7,20 @@ from avenir.clip import Batch, Progress
 from avenir.config import read_toml
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.things import Class
+from avenir.device import generator
+from avenir.encoders.regressor import Regressor, RegressorConfig
 from avenir.encoders.segmenter import Segmenter, SegmenterConfig
 from avenir.errors import AvenirError
-from avenir.evaluation.readout import CUT_OFF, FOLDER, Readout, _object_errors, _overlap
+from avenir.evaluation.readout import (
+    CUT_OFF,
+    FOLDER,
+    Readout,
+    StateReadout,
+    _object_errors,
+    _overlap,
+)
 from avenir.registry import parse
+from avenir.training.optim import OptimConfig, Optimiser
 from avenir.world import World
 
 
@@ -133,3 +143,60 @@ def test_a_segmenter_learns_from_labels_and_cannot_decode(source, batch):
     assert segmenter.encode(batch.video[:, :, :, :37, :41]).shape == (12, 3, 11, 37, 41)
     with pytest.raises(AvenirError, match="cannot make any"):
         segmenter.decode(torch.zeros(1, 1, 11, 8, 8))
+
+
+# A robot's state ---------------------------------------------------------------------------------
+
+
+def squares(num: int, seed: int) -> Batch:
+    """Frames with a bright square; the state says where it is, in units of its own."""
+    chance = torch.Generator().manual_seed(seed)
+    place = torch.randint(0, 24, (num, 4, 2), generator=chance)
+    rows = torch.arange(32)
+    inside = (rows >= place[..., None]) & (rows < place[..., None] + 8)
+    picture = (inside[..., 0, :, None] & inside[..., 1, None, :]).float() * 2 - 1
+    state = place * torch.tensor([0.01, 3.0]) + torch.tensor([5.0, -40.0])
+    return Batch(picture[:, :, None].expand(-1, -1, 3, -1, -1), {"state": state})
+
+
+@pytest.fixture(scope="module")
+def reader() -> Regressor:
+    torch.manual_seed(0)
+    encoder = Regressor(RegressorConfig(outputs=2, widths=(8, 16), channels=8))
+    optimiser = Optimiser(encoder.parameters(), OptimConfig())
+    for number in range(80):
+        progress = Progress(number, 80, generator("reader", number))
+        loss = encoder.losses(squares(8, number), progress)["signal"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return encoder.eval()
+
+
+def test_a_state_is_read_from_frames_that_were_never_seen(reader):
+    batch = squares(32, 1000)
+    readout = StateReadout(reader)
+    assert batch.video is not None
+    here = readout.compare(batch.video, batch, 0)["state_error"]
+    elsewhere = readout.compare(batch.video.roll(1, 0), batch, 0)["state_error"]
+    assert here.shape == (32, 4)
+    assert here.mean() < 0.4 < 1.0 < elsewhere.mean()
+
+
+def test_an_error_of_the_state_is_in_its_deviations(reader):
+    batch = squares(4, 2000)
+    assert batch.video is not None
+    found = StateReadout(reader).compare(batch.video[:, 1:], batch, 1)["state_error"]
+    every = torch.cat([squares(8, seed).signals["state"].flatten(0, 1) for seed in range(80)])
+    said = reader.read(batch.video[:, 1:])
+    for i in range(4):
+        for j in range(3):
+            true = (batch.signals["state"][i, j + 1] - every.mean(0)) / every.std(0)
+            expected = (said[i, j] - true).square().mean().sqrt()
+            torch.testing.assert_close(found[i, j], expected, atol=0.03, rtol=0.03)
+
+
+def test_a_state_of_another_size_is_refused():
+    encoder = Regressor(RegressorConfig(outputs=3, widths=(8,), channels=4))
+    with pytest.raises(AvenirError, match=r"has 2 numbers .* encoder.outputs=2"):
+        encoder.losses(squares(2, 0), Progress(0, 1, generator("size")))
