@@ -82,6 +82,7 @@ seeds = [1]
 snapshots = [1, 2, 4]
 metrics = ["ego_error", "kernel_distance"]
 num_clips = 8
+passport = true
 past = 8
 horizon = 4
 [arms]
@@ -132,6 +133,8 @@ def test_every_cell_has_a_row_and_the_page_tells_of_it(finished, tmp_path):
     assert len(compared.pairs) == 1
     page = write_learning_report(tmp_path, conclusion, films(finished)).read_text()
     assert compared.verdict.sentence in page
+    assert "What passports foretold" in page
+    assert {"effective rank", "PSNR"} <= {each.number for each in conclusion.foretold}
     assert page.count("<canvas") == 2 * 3 * 3  # clips × steps × columns
 
 

@@ -136,7 +136,7 @@ def test_freezing_the_encoder_leaves_only_its_decoder_to_train(encoder):
     encoder.freeze_encoder()
     latents = encoder.encode(video(encoder))
     assert not latents.requires_grad
-    assert encoder.decode(latents).requires_grad
+    assert encoder.decode(latents).requires_grad == bool(list(encoder.parameters()))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

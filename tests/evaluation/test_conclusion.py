@@ -23,6 +23,7 @@ def row(arm: str, seed: int, speed: float, *, psnr: float = 22.0, floor: float =
         marks={"ego_error": values},
         codec={"psnr": psnr, "frechet": floor},
         held={},
+        real={},
         seconds={"tokenizer": 100.0, "per_step": 0.1},
         commit="c",
     )

@@ -13,6 +13,7 @@ from avenir.errors import AvenirError
 from avenir.evaluation.generation import MARKS, Marks
 from avenir.evaluation.learning_speed import (
     SHARES,
+    Correlation,
     Cost,
     Effect,
     Ratio,
@@ -20,6 +21,7 @@ from avenir.evaluation.learning_speed import (
     effect,
     speed_up,
 )
+from avenir.evaluation.passport_results import Passport
 from avenir.evaluation.verdict import Verdict, verdict
 
 
@@ -68,6 +70,8 @@ class Row(Config):
     """What each run took: its generator's `per_step`, and in all every run it stands on."""
     commit: str
     """Version of the code."""
+    passport: Passport | None = None
+    """What its latent was worth before the generator was trained; where the protocol asks."""
 
     @property
     def cost(self) -> Cost:
@@ -125,6 +129,18 @@ class Compared(Config):
     """By the declared rule."""
 
 
+class Foretold(Config):
+    """One number of the passport against how fast latents were learnt, over arms."""
+
+    number: str
+    """Which."""
+    arms: dict[str, tuple[float, float]]
+    """By arm, means over seeds: the number, and how much better than the baseline the generator was
+    on average over log-steps."""
+    correlation: Correlation
+    """Spearman's, over arms."""
+
+
 class Conclusion(Config):
     """Everything that an experiment says so far."""
 
@@ -140,6 +156,8 @@ class Conclusion(Config):
     """What was gathered."""
     comparisons: tuple[Compared, ...]
     """What the rows say."""
+    foretold: tuple[Foretold, ...] = ()
+    """What passports said of it beforehand."""
 
 
 def compare_arms(

@@ -37,6 +37,8 @@ def learning_page(conclusion: Conclusion, films: Sequence[Column]) -> str:
     seeds = sorted({row.seed for row in conclusion.rows})
     sections = [_verdicts(conclusion.comparisons), _curves(conclusion, arms)]
     sections += [_numbers(compared) for compared in conclusion.comparisons]
+    if conclusion.foretold:
+        sections.append(_foretold(conclusion))
     if films:
         sections.append(_watch(films))
     sections.append(_rows(conclusion.rows))
@@ -68,11 +70,10 @@ def _curves(conclusion: Conclusion, arms: Sequence[str]) -> str:
             name: _spread([row.marks[metric] for row in conclusion.rows if row.arm == arm])
             for name, arm in names.items()
         }
-        held = np.mean([row.held[metric] for row in conclusion.rows])
         better = "higher" if MARKS[metric].higher_is_better else "lower"
         title = (
-            f'<h3>{escape(MARKS[metric].label)} <span class="note">· {better} is better; the last '
-            f"frame held scores {held:.3g}</span></h3>"
+            f'<h3>{escape(MARKS[metric].label)} <span class="note">· {better} is better; '
+            f"{_floors(conclusion, metric)}</span></h3>"
         )
         axis = Axis(conclusion.rows[0].steps, "generator steps", log=True)
         drawing = chart(curves, names, axis, MARKS[metric].label)
@@ -114,6 +115,44 @@ def _numbers(compared: Compared) -> str:
         "the baseline was at a share of its budget: geometric mean over matched pairs with 95 % "
         "intervals. Pairs whose codecs differ by more than the gate are unmatched and not counted.",
         f'<div class="tables">{tables}</div>',
+    )
+
+
+def _floors(conclusion: Conclusion, metric: str) -> str:
+    """Say what needs no world scores, and what no world can be asked to beat."""
+    sides = (
+        ("the last frame held", [row.held for row in conclusion.rows]),
+        ("true futures sent through the codec", [row.codec for row in conclusion.rows]),
+        ("real clips", [row.real for row in conclusion.rows]),
+    )
+    words = [
+        f"{name}: {np.mean([marks[metric] for marks in every]):.3g}"
+        for name, every in sides
+        if every and all(metric in marks for marks in every)
+    ]
+    return ", ".join(words)
+
+
+def _foretold(conclusion: Conclusion) -> str:
+    arms = list(conclusion.foretold[0].arms)
+    lines = [("", ["Spearman's ρ", *map(escape, arms)])]
+    gains = [f"{gain:.3g}" for _, gain in conclusion.foretold[0].arms.values()]
+    lines.append(("Better than the baseline by", ["", *gains]))
+    for each in conclusion.foretold:
+        found = each.correlation
+        rho = "–" if found.rho is None else f"{found.rho:.2f}"
+        if found.low is not None and found.high is not None:
+            rho += f"<small>[{found.low:.2f} … {found.high:.2f}]</small>"
+        numbers = [f"{number:.3g}" for number, _ in each.arms.values()]
+        lines.append((each.number, [rho, *numbers]))
+    return section(
+        "foretold",
+        "What passports foretold",
+        f"Numbers of each latent before its generator was trained, ranked against how much better "
+        f"than the baseline's that was on average over log-steps "
+        f"({MARKS[conclusion.metrics[0]].label.lower()}). Means over seeds; 95 % intervals over "
+        f"arms, of which there are {len(arms)}.",
+        f'<div class="tables">{_table("", lines)}</div>',
     )
 
 

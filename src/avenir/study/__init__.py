@@ -19,6 +19,7 @@ from avenir.device import best_device
 from avenir.errors import AvenirError
 from avenir.evaluation.conclusion import Comparison, Conclusion, Gate, Row, compare_arms
 from avenir.evaluation.distances import check_independent
+from avenir.evaluation.foretelling import foretell
 from avenir.evaluation.generation import MARKS
 from avenir.evaluation.readout import evaluator_for
 from avenir.training.recipe import Recipe, load_recipe
@@ -56,6 +57,9 @@ class Protocol(Config):
     """Frames imagined."""
     gate: Gate = Gate.model_validate({})
     """How equal codecs must be."""
+    passport: bool = False
+    """Whether every latent gets a passport, and its numbers are held against how fast it is
+    learnt."""
 
 
 class Cell(NamedTuple):
@@ -229,12 +233,14 @@ def conclude(study: Study) -> Conclusion:
     protocol = study.protocol
     cells = [Cell(a, seed, study.chosen(a)) for a in protocol.arms for seed in protocol.seeds]
     rows = tuple(row for cell in cells if (row := study.row(cell)) is not None)
+    baseline = next(iter(protocol.comparisons.values())).baseline
     return Conclusion(
         name=study.path.stem,
         protocol=study.hash,
         data=type(study.source).__name__.lower(),
         metrics=protocol.metrics,
         rows=rows,
+        foretold=foretell(rows, protocol.metrics[0], baseline) if protocol.passport else (),
         comparisons=tuple(
             compare_arms(name, arms, rows, protocol.metrics, protocol.gate)
             for name, arms in protocol.comparisons.items()

@@ -27,6 +27,8 @@ from avenir.evaluation.conclusion import Row
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.distances import check_judge
 from avenir.evaluation.generation import Judge
+from avenir.evaluation.passport import measure_passports
+from avenir.evaluation.passport_results import Passport, PassportConfig
 from avenir.evaluation.readout import labelled, readout_of
 from avenir.evaluation.side_by_side import Column
 from avenir.study import Cell, Study, run_folder
@@ -143,11 +145,19 @@ def measure(
         codec=codec,
         held=judge.last_frame_held(),
         seconds=seconds_of(world),
+        passport=_passport(study, world, cell.arm) if protocol.passport else None,
         commit=commit(),
     )
     partial = row_path.with_suffix(".partial")
     partial.write_text(row.model_dump_json(indent=1))
     partial.replace(row_path)
+
+
+def _passport(study: Study, world: World, name: str) -> Passport:
+    num_frames = study.protocol.past + study.protocol.horizon
+    settings = PassportConfig(num_clips=study.protocol.num_clips, num_frames=num_frames)
+    found = measure_passports({name: world}, study.source, settings, study.evaluator)
+    return found.passports[0]
 
 
 def make_judge(study: Study, world: World) -> Judge:
