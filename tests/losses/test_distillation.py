@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from avenir.losses.distillation import agreement, gram, koleo, sinkhorn
+from avenir.losses.distillation import agreement, centred, gram, koleo, sinkhorn
 
 
 def test_balanced_targets_are_distributions_that_use_every_prototype_equally():
@@ -28,6 +28,13 @@ def test_balanced_targets_are_the_scaling_of_the_exponential():
 def test_targets_cannot_collapse_when_all_scores_are_alike():
     targets = sinkhorn(torch.tensor([[5.0, 0.0, 0.0, 0.0]]).repeat(8, 1), 0.05)
     torch.testing.assert_close(targets, torch.full((8, 4), 0.25))
+
+
+def test_centred_targets_favour_what_is_said_more_than_on_average():
+    scores = torch.tensor([[2.0, 1.0, 0.0], [2.0, 0.0, 1.0]], dtype=torch.float64)
+    targets = centred(scores, scores.mean(0), 0.5)
+    expected = torch.tensor([[0.0, 1.0, -1.0], [0.0, -1.0, 1.0]], dtype=torch.float64).exp()
+    torch.testing.assert_close(targets, expected / expected.sum(1, keepdim=True))
 
 
 def test_agreement_is_least_where_the_student_says_what_the_teacher_says():

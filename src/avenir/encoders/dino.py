@@ -11,6 +11,7 @@ motion, which no change of colours hides. Latents are the features of patches. I
 
 import copy
 import math
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -23,9 +24,12 @@ from avenir.augmentation import Images, jittered
 from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior
-from avenir.losses.distillation import agreement, follow, gram, koleo, sinkhorn
+from avenir.losses.distillation import agreement, centred, follow, gram, koleo, sinkhorn
 from avenir.nn.vit import ViT
 from avenir.shapes import Compression, Video
+
+_CENTRE_RATE = 0.1
+"""How fast running means of scores move."""
 
 
 class DINOWeights(Config):
@@ -75,6 +79,9 @@ class DINOConfig(Config):
     """Softmax of the student."""
     teacher_temperature: float = Field(0.05, gt=0)
     """Sharpness of the teacher's targets before they are balanced."""
+    balance: Literal["sinkhorn", "centre"] = "sinkhorn"
+    """What keeps targets from being all the same: every prototype used equally in a batch (DINOv2),
+    or scores taken about their running mean (DINO)."""
     gram_from: float = Field(0.5, ge=0, le=1)
     """Share of training after which the Gram anchor, the teacher of that moment, holds patches."""
     weights: DINOWeights = DINOWeights()
@@ -85,12 +92,16 @@ class DINO(Encoder):
     """`b T C H W -> b t d h w`: the normalised features of every patch."""
 
     Config = DINOConfig
+    frame_centre: Tensor
+    patch_centre: Tensor
 
     def __init__(self, config: DINOConfig) -> None:
         super().__init__(Compression(config.frames, config.patch, config.patch), config.width)
         self.config = config
         self.student = _Network(config)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.register_buffer("frame_centre", torch.zeros(config.num_prototypes))
+        self.register_buffer("patch_centre", torch.zeros(config.num_prototypes))
         self.anchor = None
         if config.weights.gram:
             self.anchor = copy.deepcopy(self.student.backbone).requires_grad_(False)
@@ -152,7 +163,7 @@ class DINO(Encoder):
     ) -> Float[Tensor, ""]:
         """Ask every view of the student for what the teacher says of each *other* large view."""
         config = self.config
-        targets = sinkhorn(teacher_scores, config.teacher_temperature).chunk(2)
+        targets = self._targets(teacher_scores, self.frame_centre).chunk(2)
         terms = [
             agreement(ours, target, config.student_temperature)
             for i, target in enumerate(targets)
@@ -164,10 +175,20 @@ class DINO(Encoder):
     def _patch(
         self, scores: Float[Tensor, "n v"], teacher_scores: Float[Tensor, "n v"]
     ) -> Float[Tensor, ""]:
-        targets = sinkhorn(teacher_scores, self.config.teacher_temperature)
+        targets = self._targets(teacher_scores, self.patch_centre)
         return agreement(scores, targets, self.config.student_temperature)
 
-    def _stacked(self, video: Video) -> Images:
+    @torch.no_grad()
+    def _targets(
+        self, scores: Float[Tensor, "n v"], centre: Float[Tensor, " v"]
+    ) -> Float[Tensor, "n v"]:
+        if self.config.balance == "sinkhorn":
+            return sinkhorn(scores, self.config.teacher_temperature)
+        targets = centred(scores, centre, self.config.teacher_temperature)
+        centre.lerp_(scores.mean(0), _CENTRE_RATE)
+        return targets
+
+    def _stacked(self, video: Video) -> Float[Tensor, "n fC H W"]:
         """Stack the frames of each group as channels."""
         return rearrange(video, "b (t f) C H W -> (b t) (f C) H W", f=self.config.frames)
 

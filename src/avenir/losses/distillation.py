@@ -1,8 +1,8 @@
 """What a student is asked that has no labels: to agree with its own average.
 
 Self-distillation over views (DINO, 2104.14294) and hidden patches (iBOT, 2111.07832), targets
-balanced over prototypes by Sinkhorn-Knopp (SwAV, 2006.09882), features spread out (KoLeo,
-1806.03198), relations of patches held (Gram anchoring, DINOv3, 2508.10104).
+centred, or balanced over prototypes by Sinkhorn-Knopp (SwAV, 2006.09882), features spread out
+(KoLeo, 1806.03198), relations of patches held (Gram anchoring, DINOv3, 2508.10104).
 """
 
 import torch
@@ -25,6 +25,16 @@ def sinkhorn(
         shares = shares / shares.sum(dim=0, keepdim=True).clamp(min=1e-30)
         shares = shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-30)
     return shares.to(scores.dtype)
+
+
+def centred(
+    scores: Float[Tensor, "n v"], centre: Float[Tensor, " v"], temperature: float
+) -> Float[Tensor, "n v"]:
+    """Sharpen a teacher's scores about their running mean (DINO, 2104.14294, eq. 4).
+
+    Centring alone would make all targets uniform, sharpening alone would make all of them one.
+    """
+    return ((scores - centre) / temperature).softmax(dim=-1)
 
 
 def agreement(
