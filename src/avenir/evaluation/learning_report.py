@@ -18,7 +18,17 @@ from avenir.evaluation.learning_speed import Effect
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
 
-_COLOURS = ("#2563c9", "#d9480f", "#7a8290", "#0b7a75", "#8e44ad", "#b8860b", "#555", "#c2185b")
+_COLOURS = (
+    "#2563c9",
+    "#d9480f",
+    "#7a8290",
+    "#0b7a75",
+    "#8e44ad",
+    "#b8860b",
+    "#555",
+    "#c2185b",
+    "#5d7a1f",
+)
 
 
 def write_learning_report(folder: Path, conclusion: Conclusion, films: Sequence[Column]) -> Path:
