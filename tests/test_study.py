@@ -334,8 +334,11 @@ def test_a_seed_reaches_all_encoders_and_no_teacher(protocol, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(Path("studies").glob("*.toml")), ids=lambda path: path.stem)
-def test_every_study_that_ships_is_declared_rightly(path, tmp_path):
-    study = Study(path, [], tmp_path)
+def test_every_study_that_ships_is_declared_rightly(path, tmp_path, request):
+    given = []
+    if "robot" in path.stem:
+        given = [f"data={request.getfixturevalue('real_data') / 'robot_g1'}"]
+    study = Study(path, given, tmp_path)
     assert len({study.recipe(Cell(arm, 1, 0)).toml() for arm in study.protocol.arms}) == len(
         study.protocol.arms
     )

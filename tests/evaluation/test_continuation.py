@@ -1,7 +1,7 @@
 import torch
 
 from avenir.evaluation.baselines import NearestPast, copy_last, mean_image, training_windows
-from avenir.evaluation.continuation import Task, measure_continuation
+from avenir.evaluation.continuation import Task, best_of, measure_continuation
 from avenir.evaluation.control import measure_control, shuffled
 from avenir.evaluation.metrics import BEST_PSNR
 
@@ -48,7 +48,7 @@ def test_training_windows_are_capped_differ_and_fit(source):
 
 def test_every_method_is_scored_at_every_frame(source, world, windows):
     continuation, examples = measure_continuation(world, task(source, windows), 50, 3, None, quiet)
-    methods = {"world", "world_mean", "copy_last", "nearest", "mean_image", "codec"}
+    methods = {"world", "world_mean", "world_best", "copy_last", "nearest", "mean_image", "codec"}
     assert set(continuation.curves) == {"psnr", "moving_psnr", "ssim"}
     for by_method in continuation.curves.values():
         assert set(by_method) == methods
@@ -71,6 +71,28 @@ def test_the_mean_of_samples_beats_one_noisy_sample_and_a_good_world_beats_copyi
     copy, mean = rows["copy_last"].difference, rows["world_mean"].difference
     assert copy is not None and copy.low is not None and copy.low > 0
     assert mean is not None and mean.high is not None and mean.high < 0
+
+
+def test_the_best_sample_is_chosen_clip_by_clip_over_the_whole_horizon():
+    nothing = torch.nan
+    one = {
+        "psnr": torch.tensor([[20.0, 10.0], [12.0, 12.0]]),
+        "ego_error": torch.tensor([[1.0, nothing], [nothing, nothing]]),
+    }
+    other = {
+        "psnr": torch.tensor([[16.0, 15.0], [1.0, 14.0]]),
+        "ego_error": torch.tensor([[nothing, 3.0], [nothing, 2.0]]),
+    }
+    best = best_of([one, other])
+    assert best["psnr"].tolist() == [[16.0, 15.0], [12.0, 12.0]]
+    assert best["ego_error"].nan_to_num(-1).tolist() == [[1.0, -1.0], [-1.0, 2.0]]
+
+
+def test_the_best_of_samples_is_no_worse_than_the_first_by_any_metric(source, world, windows):
+    continuation, _ = measure_continuation(world, task(source, windows), 50, 0, None, quiet)
+    for metric in continuation.curves:
+        rows = {r.method: r for r in continuation.rows if r.metric == metric and r.seconds is None}
+        assert rows["world_best"].value.mean > rows["world"].value.mean
 
 
 def test_results_do_not_depend_on_how_many_clips_are_read_at_once_when_nothing_is_drawn(
