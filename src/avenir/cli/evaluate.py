@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from avenir.cli.arguments import Clips, Observe, Overrides, Run, Seconds, Seed
+from avenir.cli.arguments import Clips, Evaluator, Observe, Overrides, Run, Seconds, Seed
 
 
 def evaluate(
@@ -16,6 +16,7 @@ def evaluate(
     observe: Observe = 1.0,
     seconds: Seconds = 2.0,
     samples: Annotated[int, typer.Option(min=1, help="Futures whose mean is judged too.")] = 8,
+    evaluator: Evaluator = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; `evaluation` in the run unless said.")
@@ -43,5 +44,6 @@ def evaluate(
     folder = out or run / "evaluation"
     recipe = (run / "recipe.toml").read_text()
     command = " ".join(["avenir", *sys.argv[1:]])
-    judge(world, source, settings, folder, recipe, command, Preparation())
+    other = None if evaluator is None else load(evaluator)
+    judge(world, source, settings, folder, recipe, command, other, Preparation())
     say(f"report: {folder / 'report.html'}")

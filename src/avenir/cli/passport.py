@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avenir.cli.arguments import Clips, RunsAndSettings, Seed, parted
+from avenir.cli.arguments import Clips, Evaluator, RunsAndSettings, Seed, parted
 
 if TYPE_CHECKING:
     from avenir.data import Source
@@ -16,12 +16,7 @@ def passport(
     words: RunsAndSettings,
     clips: Clips = 256,
     frames: Annotated[int, typer.Option(min=2, help="Frames of each clip.")] = 16,
-    evaluator: Annotated[
-        Path | None,
-        typer.Option(
-            help="A run whose encoder measures distances; on the synthetic world one ships."
-        ),
-    ] = None,
+    evaluator: Evaluator = None,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("passport"),
 ) -> None:

@@ -15,7 +15,8 @@ from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control
-from avenir.evaluation.readout import Readout, labelled
+from avenir.evaluation.generation import Generation, measure_generation
+from avenir.evaluation.readout import Readout, evaluator_for, labelled
 from avenir.evaluation.reconstruction import measure_reconstruction
 from avenir.evaluation.report import write_report
 from avenir.evaluation.results import Evaluation
@@ -36,12 +37,15 @@ def evaluate(
     folder: Path,
     recipe: str = "",
     command: str = "",
+    evaluator: World | None = None,
     report: Report = lambda what, done, total: None,
 ) -> Evaluation:
     """Measure what applies to a world on held-out recordings and write it into `folder`.
 
     Writes `results.json`, `report.html` and, for a world that predicts, `contact_sheet.png`.
-    `recipe` and `command` are quoted on the page; `report` is told of progress.
+    `recipe` and `command` are quoted on the page; `report` is told of progress. Sets of clips are
+    compared in the features of `evaluator`, or of the one that ships for the data; one that was
+    given and may not judge is an error.
     """
     started = time.monotonic()
     task = _task(world, source, settings)
@@ -51,12 +55,13 @@ def evaluate(
     reconstruction = measure_reconstruction(
         world.encoder, task.source, task.windows, task.batch_size, task.seed, report
     )
-    continuation, control = None, None
+    continuation, control, generation, left_out = None, None, None, None
     examples: list[Example] = []
     if world.predictor is not None:
         continuation, examples = measure_continuation(
             world, task, settings.num_train_windows, settings.num_examples, readout, report
         )
+        generation, left_out = _generation(world, task, evaluator, readout, report)
         if world.conditioner is not None:
             control = measure_control(world, task, readout, report)
     evaluation = Evaluation(
@@ -72,10 +77,28 @@ def evaluate(
         readout=reading,
         reconstruction=reconstruction,
         continuation=continuation,
+        generation=generation,
+        left_out=left_out,
         control=control,
     )
     write_report(folder, evaluation, examples, recipe, world.card.provenance)
     return evaluation
+
+
+def _generation(
+    world: World, task: Task, given: World | None, readout: Readout | None, report: Report
+) -> tuple[Generation | None, str | None]:
+    """Compare sets of clips, or say why not; an evaluator that was asked for must do."""
+    device = world.encoder.latent_mean.device
+    evaluator = given or evaluator_for(task.source, device)
+    if evaluator is None:
+        return None, "no evaluator ships for this data: name a run of your own with --evaluator"
+    try:
+        return measure_generation(world, task, evaluator, readout, report), None
+    except AvenirError as error:
+        if given is not None:
+            raise
+        return None, str(error)
 
 
 def _task(world: World, source: Source, settings: EvaluationConfig) -> Task:

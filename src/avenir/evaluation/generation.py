@@ -5,18 +5,22 @@ they are continued with, and how an independent evaluator (distances.py) sees th
 Knows one sample per clip, and nothing of training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from avenir.clip import Batch
+from avenir.config import Config
+from avenir.data import Window
 from avenir.device import generator, seed_of
 from avenir.encoders import Encoder
+from avenir.errors import AvenirError
 from avenir.evaluation.baselines import copy_last, frames_of
 from avenir.evaluation.continuation import Imagines, Task, ceiling, score
 from avenir.evaluation.distances import (
     Features,
+    check_judge,
     coverage,
     features_of,
     frechet,
@@ -24,7 +28,9 @@ from avenir.evaluation.distances import (
 )
 from avenir.evaluation.metrics import METRICS, Metric
 from avenir.evaluation.readout import Readout, StateReadout
+from avenir.evaluation.settings import Report
 from avenir.shapes import Video
+from avenir.world import World
 
 Marks = dict[str, float]
 """One number per metric: means over clips and frames, and distances between sets of clips."""
@@ -39,18 +45,37 @@ MARKS = METRICS | {
 futures, so that what its decoder blurs counts on both sides."""
 
 
+DISTANCES = ("kernel_distance", "frechet", "frechet_codec", "coverage")
+"""Marks of sets of clips."""
+
+_FEWEST = 8
+"""Clips below which sets are not compared."""
+
+
+class Generation(Config):
+    """What is imagined as a set of clips, beside sets that need no world and the floors."""
+
+    evaluator: str
+    """Whose features clips are compared in."""
+    num_clips: int
+    """Clips in each set."""
+    marks: dict[str, Marks]
+    """By method: `world`, `copy_last`, `codec`; `real` are as many clips of training recordings."""
+
+
 class Judge:
     """Marks worlds, encoders and the last frame held on the same clips with the same noise."""
 
     def __init__(
-        self, task: Task, evaluator: Encoder, readout: Readout | StateReadout | None
+        self,
+        task: Task,
+        evaluator: Encoder,
+        readout: Readout | StateReadout | None,
+        report: Report = lambda what, done, total: None,
     ) -> None:
-        self.task, self.evaluator, self.readout = task, evaluator, readout
-        self.batches: list[Batch] = [
-            batch for _, batch in task.batches("reading", lambda what, done, total: None)
-        ]
-        self.true = torch.cat([self._seen(self._parts(batch)[1]) for batch in self.batches])
-        self.codec: Tensor | None = None
+        self.task, self.evaluator, self.readout, self.report = task, evaluator, readout, report
+        self.true = self._others(task.windows)
+        self.codec: Features | None = None
 
     def real(self) -> Marks:
         """Mark real clips: how well true futures are read, and how far others are from them.
@@ -59,20 +84,14 @@ class Judge:
         to be smaller.
         """
         read: dict[str, list[Tensor]] = {}
-        for batch in self.batches if self.readout is not None else ():
-            assert self.readout is not None
-            _, true = self._parts(batch)
-            for name, value in self.readout.compare(true, batch, self.task.past).items():
-                read.setdefault(name, []).append(value.flatten())
-        source, frames = self.task.source, self.task.past + self.task.horizon
-        seed = seed_of("real", self.task.seed)
-        others = source.draw("train", frames, len(self.task.windows), seed)
-        task = self.task._replace(windows=others)
-        seen = [
-            self._seen(self._parts(batch)[1])
-            for _, batch in task.batches("reading", lambda what, done, total: None)
-        ]
-        distances = self._distances(torch.cat(seen), task.groups)
+        if self.readout is not None:
+            for _, batch in self._batches("reading real clips"):
+                _, true = self._parts(batch)
+                for name, value in self.readout.compare(true, batch, self.task.past).items():
+                    read.setdefault(name, []).append(value.flatten())
+        frames, seed = self.task.past + self.task.horizon, seed_of("real", self.task.seed)
+        others = self.task.source.draw("train", frames, len(self.task.windows), seed)
+        distances = self._distances(self._others(others), [w.recording.name for w in others])
         return {name: float(torch.cat(parts).nanmean()) for name, parts in read.items()} | distances
 
     @torch.no_grad()
@@ -81,39 +100,47 @@ class Judge:
 
         Its reconstructions are what `frechet_codec` of later worlds is measured to.
         """
-        made = [ceiling(encoder, *self._parts(batch)) for batch in self.batches]
-        marks, self.codec = self._marks(made, None)
+        self.codec = None
+        marks, self.codec = self._marks(
+            "reconstructing", lambda number, batch: ceiling(encoder, *self._parts(batch))
+        )
         return marks
 
     @torch.no_grad()
     def world(self, world: Imagines) -> Marks:
         """Mark one imagined future of every clip."""
-        made = []
-        for number, batch in enumerate(self.batches):
+
+        def imagined(number: int, batch: Batch) -> Video:
             past, _ = self._parts(batch)
             device = world.encoder.latent_mean.device
             chance = generator("generation", self.task.seed, number, device=device)
             signals = self.task.steering(batch)
             pieces = world.imagine(past, signals, self.task.horizon, 1, chance)
-            made.append(torch.cat([piece.cpu() for piece in pieces], dim=1).clamp(-1, 1))
-        return self._marks(made, self.codec)[0]
+            return torch.cat([piece.cpu() for piece in pieces], dim=1).clamp(-1, 1)
+
+        return self._marks("imagining", imagined)[0]
 
     def last_frame_held(self) -> Marks:
         """Mark what needs no world."""
-        made = [copy_last(self._parts(batch)[0], self.task.horizon) for batch in self.batches]
-        return self._marks(made, self.codec)[0]
+        return self._marks(
+            "holding the last frame",
+            lambda number, batch: copy_last(self._parts(batch)[0], self.task.horizon),
+        )[0]
 
-    def _marks(self, made: Sequence[Video], codec: Tensor | None) -> tuple[Marks, Tensor]:
+    def _marks(self, what: str, make: Callable[[int, Batch], Video]) -> tuple[Marks, Features]:
         scores: dict[str, list[Tensor]] = {}
-        for video, batch in zip(made, self.batches, strict=True):
+        features = []
+        for number, batch in enumerate(batch for _, batch in self._batches(what)):
             past, true = self._parts(batch)
+            video = make(number, batch)
             for name, value in score(video, true, past, batch, self.readout).items():
                 scores.setdefault(name, []).append(value.flatten())
+            features.append(self._seen(video))
         marks = {name: float(torch.cat(parts).nanmean()) for name, parts in scores.items()}
-        seen = torch.cat([self._seen(video) for video in made])
+        seen = torch.cat(features)
         marks |= self._distances(seen, self.task.groups)
-        if codec is not None:
-            marks["frechet_codec"] = frechet(codec, seen)
+        if self.codec is not None:
+            marks["frechet_codec"] = frechet(self.codec, seen)
         return marks, seen
 
     def _distances(self, seen: Features, groups: Sequence[str]) -> Marks:
@@ -124,9 +151,50 @@ class Judge:
             "coverage": coverage(self.true, seen),
         }
 
+    def _others(self, windows: Sequence[Window]) -> Features:
+        task = self.task._replace(windows=windows)
+        batches = task.batches("seeing real clips", self.report)
+        return torch.cat([self._seen(self._parts(batch)[1]) for _, batch in batches])
+
+    def _batches(self, what: str) -> Iterator[tuple[int, Batch]]:
+        # Read anew for every set: clips of all batches together need not fit in memory.
+        return self.task.batches(what, self.report)
+
     def _parts(self, batch: Batch) -> tuple[Video, Video]:
         past, true = frames_of(batch).split((self.task.past, self.task.horizon), dim=1)
         return past, true
 
     def _seen(self, video: Video) -> Tensor:
         return features_of(self.evaluator, video)
+
+
+def measure_generation(
+    world: World,
+    task: Task,
+    evaluator: World,
+    readout: Readout | StateReadout | None,
+    report: Report,
+) -> Generation:
+    """Compare what a world imagines with what is real, as two sets of clips.
+
+    Raises AvenirError when the evaluator is not independent of what taught the world's encoder, or
+    when there are too few clips.
+    """
+    check_judge(evaluator.card, world.card)
+    if len(task.windows) < _FEWEST:
+        raise AvenirError(
+            f"{len(task.windows)} clips were given; sets of fewer than {_FEWEST} tell nothing: "
+            "ask for more"
+        )
+    judge = Judge(task, evaluator.encoder, readout, report)
+    codec = judge.encoder(world.encoder)
+    return Generation(
+        evaluator=evaluator.card.name,
+        num_clips=len(task.windows),
+        marks={
+            "world": judge.world(world),
+            "copy_last": judge.last_frame_held(),
+            "codec": codec,
+            "real": judge.real(),
+        },
+    )

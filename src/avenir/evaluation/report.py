@@ -23,6 +23,7 @@ from avenir.evaluation.results import Evaluation
 from avenir.evaluation.tables import (
     channel_table,
     definitions,
+    distance_table,
     facts_list,
     readout_facts,
     reconstruction_facts,
@@ -67,6 +68,7 @@ def report_page(
     if evaluation.continuation is not None:
         sections.append(_curves(evaluation, evaluation.continuation))
         sections.append(_tables(evaluation.continuation))
+        sections.append(_generation(evaluation))
     if evaluation.control is not None:
         sections.append(_control(evaluation, evaluation.control))
     sections.append(_reconstruction(evaluation))
@@ -195,6 +197,21 @@ def _tables(continuation: Continuation) -> str:
         "far the world’s one sample is ahead (+) or behind (−), clip by clip; in colour where the "
         "interval leaves out zero.",
         f'<div class="tables">{tables}</div>',
+    )
+
+
+def _generation(evaluation: Evaluation) -> str:
+    generation = evaluation.generation
+    note = f"Not compared: {evaluation.left_out}."
+    if generation is not None:
+        note = (
+            f"Futures of {generation.num_clips:,} clips as one set, beside the true futures, in "
+            f"the features of {generation.evaluator!r}, which nothing here was taught by. Real "
+            "clips, as many of training recordings, say how small a distance can be; the codec’s, "
+            "how small imagining exactly the right latents would make it."
+        )
+    return section(
+        "sets", "As a set of clips", note, distance_table(generation) if generation else ""
     )
 
 

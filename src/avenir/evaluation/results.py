@@ -6,6 +6,7 @@ Knows how to hold numbers, not how to take or show them.
 from avenir.config import Config
 from avenir.evaluation.continuation import Continuation
 from avenir.evaluation.control import Control
+from avenir.evaluation.generation import Generation
 from avenir.evaluation.readout import ReadoutScore
 from avenir.evaluation.reconstruction import Reconstruction
 from avenir.evaluation.settings import EvaluationConfig
@@ -43,5 +44,9 @@ class Evaluation(Config):
     """What the encoder keeps."""
     continuation: Continuation | None = None
     """How the continuation ages; none for an encoder alone."""
+    generation: Generation | None = None
+    """What is imagined as a set of clips; none for an encoder alone and without an evaluator."""
     control: Control | None = None
     """Whether actions matter; none when nothing steers."""
+    left_out: str | None = None
+    """Why sets of clips were not compared."""

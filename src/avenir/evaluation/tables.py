@@ -4,12 +4,21 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from avenir.evaluation.findings import tone
+from avenir.evaluation.generation import DISTANCES, MARKS, Generation
 from avenir.evaluation.intervals import Interval
 from avenir.evaluation.metrics import METRICS, Metric
 from avenir.evaluation.readout import CUT_OFF, ReadoutScore
 from avenir.evaluation.reconstruction import Reconstruction
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.tally import Row
+
+_SETS = {
+    "world": "world, one sample",
+    "copy_last": "last frame held",
+    "codec": "codec, true futures",
+    "real": "real clips of training",
+}
+"""Sets of clips, in the order of their table."""
 
 CEILINGS = ("codec", "truth")
 """Methods that know the future: nobody competes with them."""
@@ -36,6 +45,22 @@ def score_table(name: str, rows: Sequence[Row], labels: Mapping[str, str], refer
     return (
         f'<div class="scroll"><table><caption>{title_of(metric)}</caption>'
         f'<thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def distance_table(generation: Generation) -> str:
+    """Lay out sets of clips, one below the other."""
+    head = "".join(f'<th scope="col">{title_of(MARKS[name])}</th>' for name in DISTANCES)
+    body = ""
+    for method, label in _SETS.items():
+        marks = generation.marks[method]
+        cells = (f"{marks[name]:.3g}" if name in marks else "–" for name in DISTANCES)
+        line = "".join(f"<td>{_minus(cell)}</td>" for cell in cells)
+        ours = ' class="ours"' if method == "world" else ""
+        body += f'<tr{ours}><th scope="row">{escape(label)}</th>{line}</tr>'
+    return (
+        '<div class="scroll"><table><thead><tr><th scope="col"></th>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
