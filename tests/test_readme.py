@@ -25,7 +25,7 @@ _STEPS = "train.steps=2 train.batch_size=2 train.num_samples=1"
 _PARENT = " ".join(f"encoder.{word}" for word in _STEPS.split())
 _SMALL_ENCODER = "encoder.width=8 encoder.depth=1 encoder.decoder_depth=1"
 _SMALL_PARENT = " ".join(f"encoder.{word}" for word in _SMALL_ENCODER.split())
-_FEW = "data.train_recordings=8 data.test_recordings=4 data.episode_frames=40 data.size='[32, 32]'"
+_FEW = "data.train_recordings=8 data.test_recordings=8 data.episode_frames=40 data.size='[32, 32]'"
 _TINY = f"{_STEPS} {_PARENT} {_SMALL_PARENT} predictor.width=32"
 _QUICK = f"{_TINY} {_FEW} train.cache_recordings=4"
 
