@@ -15,7 +15,7 @@ from avenir.data.lerobot import write_dataset
 from avenir.errors import AvenirError
 from avenir.evaluation.learning_report import write_learning_report
 from avenir.study import Cell, Study, conclude, reseeded
-from avenir.study.running import _alone_in, films, make_judge, run
+from avenir.study.running import _alone_in, films, make_judge, run, seconds_left
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World
@@ -260,6 +260,13 @@ def test_a_judge_to_be_trained_on_what_taught_is_refused(robot, tmp_path):
     judge.write_text(judge.read_text().replace('["0:8"]', '["0:7"]'))
     with pytest.raises(AvenirError, match="1 training recordings, 'episode_000007#"):
         Study(tmp_path / path.name, [f"data={root}"], tmp_path / "out")
+
+
+def test_what_is_left_is_told_by_the_kind_of_work():
+    took = {"tokenizer": [10.0, 14.0], "measure": [2.0]}
+    waiting = ["tokenizer", "measure", "measure", "world"]
+    expected = (12 + 2 + 2 + 26 / 3) / 2
+    assert seconds_left(waiting, took, 2) == pytest.approx(expected)
 
 
 def test_two_studies_in_one_folder_are_refused(protocol, tmp_path):

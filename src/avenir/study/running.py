@@ -11,11 +11,13 @@ import signal
 import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +45,8 @@ class Job(NamedTuple):
     """One thing to do in a process of its own, once what it needs is done."""
 
     what: str
+    kind: str
+    """Jobs of one kind take about as long."""
     needs: frozenset[Path]
     call: Callable[..., None]
     arguments: tuple[Any, ...]
@@ -73,8 +77,8 @@ def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
             needs.add(lay_out(study.judge, runs, jobs))
         path = study.folder / "rows" / f"{cell.name}.json"
         arguments = (study.path, study.overrides, study.folder, cell, folder, path)
-        jobs[path] = Job(f"measure {cell.name}", frozenset(needs), measure, arguments)
-    total, started, done = len(jobs), time.monotonic(), set[Path]()
+        jobs[path] = Job(f"measure {cell.name}", "measure", frozenset(needs), measure, arguments)
+    total, done, took = len(jobs), set[Path](), defaultdict[str, list[float]](list)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with (
@@ -82,20 +86,31 @@ def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
         ProcessPoolExecutor(workers, context, _prepare, (os.getpid(), stop)) as pool,
         _telling(stop),
     ):
-        running: dict[Future[None], Path] = {}
+        running: dict[Future[None], tuple[Path, str, float]] = {}
         while jobs or running:
             for path in [p for p, job in jobs.items() if job.needs <= done]:
                 if len(running) < workers:
                     job = jobs.pop(path)
                     say(f"study: {job.what}")
-                    running[pool.submit(_call, job, path)] = path
+                    begun = pool.submit(_call, job, path)
+                    running[begun] = path, job.kind, time.monotonic()
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 future.result()
-                done.add(running.pop(future))
-                spent = time.monotonic() - started
-                left = spent / len(done) * (total - len(done)) / 60
+                path, kind, began = running.pop(future)
+                done.add(path)
+                took[kind].append(time.monotonic() - began)
+                waiting = [job.kind for job in jobs.values()] + [k for _, k, _ in running.values()]
+                left = seconds_left(waiting, took, workers) / 60
                 say(f"study: {len(done)} of {total} runs done, about {left:.0f} min left")
+
+
+def seconds_left(
+    waiting: Sequence[str], took: Mapping[str, Sequence[float]], workers: int
+) -> float:
+    """Estimate how long jobs will take by those of their kind, or by all when it has none yet."""
+    every = mean(seconds for kind in took.values() for seconds in kind)
+    return sum(mean(took[kind]) if took.get(kind) else every for kind in waiting) / workers
 
 
 def lay_out(recipe: Recipe, runs: Path, jobs: dict[Path, Job]) -> Path:
@@ -107,7 +122,7 @@ def lay_out(recipe: Recipe, runs: Path, jobs: dict[Path, Job]) -> Path:
     folder = run_folder(recipe, runs)
     needs = frozenset(path for path in parents.values() if path in jobs)
     arguments = (recipe.on(parents), runs, folder)
-    jobs[folder] = Job(f"train {folder.name}", needs, _train, arguments)
+    jobs[folder] = Job(f"train {folder.name}", recipe.name, needs, _train, arguments)
     return folder
 
 
