@@ -20,6 +20,7 @@ from avenir.losses.alignment import (
     relations,
     shuffled,
 )
+from avenir.losses.reconstruction import noised
 from avenir.shapes import Compression
 
 CELL = Compression(4, 16, 16)
@@ -179,6 +180,10 @@ def test_alignment_lets_go_at_the_end():
     assert shares[0] == shares[1] == pytest.approx(0.5)
     assert shares[2] == pytest.approx(0.25)
     assert shares[3] == pytest.approx(0.25 * (1 - math.cos(math.pi * 0.05)))
+    kept = Alignment(AlignmentConfig(share=0.5, let_go=0.2, keep=0.3), CELL, 4, CELL, 6)
+    for step, share in zip((0, 79, 90, 99), shares, strict=True):
+        expected = 0.5 * 0.3 + 0.7 * share
+        assert kept.share(Progress(step, 100, generator("test"))) == pytest.approx(expected)
     steady = Alignment(AlignmentConfig(share=0.5, let_go=0.0), CELL, 4, CELL, 6)
     assert steady.share(Progress(99, 100, generator("test"))) == pytest.approx(0.5)
 
@@ -253,3 +258,20 @@ def test_features_that_end_before_latents_go_on_with_their_last():
     features = torch.arange(5.0).reshape(1, 1, 1, 1, 5)
     laid = on_grid(features, Compression(1, 8, 8), (1, 1, 6), Compression(1, 8, 8))
     assert laid.flatten().tolist() == [0, 1, 2, 3, 4, 4]
+
+
+def test_noise_is_put_on_what_is_projected_and_on_nothing_else():
+    torch.manual_seed(0)
+    settings = {"noise": 0.7, "local_correlation": 1.0}
+    alignment = Alignment(AlignmentConfig.parse(settings, "alignment"), CELL, 4, CELL, 6)
+    clean = Alignment(AlignmentConfig(local_correlation=1.0), CELL, 4, CELL, 6)
+    clean.load_state_dict(alignment.state_dict())
+    z, f = torch.randn(2, 2, 4, 2, 3), torch.randn(2, 2, 6, 2, 3)
+    found = alignment(z, f, generator("noise"))
+    without = clean(z, f, generator("noise"))
+    assert torch.equal(found["relations"], without["relations"])
+    assert torch.equal(found["local_correlation"], without["local_correlation"])
+    projected = alignment._projected(alignment.project, noised(z, 0.7, generator("noise")))
+    about = f - f.mean(dim=(1, 3, 4), keepdim=True)
+    torch.testing.assert_close(found["directions"], directions(projected, about, 0.0))
+    assert found["directions"] > without["directions"]

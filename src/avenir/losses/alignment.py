@@ -23,6 +23,7 @@ from torch.nn.functional import cosine_similarity, normalize, relu
 from avenir.clip import Progress
 from avenir.config import Config
 from avenir.errors import AvenirError
+from avenir.losses.reconstruction import noised
 from avenir.shapes import Compression, Latents
 
 Features = Float[Tensor, "b t f h w"]
@@ -61,7 +62,12 @@ class AlignmentConfig(Config):
     """Size of the gradient that the losses above send into latents, against that of decoding; into
     a predictor's tokens, against that of prediction."""
     let_go: float = Field(0.5, ge=0, lt=1)
-    """Share of training, at the end, over which `share` and `future` fall to 0 along a cosine."""
+    """Share of training, at the end, over which `share` and `future` fall along a cosine."""
+    keep: float = Field(0.0, ge=0, le=1)
+    """To which part of themselves they fall; 0: nothing is asked at the end."""
+    noise: float = Field(0.0, ge=0)
+    """Most noise on latents, in their standard deviations, when their directions are compared: what
+    is asked must then be told where latents vary much, which a generator learns first."""
     shuffle: bool = False
     """Placebo: the teacher's features change places at random within every clip."""
 
@@ -105,7 +111,8 @@ class Alignment(nn.Module):
 
     def _hold(self, progress: Progress) -> float:
         left = (1 - progress.fraction) / max(self.config.let_go, 1e-9)
-        return (1 - math.cos(math.pi * min(1.0, left))) / 2
+        hold = (1 - math.cos(math.pi * min(1.0, left))) / 2
+        return self.config.keep + (1 - self.config.keep) * hold
 
     def without_future(self, latents: Latents, most: int, progress: Progress) -> Latents:
         """Put the padding in the place of the last 0 to `most` latents of every row, by chance."""
@@ -136,7 +143,7 @@ class Alignment(nn.Module):
                 features = shuffled(features, chance)
             features = features - features.mean(dim=(1, 3, 4), keepdim=True)
             if self.project is not None:
-                projected = self._projected(self.project, latents)
+                projected = self._projected(self.project, noised(latents, config.noise, chance))
                 loss = directions(projected, features, config.directions_margin, counts)
                 losses["directions"] = config.directions * loss
             if config.relations:
