@@ -267,6 +267,7 @@ def test_what_is_left_is_told_by_the_kind_of_work():
     waiting = ["tokenizer", "measure", "measure", "world"]
     expected = (12 + 2 + 2 + 26 / 3) / 2
     assert seconds_left(waiting, took, 2) == pytest.approx(expected)
+    assert seconds_left(waiting, {}, 2) is None
 
 
 def test_two_studies_in_one_folder_are_refused(protocol, tmp_path):

@@ -36,7 +36,7 @@ from avenir.evaluation.side_by_side import Column
 from avenir.study import Cell, Study, run_folder
 from avenir.training import log
 from avenir.training.log import say
-from avenir.training.loop import train
+from avenir.training.loop import is_finished, train
 from avenir.training.recipe import Recipe
 from avenir.world import World
 
@@ -86,30 +86,38 @@ def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
         ProcessPoolExecutor(workers, context, _prepare, (os.getpid(), stop)) as pool,
         _telling(stop),
     ):
-        running: dict[Future[None], tuple[Path, str, float]] = {}
+        # What is running, its kind and when it began; none when it is there from before.
+        running: dict[Future[None], tuple[Path, str, float | None]] = {}
         while jobs or running:
             for path in [p for p, job in jobs.items() if job.needs <= done]:
                 if len(running) < workers:
                     job = jobs.pop(path)
                     say(f"study: {job.what}")
+                    found, began = is_finished(path), time.monotonic()
                     begun = pool.submit(_call, job, path)
-                    running[begun] = path, job.kind, time.monotonic()
+                    running[begun] = path, job.kind, None if found else began
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 future.result()
                 path, kind, began = running.pop(future)
                 done.add(path)
-                took[kind].append(time.monotonic() - began)
-                waiting = [job.kind for job in jobs.values()] + [k for _, k, _ in running.values()]
-                left = seconds_left(waiting, took, workers) / 60
-                say(f"study: {len(done)} of {total} runs done, about {left:.0f} min left")
+                if began is not None:
+                    took[kind].append(time.monotonic() - began)
+                waiting = [job.kind for path, job in jobs.items() if not is_finished(path)]
+                waiting += [kind for _, kind, began in running.values() if began is not None]
+                left = seconds_left(waiting, took, workers)
+                more = "" if left is None else f", about {left / 60:.0f} min left"
+                say(f"study: {len(done)} of {total} runs done{more}")
 
 
 def seconds_left(
     waiting: Sequence[str], took: Mapping[str, Sequence[float]], workers: int
-) -> float:
+) -> float | None:
     """Estimate how long jobs will take by those of their kind, or by all when it has none yet."""
-    every = mean(seconds for kind in took.values() for seconds in kind)
+    known = [seconds for kind in took.values() for seconds in kind]
+    if not known:
+        return None
+    every = mean(known)
     return sum(mean(took[kind]) if took.get(kind) else every for kind in waiting) / workers
 
 

@@ -217,6 +217,11 @@ def _save_world(folder: Path, world: World, provenance: dict[str, object]) -> No
     world.save(folder)
 
 
+def is_finished(folder: Path) -> bool:
+    """Say whether a folder holds a run whose training has ended."""
+    return (folder / "model.safetensors").exists() and not (folder / STATE).exists()
+
+
 def _claim(folder: Path, recipe: Recipe, key: str) -> str:
     """Make the folder this run's own, or say that it is finished, unfinished, or another's."""
     marker = folder / "key"
@@ -230,8 +235,7 @@ def _claim(folder: Path, recipe: Recipe, key: str) -> str:
             f"{folder} holds a run of another recipe, or of other data or parents (compare its "
             "recipe.toml): name another folder with --out, or remove it"
         )
-    finished = (folder / "model.safetensors").exists() and not (folder / STATE).exists()
-    return "finished" if finished else "unfinished"
+    return "finished" if is_finished(folder) else "unfinished"
 
 
 def _sample_steps(recipe: Recipe) -> set[int]:
