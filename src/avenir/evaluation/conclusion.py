@@ -60,7 +60,7 @@ class Row(Config):
     """Generator steps at which it was measured."""
     marks: dict[str, tuple[float, ...]]
     """Every metric at those steps."""
-    real: Marks
+    real: Marks = {}
     """Real clips: how well true futures are read, how far clips of training are from them."""
     codec: Marks
     """True futures encoded and decoded."""
@@ -161,7 +161,12 @@ class Conclusion(Config):
 
 
 def compare_arms(
-    name: str, arms: Comparison, rows: Sequence[Row], metrics: Sequence[str], gate: Gate
+    name: str,
+    arms: Comparison,
+    rows: Sequence[Row],
+    metrics: Sequence[str],
+    gate: Gate,
+    budget: int | None = None,
 ) -> Compared:
     """Compare arms over the seeds that all of them have rows for; the first metric decides."""
     table = {(row.arm, row.seed): row for row in rows}
@@ -172,18 +177,18 @@ def compare_arms(
         return [(table[base, seed], table[other, seed]) for seed in seeds]
 
     treated = sides(arms.baseline, arms.treatment)
-    pairs = [_pair(base, other, metrics[0], gate) for base, other in treated]
+    pairs = [_pair(base, other, metrics[0], gate, budget) for base, other in treated]
     matched = [sides for sides, pair in zip(treated, pairs, strict=True) if pair.matched]
-    found = _found(matched, metrics)
+    found = _found(matched, metrics, budget)
     placebo_pairs, placebo, rival = [], (), None
     if arms.placebo:
         every = sides(arms.baseline, arms.placebo)
-        placebo_pairs = [_pair(base, other, metrics[0], gate) for base, other in every]
+        placebo_pairs = [_pair(base, other, metrics[0], gate, budget) for base, other in every]
         kept = [each for each, pair in zip(every, placebo_pairs, strict=True) if pair.matched]
-        placebo = _found(kept, metrics)
+        placebo = _found(kept, metrics, budget)
         against = sides(arms.placebo, arms.treatment)
-        equal = [each for each in against if _pair(*each, metrics[0], gate).matched]
-        rival = effect([_speed_up(*each, metrics[0], 1.0, False) for each in equal])
+        equal = [each for each in against if _pair(*each, metrics[0], gate, budget).matched]
+        rival = effect([_speed_up(*each, metrics[0], 1.0, False, budget) for each in equal])
     return Compared(
         name=name,
         arms=arms,
@@ -207,7 +212,7 @@ def compare_arms(
     )
 
 
-def _pair(base: Row, other: Row, metric: str, gate: Gate) -> Pair:
+def _pair(base: Row, other: Row, metric: str, gate: Gate, budget: int | None) -> Pair:
     psnr = base.codec["psnr"], other.codec["psnr"]
     floor = base.codec["frechet"], other.codec["frechet"]
     return Pair(
@@ -216,17 +221,19 @@ def _pair(base: Row, other: Row, metric: str, gate: Gate) -> Pair:
         floor=floor,
         matched=abs(psnr[1] - psnr[0]) <= gate.psnr
         and abs(floor[1] - floor[0]) <= gate.floor * floor[0],
-        speed_up=_speed_up(base, other, metric, 1.0, False),
+        speed_up=_speed_up(base, other, metric, 1.0, False, budget),
     )
 
 
-def _found(sides: Sequence[tuple[Row, Row]], metrics: Sequence[str]) -> tuple[Found, ...]:
+def _found(
+    sides: Sequence[tuple[Row, Row]], metrics: Sequence[str], budget: int | None
+) -> tuple[Found, ...]:
     return tuple(
         Found(
             metric=metric,
             share=share,
             all_in=all_in,
-            effect=effect([_speed_up(a, b, metric, share, all_in) for a, b in sides]),
+            effect=effect([_speed_up(a, b, metric, share, all_in, budget) for a, b in sides]),
         )
         for metric in metrics
         for all_in in (False, True)
@@ -242,7 +249,9 @@ def _whole(found: Sequence[Found], metric: str) -> Effect:
     )
 
 
-def _speed_up(base: Row, other: Row, metric: str, share: float, all_in: bool) -> Ratio:
+def _speed_up(
+    base: Row, other: Row, metric: str, share: float, all_in: bool, budget: int | None
+) -> Ratio:
     if base.steps != other.steps:
         raise AvenirError(
             f"arms {base.arm!r} and {other.arm!r} were measured at steps {base.steps} and "
@@ -250,4 +259,4 @@ def _speed_up(base: Row, other: Row, metric: str, share: float, all_in: bool) ->
         )
     costs = (base.cost, other.cost) if all_in else (Cost(), Cost())
     curves = base.marks[metric], other.marks[metric]
-    return speed_up(base.steps, *curves, share, MARKS[metric].higher_is_better, *costs)
+    return speed_up(base.steps, *curves, share, MARKS[metric].higher_is_better, *costs, budget)

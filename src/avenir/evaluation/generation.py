@@ -38,14 +38,15 @@ Marks = dict[str, float]
 MARKS = METRICS | {
     "kernel_distance": Metric("Kernel distance to real clips", "", False),
     "frechet": Metric("Fréchet distance to real clips", "", False),
+    "kernel_codec": Metric("Kernel distance to own reconstructions", "", False),
     "frechet_codec": Metric("Fréchet distance to own reconstructions", "", False),
     "coverage": Metric("Coverage of real clips", "", True),
 }
-"""Every metric of a mark. `frechet_codec` is to the same encoder's reconstructions of the true
-futures, so that what its decoder blurs counts on both sides."""
+"""Every metric of a mark. `kernel_codec` and `frechet_codec` are to the same encoder's
+reconstructions of the true futures, so that what its decoder blurs counts on both sides."""
 
 
-DISTANCES = ("kernel_distance", "frechet", "frechet_codec", "coverage")
+DISTANCES = ("kernel_distance", "kernel_codec", "frechet", "frechet_codec", "coverage")
 """Marks of sets of clips."""
 
 _FEWEST = 8
@@ -98,7 +99,7 @@ class Judge:
     def encoder(self, encoder: Encoder) -> Marks:
         """Mark true futures sent through an encoder and back: the codec's floor.
 
-        Its reconstructions are what `frechet_codec` of later worlds is measured to.
+        Its reconstructions are what the marks to a codec of later worlds are measured to.
         """
         self.codec = None
         marks, self.codec = self._marks(
@@ -140,13 +141,14 @@ class Judge:
         seen = torch.cat(features)
         marks |= self._distances(seen, self.task.groups)
         if self.codec is not None:
+            groups = self.task.groups
+            marks["kernel_codec"] = _kernel(self.codec, seen, groups, groups)
             marks["frechet_codec"] = frechet(self.codec, seen)
         return marks, seen
 
     def _distances(self, seen: Features, groups: Sequence[str]) -> Marks:
-        distance = kernel_distance(self.true, seen, self.task.groups, groups).mean
         return {
-            "kernel_distance": float("nan") if distance is None else distance,
+            "kernel_distance": _kernel(self.true, seen, self.task.groups, groups),
             "frechet": frechet(self.true, seen),
             "coverage": coverage(self.true, seen),
         }
@@ -166,6 +168,13 @@ class Judge:
 
     def _seen(self, video: Video) -> Tensor:
         return features_of(self.evaluator, video)
+
+
+def _kernel(
+    one: Features, other: Features, groups: Sequence[str], other_groups: Sequence[str]
+) -> float:
+    distance = kernel_distance(one, other, groups, other_groups).mean
+    return float("nan") if distance is None else distance
 
 
 def measure_generation(

@@ -137,17 +137,20 @@ def speed_up(
     higher_is_better: bool,
     base_cost: Cost = GENERATOR_ONLY,
     other_cost: Cost = GENERATOR_ONLY,
+    budget: float | None = None,
 ) -> Ratio:
     """Compare what two arms of a pair spend until the base's value at `share` of its budget.
 
-    An arm that has the value at its first evaluation may have had it earlier, and one that ends
-    without it would have it later: the ratio then bounds the truth from the side that this leaves.
+    The budget is the last step unless said: evaluations beyond it let an arm that is somewhat
+    slower still be measured. An arm that has the value at its first evaluation may have had it
+    earlier, and one that ends without it would have it later: the ratio then bounds the truth from
+    the side that this leaves.
     A base whose smoothed curve is flat up to that share has it at its first evaluation.
     With costs in seconds the same ratio is the all-in one.
     """
     steps, base = _curve(steps, smoothed(base, higher_is_better))
     steps, other = _curve(steps, smoothed(other, higher_is_better))
-    threshold = _value_at(steps, base, share)
+    threshold = _value_at(steps, base, share * (budget or steps[-1]))
     base_steps = steps_to(steps, base, threshold, higher_is_better)
     other_steps = steps_to(steps, other, threshold, higher_is_better)
     return Ratio(
@@ -175,8 +178,9 @@ def area(steps: Numbers, base: Numbers, other: Numbers, higher_is_better: bool) 
 def effect(ratios: Sequence[Ratio], seed: int = 0) -> Effect:
     """Take pairs together: geometric mean, Student-t interval on log S, sign-flip p-value.
 
-    A censored pair enters at its bound. Where all are `at least`, the numbers taken are nowhere
-    above the true ones, so a lower end or a p-value that holds for them holds for the truth.
+    A censored pair enters at its bound. Where some are `at least`, the numbers taken are nowhere
+    above the true ones. Student's lower end may fall when one of them rises; that of the sign-flip
+    test cannot, so it is taken there, and its mirror image where some are `at most`.
     """
     bounds = [ratio.bound for ratio in ratios]
     counts = {name: bounds.count(name) for name in ("at least", "at most", "unknown")}
@@ -190,8 +194,8 @@ def effect(ratios: Sequence[Ratio], seed: int = 0) -> Effect:
     low, high = _student(logs) if len(logs) > 1 else (None, None)
     return Effect(
         ratio=float(np.exp(logs.mean())),
-        low=low if joint in ("exact", "at least") else None,
-        high=high if joint in ("exact", "at most") else None,
+        low=low if joint == "exact" else _least(logs) if joint == "at least" else None,
+        high=high if joint == "exact" else _most(logs) if joint == "at most" else None,
         p_value=sign_flip(logs, seed) if joint != "unknown" else None,
         bound=joint,
         num_pairs=len(logs),
@@ -246,6 +250,23 @@ def _bound(below: bool, above: bool) -> Bound:
     return "at most" if above else "exact"
 
 
+def _least(logs: Array) -> float | None:
+    """Return the least speed-up that the sign-flip test does not refuse; none for few pairs."""
+    tail = (1 - LEVEL) / 2
+    low, high = float(logs.min() - 1), float(logs.max())
+    if sign_flip(logs - low) > tail:
+        return None
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sign_flip(logs - middle) <= tail else (low, middle)
+    return float(np.exp(low))
+
+
+def _most(logs: Array) -> float | None:
+    least = _least(-logs)
+    return None if least is None else 1 / least
+
+
 def _student(logs: Array) -> tuple[float, float]:
     half = stats.t.ppf((1 + LEVEL) / 2, len(logs) - 1) * stats.sem(logs)
     return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
@@ -260,13 +281,12 @@ def _rank_correlation(
     return np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0)
 
 
-def _value_at(steps: Array, values: Array, share: float) -> float:
-    """Read a curve at a share of its last step, linear in log(step)."""
-    step = share * steps[-1]
+def _value_at(steps: Array, values: Array, step: float) -> float:
+    """Read a curve at a step, linear in log(step)."""
     if not steps[0] <= step <= steps[-1]:
         raise AvenirError(
-            f"share {share!r} of {steps[-1]:g} steps is step {step:g}, outside the evaluations at "
-            f"{steps[0]:g} … {steps[-1]:g}: take a larger share up to 1, or evaluate earlier"
+            f"a threshold was asked for at step {step:g}, outside the evaluations at "
+            f"{steps[0]:g} … {steps[-1]:g}: take another share or budget, or evaluate there"
         )
     return float(np.interp(np.log(step), np.log(steps), values))
 

@@ -69,7 +69,8 @@ class AlignmentConfig(Config):
     """Most noise on latents, in their standard deviations, when their directions are compared: what
     is asked must then be told where latents vary much, which a generator learns first."""
     shuffle: bool = False
-    """Placebo: the teacher's features change places at random within every clip."""
+    """Placebo: the teacher's features change places at random within every clip, over space and
+    time: what stays in its place for a while would teach that places persist."""
 
 
 class Alignment(nn.Module):
@@ -239,12 +240,12 @@ def _overlap(have: int, length: int, want: int, cell: int) -> Float[Tensor, "wan
 
 
 def shuffled(features: Features, chance: torch.Generator) -> Features:
-    """Let the places of every clip change at random, alike in all of its frames."""
-    b, _, _, h, w = features.shape
-    order = torch.rand(b, h * w, generator=chance, device=features.device).argsort(dim=1)
+    """Let all features of every clip change places at random, over space and time."""
+    b, t, _, h, w = features.shape
+    order = torch.rand(b, t * h * w, generator=chance, device=features.device).argsort(dim=1)
     rows = torch.arange(b, device=features.device)[:, None]
-    flat = rearrange(features, "b t c h w -> b (h w) t c")[rows, order]
-    return rearrange(flat, "b (h w) t c -> b t c h w", h=h)
+    flat = rearrange(features, "b t c h w -> b (t h w) c")[rows, order]
+    return rearrange(flat, "b (t h w) c -> b t c h w", t=t, h=h)
 
 
 def directions(

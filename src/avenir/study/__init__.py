@@ -44,6 +44,9 @@ class Protocol(Config):
     """Settings tried by every arm on the development seed; the best by the first metric is kept."""
     snapshots: tuple[int, ...] = Field(min_length=2)
     """Generator steps at which worlds are measured, log-spaced; the last ends training."""
+    budget: int | None = None
+    """Steps whose shares are the thresholds; none: the last snapshot. Snapshots beyond it measure
+    arms that are somewhat slower, instead of only bounding them."""
     metrics: tuple[str, ...] = Field(min_length=1)
     """What is measured; the first decides."""
     evaluator: str | None = None
@@ -146,8 +149,12 @@ class Study:
                 f"seed {protocol.development_seed} is the one settings are chosen on; a pair "
                 "on it would have been chosen, not tested: take another"
             )
-        if 4 * protocol.snapshots[0] > protocol.snapshots[-1]:
-            raise AvenirError("the first snapshot must be at a quarter of the last or earlier")
+        budget, (first, *_, last) = protocol.budget or protocol.snapshots[-1], protocol.snapshots
+        if not 4 * first <= budget <= last:
+            raise AvenirError(
+                f"the budget is {budget} steps and the snapshots reach from {first} to {last}; the "
+                "first must be at a quarter of the budget or earlier, the last no earlier than it"
+            )
 
     def _judge(self) -> World | Recipe:
         """Find the evaluator, or the recipe that it is trained by."""
@@ -174,13 +181,15 @@ class Study:
 
     def _hash(self) -> str:
         """Hash the protocol, every arm's recipe in full, and the data."""
-        recipes = [
+        recipes: list[Any] = [
             _without_paths(self._recipe(arm, choice).model_dump(mode="json"))
             for arm in self.protocol.arms
             for choice in range(max(1, len(self.protocol.grid)))
         ]
         if isinstance(self.judge, Recipe):
             recipes.append(_without_paths(self.judge.model_dump(mode="json")))
+        else:
+            recipes.append(self.judge.card.provenance.get("key"))
         declared = self.protocol.model_dump(mode="json")
         text = json.dumps([declared, recipes, self.source.fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -242,7 +251,7 @@ def conclude(study: Study) -> Conclusion:
         rows=rows,
         foretold=foretell(rows, protocol.metrics[0], baseline) if protocol.passport else (),
         comparisons=tuple(
-            compare_arms(name, arms, rows, protocol.metrics, protocol.gate)
+            compare_arms(name, arms, rows, protocol.metrics, protocol.gate, protocol.budget)
             for name, arms in protocol.comparisons.items()
         ),
     )
@@ -259,7 +268,12 @@ def _card_of(made: World | Recipe | Path) -> Card:
     return make_card(made, source, None).model_copy(update={"provenance": known})
 
 
-def _without_paths(table: Any) -> Any:
-    if isinstance(table, dict):
-        return {k: _without_paths(v) for k, v in table.items() if k != "path"}
+def _without_paths(table: dict[str, Any]) -> dict[str, Any]:
+    """Leave out where data lie, of a recipe and of all it stands on."""
+    table = dict(table)
+    if isinstance(table.get("data"), dict):
+        table["data"] = {k: v for k, v in table["data"].items() if k != "path"}
+    for name in ("encoder", "alignment", "teacher"):
+        if isinstance(table.get(name), dict):
+            table[name] = _without_paths(table[name])
     return table

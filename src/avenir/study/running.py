@@ -66,6 +66,7 @@ def run(study: Study, seeds: Sequence[int], workers: int) -> None:
 def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
     """Do what cells need, in parallel processes of one thread each."""
     (study.folder / "rows").mkdir(parents=True, exist_ok=True)
+    version = commit()
     jobs: dict[Path, Job] = {}
     for cell in cells:
         if study.row(cell) is not None:
@@ -76,7 +77,7 @@ def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
         if isinstance(study.judge, Recipe):
             needs.add(lay_out(study.judge, runs, jobs))
         path = study.folder / "rows" / f"{cell.name}.json"
-        arguments = (study.path, study.overrides, study.folder, cell, folder, path)
+        arguments = (study.path, study.overrides, study.folder, cell, folder, path, version)
         jobs[path] = Job(f"measure {cell.name}", "measure", frozenset(needs), measure, arguments)
     total, done, took = len(jobs), set[Path](), defaultdict[str, list[float]](list)
     context = multiprocessing.get_context("spawn")
@@ -145,6 +146,7 @@ def measure(
     cell: Cell,
     run_folder: Path,
     row_path: Path,
+    version: str,
 ) -> None:
     """Measure the snapshots of a cell's finished run and write its row."""
     study = Study(path, overrides, folder)
@@ -169,7 +171,7 @@ def measure(
         held=judge.last_frame_held(),
         seconds=seconds_of(world),
         passport=_passport(study, world, cell.arm) if protocol.passport else None,
-        commit=commit(),
+        commit=version,
     )
     partial = row_path.with_suffix(".partial")
     partial.write_text(row.model_dump_json(indent=1))
