@@ -251,6 +251,19 @@ def test_an_evaluator_that_shares_something_may_not(teacher, reason):
         check_independent(evaluator, teacher)
 
 
+def test_recordings_in_a_row_are_told_apart_by_where_it_begins_and_ends():
+    def teacher(**seen):
+        return card("teacher", "dino", key="2", data="e", **seen)
+
+    evaluator = card("judge", "segmenter", key="1", data="d", between=["train-000", "train-499"])
+    check_independent(evaluator, teacher(between=["train-500", "train-999"]))
+    check_independent(evaluator, teacher(recordings=["train-500", "train-777"]))
+    with pytest.raises(AvenirError, match="share training recordings, 'train-400' to 'train-499'"):
+        check_independent(evaluator, teacher(between=["train-400", "train-999"]))
+    with pytest.raises(AvenirError, match="share 1 training recordings, 'train-123' among them"):
+        check_independent(evaluator, teacher(recordings=["train-123", "train-777"]))
+
+
 def test_what_stands_behind_a_run_counts_as_well():
     teacher = card("teacher", "dino", key="t")
     aligned = card("aligned", "kl", key="k", parents={"teacher": teacher.model_dump()})

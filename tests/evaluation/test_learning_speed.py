@@ -219,13 +219,16 @@ def test_one_pair_has_no_interval_and_none_has_nothing():
 
 
 def test_censored_pairs_leave_only_the_bounds_they_cannot_overturn():
-    exact = [pair(2.0), pair(3.0)]
+    exact = [pair(2.0), pair(3.0), pair(2.5), pair(2.2), pair(3.5)]
     at_least = effect([*exact, pair(4.0, "at least")])
     assert (at_least.bound, at_least.num_at_least, at_least.high) == ("at least", 1, None)
-    assert at_least.low == pairs(2.0, 3.0, 4.0).low
-    at_most = effect([*exact, pair(4.0, "at most")])
+    # Of six pairs only the pattern without a flip is rare enough: the least of them is the bound.
+    assert at_least.low == pytest.approx(2.0, rel=1e-6)
+    at_most = effect([*exact, pair(1.5, "at most")])
     assert (at_most.bound, at_most.num_at_most, at_most.low) == ("at most", 1, None)
-    assert at_most.high == pairs(2.0, 3.0, 4.0).high
+    assert at_most.high == pytest.approx(3.5, rel=1e-6)
+    few = effect([*exact[:4], pair(4.0, "at least")])
+    assert (few.low, few.high) == (None, None)
     for more in ([pair(4.0, "at least"), pair(4.0, "at most")], [pair(1.0, "unknown")]):
         found = effect([*exact, *more])
         assert (found.bound, found.low, found.high, found.p_value) == ("unknown", None, None, None)
@@ -238,6 +241,32 @@ def test_a_pair_that_turns_out_slower_never_lowers_the_p_value():
         logs = rng.normal(0.2, 1, 6)
         slower = logs - rng.exponential(1, 6) * (np.arange(6) == rng.integers(6))
         assert sign_flip(slower) >= sign_flip(logs)
+
+
+def test_a_censored_pair_that_turns_out_faster_never_lowers_the_bound():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        logs = rng.normal(0.4, 0.2, 8)
+        lows = []
+        for more in (0.0, 0.3, 1.0, 4.0):
+            values = np.exp(logs + more * (np.arange(8) == 7))
+            censored = [*map(pair, values[:7]), pair(values[7], "at least")]
+            lows.append(effect(censored).low)
+        assert all(a <= b + 1e-9 for a, b in itertools.pairwise(lows))
+
+
+def test_the_bound_of_the_sign_flip_test_is_where_it_stops_refusing():
+    logs = np.random.default_rng(1).normal(0.4, 0.3, 9)
+    low = effect([*map(pair, np.exp(logs[:8])), pair(np.exp(logs[8]), "at least")]).low
+    assert low is not None
+    assert sign_flip(logs - np.log(low) + 1e-6) <= 0.025 < sign_flip(logs - np.log(low) - 1e-6)
+
+
+def test_evaluations_beyond_the_budget_measure_what_they_would_only_bound():
+    slower = speed_up((1, 10, 100, 1000), (0, 1, 2, 3), (0, 0.5, 1, 1.5), 1.0, True, budget=10)
+    assert (slower.bound, slower.threshold) == ("exact", 1.0)
+    assert slower.ratio == pytest.approx(0.1)
+    assert speed_up((1, 10), (0, 1), (0, 0.5), 1.0, True).bound == "at most"
 
 
 def test_results_are_json_without_infinities():
@@ -275,8 +304,12 @@ def test_a_bounded_effect_says_so():
     fast = effect([*map(pair, FAST[:5]), pair(9.0, "at least")])
     found = verdict(fast, pairs(*LEVEL_WITH), pairs(*FAST), 1)
     assert found.supported
-    assert "at least 2.41 times as fast as the unaligned one [1.21, ∞)" in found.sentence
+    assert "at least 2.41 times as fast as the unaligned one [1.60, ∞)" in found.sentence
     assert "6 pairs, 1 unmatched, p ≤ 0.016" in found.sentence
+    few = effect([*map(pair, FAST[:3]), pair(9.0, "at least")])
+    refused = verdict(few, pairs(*LEVEL_WITH), pairs(*FAST), 0)
+    assert not refused.supported
+    assert "4 pairs, 1 of them known only from below, give no bound" in refused.sentence
 
 
 @pytest.mark.parametrize(

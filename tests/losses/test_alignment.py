@@ -163,15 +163,29 @@ def test_a_silent_second_gradient_changes_nothing():
     assert torch.equal(z.grad, torch.ones_like(z))
 
 
-def test_the_placebo_keeps_every_feature_of_a_frame_and_moves_it_alike_in_all_frames():
+def test_the_placebo_keeps_every_feature_of_a_clip_and_none_in_its_place():
     f = latents(2, 3, 4, 3, 5)
     moved = shuffled(f, generator("test"))
-    assert not torch.equal(moved, f)
+    orders = []
     for b in range(2):
-        before, after = (x[b].movedim(1, -1).reshape(3, 15, 4) for x in (f, moved))
-        order = [int((before[0] - token).abs().sum(-1).argmin()) for token in after[0]]
-        assert sorted(order) == list(range(15))
-        assert torch.equal(before[:, order], after)
+        before, after = (x[b].movedim(1, -1).reshape(45, 4) for x in (f, moved))
+        order = [int((before - token).abs().sum(-1).argmin()) for token in after]
+        assert sorted(order) == list(range(45))
+        assert torch.equal(before[order], after)
+        orders.append(order)
+    assert orders[0] != orders[1]
+
+
+def test_a_placebo_tells_nothing_of_what_stays_in_its_place():
+    """Features that only say where they are, the same in all frames: relations must not show it."""
+    f = latents(1, 1, 16, 4, 4).expand(400, 4, -1, -1, -1)
+    moved = shuffled(f, generator("place")).movedim(2, -1).flatten(2, 3)
+    moved = moved - moved.mean((1, 2), keepdim=True)
+    unit = moved / moved.norm(dim=-1, keepdim=True)
+    alike = torch.einsum("b t n c, b s m c -> t s n m", unit, unit) / len(unit)
+    same = alike[0, 1].diagonal().mean()
+    other = alike[0, 1][~torch.eye(16, dtype=torch.bool)].mean()
+    assert abs(float(same - other)) < 0.02
 
 
 def test_alignment_lets_go_at_the_end():

@@ -6,7 +6,8 @@ no predictor, and nothing of how clips were made.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -190,7 +191,8 @@ def check_independent(evaluator: Card, teacher: Card) -> None:
     """Refuse an evaluator that shares weights, objective or training recordings with a teacher.
 
     Each side is its own run and every run it stands on, as far as the cards say: the `key`, `data`,
-    `recordings` and `parents` (cards by their role) of their provenance, and the encoders' kinds.
+    `recordings` (or the two they lie `between`) and `parents` (cards by their role) of their
+    provenance, and the encoders' kinds.
     """
     names = f"evaluator {evaluator.name!r} and teacher {teacher.name!r}"
     for ours in _lineage(evaluator):
@@ -232,10 +234,23 @@ def _shared(ours: Card, theirs: Card) -> str | None:
     kind = ours.encoder.get("kind")
     if kind is not None and kind == theirs.encoder.get("kind"):
         return f"an objective, that of encoder kind {kind!r}"
-    seen, also_seen = (c.provenance.get("recordings", ()) for c in (ours, theirs))
-    both = set(seen) & set(also_seen)
-    if both:
-        return f"{len(both)} training recordings, {min(both)!r} among them"
-    if data is not None and data == theirs.provenance.get("data") and not (seen and also_seen):
+    both = _seen_by_both(ours.provenance, theirs.provenance)
+    if both is not None:
+        return both
+    said = [c.provenance.get("recordings") or c.provenance.get("between") for c in (ours, theirs)]
+    if data is not None and data == theirs.provenance.get("data") and not all(said):
         return "training data, and no card says which recordings of it"
     return None
+
+
+def _seen_by_both(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """Say which training recordings two runs share; none when none is."""
+    rows = [p["between"] for p in (ours, theirs) if p.get("between")]
+    if len(rows) == 2:
+        low, high = max(row[0] for row in rows), min(row[1] for row in rows)
+        return f"training recordings, {low!r} to {high!r}" if low <= high else None
+    seen, also_seen = (set(p.get("recordings", ())) for p in (ours, theirs))
+    both = seen & also_seen
+    if rows:
+        both = {name for name in seen | also_seen if rows[0][0] <= name <= rows[0][1]}
+    return f"{len(both)} training recordings, {min(both)!r} among them" if both else None

@@ -63,6 +63,11 @@ def _doubts(found: Effect, rival: str) -> list[str]:
             f"in {found.num_unknown} of {found.num_pairs} pairs both it and {rival} were there "
             "at the first evaluation"
         )
+    if found.low is None and not reasons:
+        reasons.append(
+            f"{found.num_pairs} pairs, {found.num_at_least} of them known only from below, give no "
+            f"bound against {rival}"
+        )
     if found.low is not None and found.low <= 1:
         reasons.append(f"its interval against {rival} is not above 1 {_interval(found)}")
     return reasons

@@ -264,7 +264,7 @@ def _card_of(made: World | Recipe | Path) -> Card:
     if isinstance(made, World):
         return made.card
     source = make_source(made.data)
-    known = {"data": source.fingerprint, "recordings": trained_on(source)}
+    known = {"data": source.fingerprint, **trained_on(source)}
     return make_card(made, source, None).model_copy(update={"provenance": known})
 
 

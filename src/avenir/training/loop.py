@@ -174,7 +174,7 @@ def _run(
     provenance = {
         "key": key,
         "data": task.data.fingerprint,
-        "recordings": trained_on(task.data),
+        **trained_on(task.data),
         "parents": lineage,
         "seed": recipe.seed,
         "steps": steps,

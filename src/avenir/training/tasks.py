@@ -229,10 +229,15 @@ def make_card(
     )
 
 
-def trained_on(data: Source) -> list[str]:
-    """Tell the training recordings apart from all others; none of a world that makes very many."""
+def trained_on(data: Source) -> dict[str, list[str]]:
+    """Tell the training recordings apart from all others, for a card.
+
+    By name, or, of a world that makes very many in a row, by the first and the last.
+    """
     recordings = data.recordings("train")
-    return [r.identity for r in recordings] if len(recordings) <= _MOST_NAMED else []
+    if len(recordings) <= _MOST_NAMED:
+        return {"recordings": [r.identity for r in recordings]}
+    return {"between": [recordings[0].identity, recordings[-1].identity]}
 
 
 def make_source(table: dict[str, Any]) -> Source:
