@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation import evaluate
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.generation import Judge, measure_generation
+from avenir.evaluation.readout import Readout, evaluator_for, readout_of
 from avenir.evaluation.settings import EvaluationConfig
 from avenir.world import Card
 
@@ -67,3 +69,17 @@ def test_a_judge_that_was_asked_for_must_do_and_another_is_left_out(world, sourc
     found = evaluate(world, source, settings, tmp_path, evaluator=judge)
     assert found.generation is not None and found.left_out is None
     assert "judge" in (tmp_path / "report.html").read_text()
+
+
+def test_one_look_serves_the_reader_and_the_distances():
+    source = Synthetic(SyntheticConfig(labels=True))
+    task = Task(source, source.spread("test", 12, 8), 8, 4, 1, 8, 0)
+    evaluator = evaluator_for(source, "cpu")
+    shared = readout_of(source, evaluator, "cpu")
+    assert shared is not None and shared.encoder is evaluator.encoder
+    apart = Readout.of(source, "cpu")
+    one, two = (
+        Judge(task, evaluator.encoder, readout).last_frame_held() for readout in (shared, apart)
+    )
+    assert {"ego_error", "small_iou", "kernel_distance"} <= set(one)
+    assert one == pytest.approx(two, rel=1e-4, abs=1e-6)

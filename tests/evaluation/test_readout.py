@@ -188,7 +188,7 @@ def test_an_error_of_the_state_is_in_its_deviations(reader):
     assert batch.video is not None
     found = StateReadout(reader).compare(batch.video[:, 1:], batch, 1)["state_error"]
     every = torch.cat([squares(8, seed).signals["state"].flatten(0, 1) for seed in range(80)])
-    said = reader.read(batch.video[:, 1:])
+    said = reader.read(reader.encode(batch.video[:, 1:]))
     for i in range(4):
         for j in range(3):
             true = (batch.signals["state"][i, j + 1] - every.mean(0)) / every.std(0)

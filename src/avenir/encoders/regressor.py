@@ -17,7 +17,7 @@ from avenir.clip import Batch, Progress
 from avenir.encoders import Encoder, ParameterGroup, Posterior
 from avenir.errors import AvenirError
 from avenir.nn.conv import ChannelNorm, ResidualBlock
-from avenir.shapes import Compression, Video
+from avenir.shapes import Compression, Latents, Video
 
 _CELLS = 4
 """Rows and columns that features are pooled to before the signal is read: where things are."""
@@ -69,10 +69,10 @@ class Regressor(Encoder):
         return Posterior(rearrange(features, "(b T) c h w -> b T c h w", b=len(video)))
 
     @torch.no_grad()
-    def read(self, video: Video) -> Float[Tensor, "b T a"]:
-        """Read the signal, in its deviations from its mean over training."""
-        said = self._said(self._features(video.flatten(0, 1)))
-        return said.unflatten(0, video.shape[:2])
+    def read(self, latents: Latents) -> Float[Tensor, "b T a"]:
+        """Read the signal from latents, in its deviations from its mean over training."""
+        features = latents * self.latent_std + self.latent_mean
+        return self._said(features.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
     def normalised(self, signal: Float[Tensor, "b T a"]) -> Float[Tensor, "b T a"]:
         """Bring a true signal to the unit of readings."""

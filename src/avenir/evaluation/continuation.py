@@ -28,7 +28,7 @@ from avenir.evaluation.readout import Readout, StateReadout
 from avenir.evaluation.reconstruction import reconstructed
 from avenir.evaluation.settings import Report
 from avenir.evaluation.tally import Row, Tally, horizons
-from avenir.shapes import Frames, Video
+from avenir.shapes import Frames, Latents, Video
 
 METHODS = {
     "world": "world, one sample",
@@ -179,14 +179,16 @@ def score(
     batch: Batch,
     readout: Readout | StateReadout | None,
     first: int = 0,
+    seen: Latents | None = None,
 ) -> Scores:
     """Score a continuation by its pixels and, where there is a key to them, its things.
 
-    `made` and `true` are its frames from frame `first` on.
+    `made` and `true` are its frames from frame `first` on; `seen` is what the readout's encoder
+    makes of them, where that is known.
     """
     scores = compare(made, true, past[:, -1:])
     if readout is not None:
-        scores |= readout.compare(made, batch, past.shape[1] + first)
+        scores |= readout.compare(made, batch, past.shape[1] + first, seen)
     return scores
 
 

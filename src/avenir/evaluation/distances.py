@@ -51,13 +51,19 @@ def features_of(encoder: Encoder, video: Video) -> Features:
     numbers, neighbouring latent frames are averaged, down to two, then cells, then those two; an
     evaluator of more than 1000 channels gives two numbers for each.
     """
+    return described(seen_by(encoder, video))
+
+
+@torch.no_grad()
+def seen_by(encoder: Encoder, video: Video) -> Latents:
+    """Encode clips, a few at a time: an evaluator's activations hold many times their numbers."""
     device = encoder.latent_mean.device
     rows = max(1, _READ_NUMBERS // video[0].numel())
-    pieces = (encoder.encode(piece.to(device)).cpu() for piece in video.split(rows))
-    return torch.cat([_described(latents) for latents in pieces])
+    return torch.cat([encoder.encode(piece.to(device)).cpu() for piece in video.split(rows)])
 
 
-def _described(latents: Latents) -> Features:
+def described(latents: Latents) -> Features:
+    """Make one vector of the latents of every clip: see `features_of`."""
     t, h, w = _grid(*latents.shape[1:])
     places = rearrange(latents, "b t c h w -> b c t h w")
     parts = [adaptive_avg_pool3d(places, (t, h, w)).flatten(1)]

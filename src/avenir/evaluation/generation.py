@@ -22,9 +22,11 @@ from avenir.evaluation.distances import (
     Features,
     check_judge,
     coverage,
+    described,
     features_of,
     frechet,
     kernel_distance,
+    seen_by,
 )
 from avenir.evaluation.metrics import METRICS, Metric
 from avenir.evaluation.readout import Readout, StateReadout
@@ -134,17 +136,21 @@ class Judge:
         for number, batch in enumerate(batch for _, batch in self._batches(what)):
             past, true = self._parts(batch)
             video = make(number, batch)
-            for name, value in score(video, true, past, batch, self.readout).items():
+            seen = seen_by(self.evaluator, video)
+            features.append(described(seen))
+            # One look serves both where who reads what happens is the evaluator as well.
+            same = self.readout is not None and self.readout.encoder is self.evaluator
+            latents = seen if same else None
+            for name, value in score(video, true, past, batch, self.readout, seen=latents).items():
                 scores.setdefault(name, []).append(value.flatten())
-            features.append(self._seen(video))
         marks = {name: float(torch.cat(parts).nanmean()) for name, parts in scores.items()}
-        seen = torch.cat(features)
-        marks |= self._distances(seen, self.task.groups)
+        every = torch.cat(features)
+        marks |= self._distances(every, self.task.groups)
         if self.codec is not None:
             groups = self.task.groups
-            marks["kernel_codec"] = _kernel(self.codec, seen, groups, groups)
-            marks["frechet_codec"] = frechet(self.codec, seen)
-        return marks, seen
+            marks["kernel_codec"] = _kernel(self.codec, every, groups, groups)
+            marks["frechet_codec"] = frechet(self.codec, every)
+        return marks, every
 
     def _distances(self, seen: Features, groups: Sequence[str]) -> Marks:
         return {

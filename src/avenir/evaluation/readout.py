@@ -22,10 +22,11 @@ from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import Class
 from avenir.encoders import Encoder
 from avenir.encoders.regressor import Regressor
+from avenir.encoders.segmenter import Segmenter
 from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.intervals import Interval, interval
 from avenir.evaluation.metrics import Scores
-from avenir.shapes import Video
+from avenir.shapes import Latents, Video
 from avenir.world import World
 
 FOLDER = Path(__file__).parent / "synthetic_segmenter"
@@ -105,19 +106,23 @@ class Readout:
         return None if world is None else cls(world.encoder)
 
     @torch.no_grad()
-    def read(self, video: Video) -> Reading:
-        """Say where the ego and the other things are."""
-        # A held picture, such as the last frame expanded over the horizon, is read once.
-        held = video.shape[1] > 1 and video.stride(1) == 0
-        logits = self._logits(video[:, :1] if held else video)
-        logits = logits.expand(-1, video.shape[1], -1, -1, -1)
+    def read(self, video: Video, seen: Latents | None = None) -> Reading:
+        """Say where the ego and other things are; `seen` are its encoder's latents, if known."""
+        if seen is not None:
+            mean, std = self.encoder.latent_mean.cpu(), self.encoder.latent_std.cpu()
+            logits = seen * std + mean
+        else:
+            # A held picture, such as the last frame expanded over the horizon, is read once.
+            held = video.shape[1] > 1 and video.stride(1) == 0
+            logits = self._logits(video[:, :1] if held else video)
+            logits = logits.expand(-1, video.shape[1], -1, -1, -1)
         classes = logits[:, :, :-1].argmax(2)
         return Reading(_middle(classes == Class.EGO), classes, _peaks(logits[:, :, -1].sigmoid()))
 
-    def compare(self, made: Video, batch: Batch, first: int) -> Scores:
+    def compare(self, made: Video, batch: Batch, first: int, seen: Latents | None = None) -> Scores:
         """Score made frames against the labels of a batch from frame `first` on."""
         labels = {n: s[:, first : first + made.shape[1]] for n, s in batch.signals.items()}
-        reading = self.read(made)
+        reading = self.read(made, seen)
         true = labels["segmentation"]
         shows = labels["ego_visible"][..., 0] >= _SEEN
         nothing = torch.tensor(torch.nan)
@@ -161,12 +166,13 @@ class StateReadout:
     def __init__(self, encoder: Regressor) -> None:
         self.encoder = encoder
 
-    def compare(self, made: Video, batch: Batch, first: int) -> Scores:
+    def compare(self, made: Video, batch: Batch, first: int, seen: Latents | None = None) -> Scores:
         """Score made frames from frame `first` of a batch on: root mean square over numbers."""
         device = self.encoder.latent_mean.device
         signal = batch.signals[self.encoder.config.signal][:, first : first + made.shape[1]]
-        parts = [self.encoder.read(part.to(device)) for part in made.split(8, dim=1)]
-        error = torch.cat(parts, dim=1) - self.encoder.normalised(signal.to(device))
+        if seen is None:
+            seen = self.encoder.encode(made.to(device))
+        error = self.encoder.read(seen.to(device)) - self.encoder.normalised(signal.to(device))
         return {"state_error": error.square().mean(2).sqrt().cpu()}
 
 
@@ -176,6 +182,9 @@ def readout_of(
     """Return who reads what happens in frames of a source; none where nothing is known of it."""
     if isinstance(evaluator.encoder, Regressor):
         return StateReadout(evaluator.encoder)
+    known = isinstance(source, Synthetic) and source.config.labels
+    if known and isinstance(evaluator.encoder, Segmenter):
+        return Readout(evaluator.encoder)
     return Readout.of(source, device)
 
 

@@ -40,6 +40,9 @@ from avenir.training.loop import is_finished, train
 from avenir.training.recipe import Recipe
 from avenir.world import World
 
+_PASSPORT_CLIPS = 128
+"""Most clips of a passport: it is ranked, not published."""
+
 
 class Job(NamedTuple):
     """One thing to do in a process of its own, once what it needs is done."""
@@ -180,7 +183,8 @@ def measure(
 
 def _passport(study: Study, world: World, name: str) -> Passport:
     num_frames = study.protocol.past + study.protocol.horizon
-    settings = PassportConfig(num_clips=study.protocol.num_clips, num_frames=num_frames)
+    num_clips = min(_PASSPORT_CLIPS, study.protocol.num_clips)
+    settings = PassportConfig(num_clips=num_clips, num_frames=num_frames)
     found = measure_passports({name: world}, study.source, settings, study.evaluator)
     return found.passports[0]
 
