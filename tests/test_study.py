@@ -1,6 +1,7 @@
 """A study: declared, hashed, paired, resumable, and closed to cheats."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,6 +253,22 @@ def test_a_study_on_a_robot_trains_its_own_judge(robot, tmp_path):
     assert Study(path, [f"data={root}"], tmp_path / "elsewhere").hash == study.hash
 
 
+def test_the_hash_changes_with_the_judge_and_not_with_where_data_lie(robot, tmp_path, protocol):
+    root, path = robot
+    here = Study(path, [f"data={root}"], tmp_path).hash
+    shutil.copytree(root, tmp_path / "moved")
+    assert Study(path, [f"data={tmp_path / 'moved'}"], tmp_path).hash == here
+    for file in path.parent.glob("*.toml"):
+        (tmp_path / file.name).write_text(file.read_text())
+    judge = tmp_path / "judge.toml"
+    judge.write_text(judge.read_text().replace("widths = [8, 8]", "widths = [8, 12]"))
+    assert Study(tmp_path / path.name, [f"data={root}"], tmp_path).hash != here
+    study = Study(protocol, [], tmp_path)
+    before, card = study.hash, study.evaluator.card
+    study.evaluator.card = card.model_copy(update={"provenance": {"key": "another"}})
+    assert study._hash() != before
+
+
 def test_a_judge_to_be_trained_on_what_taught_is_refused(robot, tmp_path):
     root, path = robot
     for file in path.parent.glob("*.toml"):
@@ -310,6 +327,7 @@ def test_the_hash_changes_with_recipes_and_data_and_not_with_the_place(protocol,
     here = Study(protocol, [], tmp_path).hash
     assert Study(protocol, ["train.batch_size=3"], tmp_path).hash != here
     assert Study(protocol, ["data.fps=5"], tmp_path).hash != here
+    assert Study(protocol, ["predictor.path=diffusion"], tmp_path).hash != here
     assert (
         Study(changed(protocol, tmp_path, "num_clips = 8", "num_clips = 8"), [], "x").hash == here
     )
