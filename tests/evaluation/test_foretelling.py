@@ -47,6 +47,18 @@ def test_numbers_are_ranked_against_what_was_learnt():
     assert found["PSNR"].arms["u"][1] == 0
 
 
+def test_what_is_learnt_early_does_not_count():
+    rows = [stamped(arm, 0) for arm in SPEEDS]
+    for each in rows:
+        if each.arm == "r":
+            values = (-100.0, *each.marks["ego_error"][1:])  # a splendid first evaluation
+            each.marks["ego_error"] = values
+    gains = {
+        budget: foretell(rows, "ego_error", "u", budget)[0].arms["r"][1] for budget in (400, 1600)
+    }
+    assert gains[400] > 0 > gains[1600] == pytest.approx(np.log(0.5))
+
+
 def test_only_what_all_latents_have_is_ranked_and_only_where_there_is_a_baseline():
     rows = [stamped(arm, 0, decodes=arm != "r") for arm in SPEEDS] + [stamped("a", 7)]
     found = {each.number: each for each in foretell(rows, "ego_error", "u")}

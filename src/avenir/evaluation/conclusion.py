@@ -136,7 +136,7 @@ class Foretold(Config):
     """Which."""
     arms: dict[str, tuple[float, float]]
     """By arm, means over seeds: the number, and how much better than the baseline the generator was
-    on average over log-steps."""
+    on average over log-steps from a quarter of the budget on."""
     correlation: Correlation
     """Spearman's, over arms."""
 

@@ -1,7 +1,8 @@
 """Does a latent's passport foretell how fast a generator learns it?
 
 Over the arms of a study, every number of the passport is ranked against how much better than the
-baseline's the generator was, on average over log-steps. Knows rows only.
+baseline's the generator was, on average over log-steps from a quarter of the budget on: before, a
+generator that knows nothing yet paints the mean of all scenes. Knows rows only.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ import numpy as np
 from avenir.evaluation.conclusion import Foretold, Row
 from avenir.evaluation.generation import MARKS
 from avenir.evaluation.intervals import Interval
-from avenir.evaluation.learning_speed import area, spearman
+from avenir.evaluation.learning_speed import SHARES, area, spearman
 from avenir.evaluation.passport_results import Passport
 
 
-def foretell(rows: Sequence[Row], metric: str, baseline: str) -> tuple[Foretold, ...]:
+def foretell(
+    rows: Sequence[Row], metric: str, baseline: str, budget: int | None = None
+) -> tuple[Foretold, ...]:
     """Rank arms by every number that all of their passports have, and by what they learnt.
 
     An arm counts once, as the mean over the seeds that the baseline has a row for as well.
@@ -28,7 +31,10 @@ def foretell(rows: Sequence[Row], metric: str, baseline: str) -> tuple[Foretold,
         base = bases.get(row.seed)
         if base is None or row.passport is None:
             continue
-        gain = area(base.steps, base.marks[metric], row.marks[metric], up)
+        first = SHARES[0] * (budget or base.steps[-1])
+        late = [i for i, step in enumerate(base.steps) if step >= first]
+        ours, theirs = ([r.marks[metric][i] for i in late] for r in (base, row))
+        gain = area([base.steps[i] for i in late], ours, theirs, up)
         speeds.setdefault(row.arm, []).append(gain)
         numbers.setdefault(row.arm, []).append(numbers_of(row.passport))
     passports = [each for parts in numbers.values() for each in parts]

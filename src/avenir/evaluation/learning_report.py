@@ -46,7 +46,7 @@ def learning_page(conclusion: Conclusion, films: Sequence[Column]) -> str:
     arms = list(dict.fromkeys(row.arm for row in conclusion.rows))
     seeds = sorted({row.seed for row in conclusion.rows})
     sections = [_verdicts(conclusion.comparisons), _curves(conclusion, arms)]
-    sections += [_numbers(compared) for compared in conclusion.comparisons]
+    sections += [_numbers(each) for each in conclusion.comparisons if each.pairs]
     if conclusion.foretold:
         sections.append(_foretold(conclusion))
     if films:
@@ -159,9 +159,10 @@ def _foretold(conclusion: Conclusion) -> str:
         "foretold",
         "What passports foretold",
         f"Numbers of each latent before its generator was trained, ranked against how much better "
-        f"than the baseline's that was on average over log-steps "
+        f"than the baseline's that was on average over log-steps from a quarter of the budget on "
         f"({MARKS[conclusion.metrics[0]].label.lower()}). Means over seeds; 95 % intervals over "
-        f"arms, of which there are {len(arms)}.",
+        f"arms, of which there are {len(arms)}; {len(conclusion.foretold)} numbers were tried, and "
+        "some fit by chance.",
         f'<div class="tables">{_table("", lines)}</div>',
     )
 

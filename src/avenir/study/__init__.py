@@ -249,7 +249,9 @@ def conclude(study: Study) -> Conclusion:
         data=type(study.source).__name__.lower(),
         metrics=protocol.metrics,
         rows=rows,
-        foretold=foretell(rows, protocol.metrics[0], baseline) if protocol.passport else (),
+        foretold=foretell(rows, protocol.metrics[0], baseline, protocol.budget)
+        if protocol.passport
+        else (),
         comparisons=tuple(
             compare_arms(name, arms, rows, protocol.metrics, protocol.gate, protocol.budget)
             for name, arms in protocol.comparisons.items()
