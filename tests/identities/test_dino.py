@@ -1,5 +1,6 @@
 """DINO: what is hidden stays hidden, views correspond, and the teacher is the student's average."""
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch.nn.functional import log_softmax
 from avenir.clip import Batch, Progress
 from avenir.device import generator
 from avenir.encoders.dino import DINO, DINOConfig, crop, hidden_patches
+from avenir.errors import AvenirError
 from avenir.losses.distillation import centred, sinkhorn
 
 SMALL = {"width": 24, "depth": 1, "heads": 2, "num_prototypes": 12, "bottleneck": 8}
@@ -117,3 +119,20 @@ def test_a_patch_is_as_deep_as_its_frames_and_colours_change_alike_in_all_of_the
     first, second = encoder._coloured(still, generator("colour")).chunk(2, dim=1)
     assert torch.equal(first, second)
     assert not torch.allclose(first, still[:, :3])
+
+
+def test_latents_are_the_features_of_the_blocks_that_are_named():
+    encoder, video = dino(depth=3, blocks=[1, 3]), clips(frames=1)
+    assert encoder.channels == 48
+    first, last = encoder.encode(video).chunk(2, dim=2)
+    _, expected = encoder.student.backbone(video[:, 0])
+    torch.testing.assert_close(last[:, 0].flatten(2).mT, expected)
+    shallow = copy.deepcopy(encoder.student.backbone)
+    shallow.blocks = shallow.blocks[:1]
+    shallow.norm = torch.nn.LayerNorm(24)
+    torch.testing.assert_close(first[:, 0].flatten(2).mT, shallow(video[:, 0])[1])
+    alone = dino(depth=3)
+    alone.student.load_state_dict(encoder.student.state_dict())
+    torch.testing.assert_close(alone.encode(video), last)
+    with pytest.raises(AvenirError, match="counted from 1"):
+        dino(depth=3, blocks=[0, 3])

@@ -24,6 +24,7 @@ from avenir.augmentation import Images, jittered
 from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior
+from avenir.errors import AvenirError
 from avenir.losses.distillation import agreement, centred, follow, gram, koleo, sinkhorn
 from avenir.nn.vit import ViT
 from avenir.shapes import Compression, Video
@@ -59,6 +60,9 @@ class DINOConfig(Config):
     """Blocks."""
     heads: int = Field(4, ge=1)
     """Attention heads."""
+    blocks: tuple[int, ...] = ()
+    """Blocks whose features of a patch, side by side, are its latent; none: the last alone, which
+    training asks to forget colours and exact places."""
     num_prototypes: int = Field(128, ge=2)
     """Prototypes that frames, and patches, are told apart by."""
     bottleneck: int = Field(64, ge=2)
@@ -96,8 +100,15 @@ class DINO(Encoder):
     patch_centre: Tensor
 
     def __init__(self, config: DINOConfig) -> None:
-        super().__init__(Compression(config.frames, config.patch, config.patch), config.width)
-        self.config = config
+        compression = Compression(config.frames, config.patch, config.patch)
+        blocks = config.blocks or (config.depth,)
+        if not set(blocks) <= set(range(1, config.depth + 1)):
+            raise AvenirError(
+                f"encoder.blocks is {list(blocks)} and the transformer has {config.depth} "
+                "blocks, counted from 1: name some of them"
+            )
+        super().__init__(compression, config.width * len(blocks))
+        self.config, self.blocks = config, blocks
         self.student = _Network(config)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.register_buffer("frame_centre", torch.zeros(config.num_prototypes))
@@ -110,7 +121,7 @@ class DINO(Encoder):
         """Return what the student sees in each patch; once trained its weights are an average."""
         p = self.config.patch
         h = video.shape[-2] // p
-        _, patches = self.student.backbone(self._stacked(video))
+        patches = self.student.backbone.levels(self._stacked(video), self.blocks)
         features = rearrange(patches, "(b t) (h w) d -> b t d h w", b=len(video), h=h)
         return Posterior(features)
 

@@ -5,11 +5,13 @@ positions (nn/attention.py) leave the number of patches open, so crops and frame
 only some of their patches, meet the same weights. Registers: 2309.16588.
 """
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import layer_norm, pad
 
 from avenir.nn.attention import Attention, Rotation, grid_positions, rotation
 from avenir.nn.transformer import SwiGLU
@@ -40,6 +42,32 @@ class ViT(nn.Module):
 
         Those in `hide` are not shown; those not in `keep` are not even computed.
         """
+        *_, x = self._after_blocks(frames, hide, keep)
+        x = self.norm(x)
+        return x[:, 0], x[:, len(self.placeless) :]
+
+    def levels(
+        self, frames: Float[Tensor, "n C H W"], blocks: Sequence[int]
+    ) -> Float[Tensor, "n s _"]:
+        """Return what some blocks, counted from 1, make of every patch, side by side.
+
+        Each normalised: the last as always, earlier ones to mean 0 and variance 1 per patch.
+        """
+        seen = list(self._after_blocks(frames))
+        last = len(seen)
+        parts = [
+            self.norm(seen[k - 1]) if k == last else layer_norm(seen[k - 1], seen[0].shape[-1:])
+            for k in blocks
+        ]
+        return torch.cat(parts, dim=-1)[:, len(self.placeless) :]
+
+    def _after_blocks(
+        self,
+        frames: Float[Tensor, "n C H W"],
+        hide: Bool[Tensor, "n s"] | None = None,
+        keep: Int[Tensor, "n m"] | None = None,
+    ) -> Iterator[Float[Tensor, "n _ d"]]:
+        """Yield all tokens, those without a place first, after every block."""
         p, (h, w) = self.patch, (frames.shape[-2] // self.patch, frames.shape[-1] // self.patch)
         patches = rearrange(frames, "n C (h p) (w q) -> n (h w) (C p q)", p=p, q=p)
         angles = self._angles(h, w, frames.device)
@@ -53,8 +81,7 @@ class ViT(nn.Module):
         x = torch.cat([self.placeless.expand(len(x), -1, -1), x], dim=1)
         for block in self.blocks:
             x = block(x, angles)
-        x = self.norm(x)
-        return x[:, 0], x[:, len(self.placeless) :]
+            yield x
 
     def _angles(self, h: int, w: int, device: torch.device) -> Rotation:
         places = grid_positions(1, h, w)[:, 1:]
