@@ -48,7 +48,7 @@ REDUCED = {
     "avenir compare": "--seconds 0.5",
     "avenir passport": "--clips 12",
     "avenir probe": "--clips 8 --windows 24",
-    "avenir train recipes/dino.toml": f"{_STEPS} {_FEW} encoder.width=16 encoder.depth=1",
+    "avenir train recipes/dino.toml": f"{_STEPS} {_FEW} encoder.width=16",
     "avenir train recipes/vjepa.toml": f"{_STEPS} {_FEW} encoder.width=16 encoder.depth=1",
     "avenir study studies/alignment-demo.toml": None,  # tests/test_study.py runs a small one
 }

@@ -25,6 +25,7 @@ extends = "{RECIPES}/dino.toml"
 [encoder]
 width = 24
 depth = 1
+blocks = [1]
 heads = 2
 weights.gram = 1.0
 [train]

@@ -28,6 +28,7 @@ TEACHER = [
     "encoder.teacher.train.batch_size=2",
     "encoder.teacher.encoder.width=24",
     "encoder.teacher.encoder.depth=1",
+    "encoder.teacher.encoder.blocks=[1]",
     "encoder.teacher.encoder.heads=2",
     "encoder.teacher.encoder.weights.gram=1.0",
 ]
