@@ -2,11 +2,11 @@
 
 A student agrees with its own average, the teacher: on what a frame is over crops of it (DINO,
 2104.14294), on what patches are, hidden ones (iBOT, 2111.07832) and those it sees in other colours;
-its frames spread apart (KoLeo; DINOv2,
-2304.07193), and late in training its patches related as they were earlier (Gram anchoring; DINOv3,
-2508.10104). Every term has a weight; 0 leaves it out. Where `frames` is more than 1, a patch is as
-deep as a few successive frames, and "frame" below means such a group: what moves is seen by its
-motion, which no change of colours hides. Latents are the features of patches. It cannot decode.
+its frames spread apart (KoLeo; DINOv2, 2304.07193), and late in training its patches related as
+they were earlier (Gram anchoring; DINOv3, 2508.10104). Every term has a weight; 0 leaves it out.
+Where `frames` is more than 1, a patch is as deep as a few successive frames, and "frame" below
+means such a group: what moves is seen by its motion, which no change of colours hides. Latents are
+the features of patches. It cannot decode.
 """
 
 import copy

@@ -114,7 +114,7 @@ class LeRobot(Source):
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
     def _load(self, episodes: list[Episode]) -> dict[str, _Track]:
-        table_rows, stamps = {}, {}
+        table_rows, stamps, origins = {}, {}, {}
         tracks: dict[str, _Track] = {}
         room = self.config.memory_gb * 1e9
         for episode in episodes:
@@ -123,9 +123,11 @@ class LeRobot(Source):
                     own = [e for e in episodes if e.table == episode.table]
                     table_rows[episode.table] = rows(own, self._features)
                 if episode.video not in stamps:
+                    origins[episode.video] = video.fingerprint(episode.video)
                     stamps[episode.video] = video.timestamps(episode.video)
                 values = table_rows[episode.table][episode.index]
-                track = self._track(episode, stamps[episode.video], values, room)
+                origin = origins[episode.video]
+                track = self._track(episode, origin, stamps[episode.video], values, room)
             except (VideoError, OSError, KeyError, ValueError) as error:
                 self.skipped.append(Skipped(episode.name, str(error)))
                 continue
@@ -135,7 +137,12 @@ class LeRobot(Source):
         return tracks
 
     def _track(
-        self, episode: Episode, stamps: np.ndarray, values: dict[str, np.ndarray], room: float
+        self,
+        episode: Episode,
+        origin: str,
+        stamps: np.ndarray,
+        values: dict[str, np.ndarray],
+        room: float,
     ) -> _Track:
         lengths = [episode.num_frames, *(len(v) for v in values.values())]
         end = episode.start_seconds + episode.num_frames / self.layout.fps
@@ -161,8 +168,7 @@ class LeRobot(Source):
             seconds=seconds,
         )
         signals = {FEATURES[name]: v[:num_frames] for name, v in values.items()}
-        recording = Recording(episode.name, seconds, video.fingerprint(episode.video))
-        return _Track(recording, footage, signals)
+        return _Track(Recording(episode.name, seconds, origin), footage, signals)
 
     def _num_bytes(self, seconds: float) -> float:
         return 3 * self.size[0] * self.size[1] * seconds * self.layout.fps
