@@ -16,7 +16,7 @@ from avenir.data.lerobot import write_dataset
 from avenir.errors import AvenirError
 from avenir.evaluation.learning_report import write_learning_report
 from avenir.study import Cell, Study, conclude, reseeded
-from avenir.study.running import _alone_in, films, make_judge, run, seconds_left
+from avenir.study.running import _alone_in, films, measure, run, seconds_left
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World
@@ -94,6 +94,10 @@ baseline = "unaligned"
 treatment = "aligned"
 """,
 }
+
+
+ROW = {"codec": {}, "held": {}, "seconds": {"per_step": 1.0}, "commit": ""}
+"""What a row must have, empty."""
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +188,36 @@ def test_a_study_killed_and_resumed_changes_no_number(protocol, finished, tmp_pa
 
 
 @pytest.mark.slow
+def test_settings_are_chosen_at_the_budget_on_a_seed_that_no_pair_uses(
+    protocol, tmp_path, monkeypatch
+):
+    grid = 'budget = 4\ngrid = [[], ["train.optim.learning_rate=0.001"]]\nsnapshots = [1, 2, 4, 6]'
+    path = changed(protocol, tmp_path, "snapshots = [1, 2, 4]", grid)
+    study = Study(path, [], tmp_path / "study")
+    with pytest.raises(AvenirError, match="have not been chosen"):
+        study.chosen("aligned")
+    asked: list[Cell] = []
+    monkeypatch.setattr(
+        "avenir.study.running.execute", lambda _, cells, workers: asked.extend(cells)
+    )
+    with pytest.raises(AvenirError, match="have not been chosen"):
+        run(study, study.protocol.seeds, workers=1)
+    assert [tuple(cell) for cell in asked] == [
+        (arm, 0, choice) for arm in ("unaligned", "aligned") for choice in (0, 1)
+    ]
+    for cell in asked:
+        trained = study.recipe(cell).train
+        assert (trained.steps, trained.snapshots) == (4, (4,))
+        better = (cell.arm == "aligned") == (cell.choice == 1)
+        row = ROW | {"protocol": study.hash, "arm": cell.arm, "seed": 0, "choice": cell.choice}
+        row |= {"steps": [4], "marks": {"ego_error": [1.0 if better else 2.0]}}
+        (study.folder / "rows").mkdir(parents=True, exist_ok=True)
+        (study.folder / "rows" / f"{cell.name}.json").write_text(json.dumps(row))
+    assert (study.chosen("unaligned"), study.chosen("aligned")) == (0, 1)
+    assert study.recipe(Cell("aligned", 1, 1)).train.snapshots == (1, 2, 4, 6)
+
+
+@pytest.mark.slow
 def test_finished_cells_are_not_run_again(finished, monkeypatch):
     monkeypatch.setattr("avenir.study.running._call", None)
     before = [path.stat().st_mtime_ns for path in (finished.folder / "rows").iterdir()]
@@ -205,11 +239,12 @@ def test_an_evaluator_akin_to_the_teacher_is_refused_before_anything_runs(
 
 
 @pytest.mark.slow
-def test_a_world_is_not_judged_by_a_part_of_itself(finished, monkeypatch):
-    world = World.load(next((finished.folder / "runs").glob("world-????????")), "cpu")
-    monkeypatch.setattr(finished.evaluator, "card", world.card)
+def test_a_world_is_not_judged_by_a_part_of_itself(finished, monkeypatch, tmp_path):
+    run = next((finished.folder / "runs").glob("world-????????"))
+    monkeypatch.setattr(finished.evaluator, "card", World.load(run, "cpu").card)
+    monkeypatch.setattr("avenir.study.running._opened", lambda *study: (finished, None))
     with pytest.raises(AvenirError, match="which it would judge"):
-        make_judge(finished, world)
+        measure(finished.path, (), tmp_path, Cell("aligned", 1, 0), run, tmp_path / "row", "")
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ they are continued with, and how an independent evaluator (distances.py) sees th
 Knows one sample per clip, and nothing of training.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from avenir.clip import Batch
 from avenir.config import Config
-from avenir.data import Window
 from avenir.device import generator, seed_of
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
@@ -77,25 +77,26 @@ class Judge:
         report: Report = lambda what, done, total: None,
     ) -> None:
         self.task, self.evaluator, self.readout, self.report = task, evaluator, readout, report
-        self.true = self._others(task.windows)
+        # One look serves both where who reads what happens is the evaluator as well.
+        self.shared = readout is not None and readout.encoder is evaluator
         self.codec: Features | None = None
+        self.true, self._read = self._true()
 
+    @cached_property
     def real(self) -> Marks:
         """Mark real clips: how well true futures are read, and how far others are from them.
 
         The others are as many, of training recordings: no distance of imagined clips can be asked
         to be smaller.
         """
-        read: dict[str, list[Tensor]] = {}
-        if self.readout is not None:
-            for _, batch in self._batches("reading real clips"):
-                _, true = self._parts(batch)
-                for name, value in self.readout.compare(true, batch, self.task.past).items():
-                    read.setdefault(name, []).append(value.flatten())
         frames, seed = self.task.past + self.task.horizon, seed_of("real", self.task.seed)
         others = self.task.source.draw("train", frames, len(self.task.windows), seed)
-        distances = self._distances(self._others(others), [w.recording.name for w in others])
-        return {name: float(torch.cat(parts).nanmean()) for name, parts in read.items()} | distances
+        task = self.task._replace(windows=others)
+        seen = [
+            features_of(self.evaluator, self._parts(batch)[1])
+            for _, batch in task.batches("seeing other real clips", self.report)
+        ]
+        return self._read | self._distances(torch.cat(seen), [w.recording.name for w in others])
 
     @torch.no_grad()
     def encoder(self, encoder: Encoder) -> Marks:
@@ -138,12 +139,10 @@ class Judge:
             video = make(number, batch)
             seen = seen_by(self.evaluator, video)
             features.append(described(seen))
-            # One look serves both where who reads what happens is the evaluator as well.
-            same = self.readout is not None and self.readout.encoder is self.evaluator
-            latents = seen if same else None
+            latents = seen if self.shared else None
             for name, value in score(video, true, past, batch, self.readout, seen=latents).items():
                 scores.setdefault(name, []).append(value.flatten())
-        marks = {name: float(torch.cat(parts).nanmean()) for name, parts in scores.items()}
+        marks = _means(scores)
         every = torch.cat(features)
         marks |= self._distances(every, self.task.groups)
         if self.codec is not None:
@@ -159,10 +158,19 @@ class Judge:
             "coverage": coverage(self.true, seen),
         }
 
-    def _others(self, windows: Sequence[Window]) -> Features:
-        task = self.task._replace(windows=windows)
-        batches = task.batches("seeing real clips", self.report)
-        return torch.cat([self._seen(self._parts(batch)[1]) for _, batch in batches])
+    def _true(self) -> tuple[Features, Marks]:
+        """Look at the true futures: their features, and how well what happens is read in them."""
+        features, scores = [], dict[str, list[Tensor]]()
+        for _, batch in self._batches("seeing real clips"):
+            _, true = self._parts(batch)
+            seen = seen_by(self.evaluator, true)
+            features.append(described(seen))
+            if self.readout is not None:
+                latents = seen if self.shared else None
+                read = self.readout.compare(true, batch, self.task.past, latents)
+                for name, value in read.items():
+                    scores.setdefault(name, []).append(value.flatten())
+        return torch.cat(features), _means(scores)
 
     def _batches(self, what: str) -> Iterator[tuple[int, Batch]]:
         # Read anew for every set: clips of all batches together need not fit in memory.
@@ -172,8 +180,9 @@ class Judge:
         past, true = frames_of(batch).split((self.task.past, self.task.horizon), dim=1)
         return past, true
 
-    def _seen(self, video: Video) -> Tensor:
-        return features_of(self.evaluator, video)
+
+def _means(scores: Mapping[str, Sequence[Tensor]]) -> Marks:
+    return {name: float(torch.cat(list(parts)).nanmean()) for name, parts in scores.items()}
 
 
 def _kernel(
@@ -210,6 +219,6 @@ def measure_generation(
             "world": judge.world(world),
             "copy_last": judge.last_frame_held(),
             "codec": codec,
-            "real": judge.real(),
+            "real": judge.real,
         },
     )

@@ -41,7 +41,8 @@ class Protocol(Config):
     development_seed: int = 0
     """The seed that settings are chosen on; no pair uses it."""
     grid: tuple[tuple[str, ...], ...] = ()
-    """Settings tried by every arm on the development seed; the best by the first metric is kept."""
+    """Settings tried by every arm on the development seed for the budget; the best by the first
+    metric is kept."""
     snapshots: tuple[int, ...] = Field(min_length=2)
     """Generator steps at which worlds are measured, log-spaced; the last ends training."""
     budget: int | None = None
@@ -100,9 +101,16 @@ class Study:
     def recipe(self, cell: Cell) -> Recipe:
         """Return what a cell trains: one seed for all it stands on but the teacher."""
         recipe = reseeded(self._recipe(cell.arm, cell.choice), cell.seed)
-        snapshots = self.protocol.snapshots
+        snapshots = self.snapshots(cell)
         settings = {"snapshots": snapshots, "steps": snapshots[-1], "num_samples": 0}
         return recipe.model_copy(update={"train": recipe.train.model_copy(update=settings)})
+
+    def snapshots(self, cell: Cell) -> tuple[int, ...]:
+        """Return when a cell's worlds are measured; while settings are chosen, at the budget."""
+        protocol = self.protocol
+        if cell.seed == protocol.development_seed:
+            return (protocol.budget or protocol.snapshots[-1],)
+        return protocol.snapshots
 
     def row(self, cell: Cell) -> Row | None:
         """Read a finished cell's row; one of another protocol is an error."""
@@ -110,7 +118,7 @@ class Study:
         return read_row(path, self.hash) if path.exists() else None
 
     def chosen(self, arm: str) -> int:
-        """Return the choice that was best for an arm on the development seed, by metric one."""
+        """Return the choice that was best for an arm at the budget, by metric one."""
         protocol = self.protocol
         if not protocol.grid:
             return 0

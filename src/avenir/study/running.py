@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import mean
@@ -152,13 +153,13 @@ def measure(
     version: str,
 ) -> None:
     """Measure the snapshots of a cell's finished run and write its row."""
-    study = Study(path, overrides, folder)
-    protocol = study.protocol
     world = World.load(run_folder)
-    judge = make_judge(study, world)
+    study, judge = _opened(path, tuple(overrides), folder)
+    check_judge(study.evaluator.card, world.card)
     codec = judge.encoder(world.encoder)
     curves: dict[str, list[float]] = {}
-    for step in protocol.snapshots:
+    steps = study.snapshots(cell)
+    for step in steps:
         snapshot = World.load(run_folder / "snapshots" / f"{step:06d}")
         for name, mark in judge.world(snapshot).items():
             curves.setdefault(name, []).append(mark)
@@ -167,13 +168,13 @@ def measure(
         arm=cell.arm,
         seed=cell.seed,
         choice=cell.choice,
-        steps=protocol.snapshots,
+        steps=steps,
         marks={name: tuple(values) for name, values in curves.items()},
-        real=judge.real(),
+        real=judge.real,
         codec=codec,
         held=judge.last_frame_held(),
         seconds=seconds_of(world),
-        passport=_passport(study, world, cell.arm) if protocol.passport else None,
+        passport=_passport(study, world, cell.arm) if study.protocol.passport else None,
         commit=version,
     )
     partial = row_path.with_suffix(".partial")
@@ -189,10 +190,16 @@ def _passport(study: Study, world: World, name: str) -> Passport:
     return found.passports[0]
 
 
-def make_judge(study: Study, world: World) -> Judge:
-    """Make the judge of all cells; it may share nothing with what this world was taught by."""
+@cache
+def _opened(path: Path, overrides: tuple[str, ...], folder: Path) -> tuple[Study, Judge]:
+    """Open a study and its judge once in a process: real clips look alike in every cell."""
+    study = Study(path, overrides, folder)
+    return study, make_judge(study)
+
+
+def make_judge(study: Study) -> Judge:
+    """Make the judge of all cells."""
     protocol = study.protocol
-    check_judge(study.evaluator.card, world.card)
     source = labelled(study.source)
     windows = source.spread("test", protocol.past + protocol.horizon, protocol.num_clips)
     task = Task(source, windows, protocol.past, protocol.horizon, 1, 16, 0)
