@@ -16,7 +16,7 @@ Capitals are pixels, small letters are latents; a latent is a small video.
 
 from typing import NamedTuple
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 Frames = UInt8[Tensor, "*k T C H W"]
@@ -27,6 +27,9 @@ Video = Float[Tensor, "b T C H W"]
 
 Latents = Float[Tensor, "b t c h w"]
 """Unit variance per channel, by the statistics of the training latents."""
+
+Tokens = Int[Tensor, "b t h w"]
+"""Codes in the place of latents, each below the size of the vocabulary."""
 
 Actions = Float[Tensor, "b T a"]
 """One per frame: the action taken at that frame, leading to the next."""

@@ -34,7 +34,7 @@ def test_at_first_latents_are_projected_means_of_the_features_they_cover(teacher
     encoder, video = on(teacher, *compression), torch.rand(2, 8, 3, 32, 48) * 2 - 1
     _, t, _, h, w = encoder.encode(video).shape
     means = on_grid(teacher.encode(video), teacher.compression, (t, h, w), encoder.compression)
-    project = rearrange(encoder.bottleneck.narrow.weight, "c (n d) -> n c d", d=24).sum(0)
+    project = rearrange(encoder.encoder.narrow.weight, "c (n d) -> n c d", d=24).sum(0)
     torch.testing.assert_close(project @ project.T, torch.eye(5), atol=1e-5, rtol=0)
     expected = torch.einsum("c d, b t d h w -> b t c h w", project, means)
     torch.testing.assert_close(encoder.encode(video), expected, atol=1e-5, rtol=1e-4)
@@ -56,7 +56,7 @@ def test_the_bottleneck_is_a_strided_convolution():
 
 def test_groups_do_not_meet(teacher):
     encoder, video = on(teacher, 2, 8, 8), torch.rand(1, 6, 3, 16, 24) * 2 - 1
-    torch.nn.init.normal_(encoder.bottleneck.narrow.weight)
+    torch.nn.init.normal_(encoder.encoder.narrow.weight)
     changed = video.clone()
     changed[:, 2:4] *= -1
     moved = (encoder.encode(changed) - encoder.encode(video)).abs().amax((0, 2, 3, 4))
@@ -67,7 +67,7 @@ def test_groups_do_not_meet(teacher):
 def test_only_bottleneck_and_decoder_learn_and_only_the_decoder_when_frozen(teacher):
     encoder, video = on(teacher, 2, 8, 8), torch.rand(1, 2, 3, 16, 24)
     [group] = encoder.parameter_groups()
-    learnt = {*encoder.bottleneck.parameters(), *encoder.decoder.parameters()}
+    learnt = {*encoder.encoder.parameters(), *encoder.decoder.parameters()}
     assert set(group.parameters) == learnt
     encoder.requires_grad_(True).raw_posterior(video).mean.sum().backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())

@@ -69,7 +69,7 @@ def assert_teacher_is_that_of(folder: Path, teacher: Path) -> None:
 def test_the_teacher_is_that_of_its_run_bit_for_bit_and_the_rest_learns(run):
     assert_teacher_is_that_of(run, run.parent / "dino")
     assert teacher_in(run)["encoder.latent_std"].std() > 0
-    narrow = weights(run)["encoder.bottleneck.narrow.weight"].unflatten(1, (8, 24))
+    narrow = weights(run)["encoder.encoder.narrow.weight"].unflatten(1, (8, 24))
     assert not torch.equal(narrow[:, 0], narrow[:, 1])
 
 

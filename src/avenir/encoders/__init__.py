@@ -4,28 +4,40 @@ One file in this folder is one kind. An encoder knows nothing of conditions, pre
 A teacher is an encoder; a tokenizer is an encoder that can decode.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.errors import AvenirError
-from avenir.shapes import Compression, Latents, Video
+from avenir.losses.reconstruction import Comparison, PixelWeights, noised
+from avenir.nn.conv import GroupDecoder
+from avenir.nn.quantize import Codebook, FiniteScalar, Tally, perplexity, usage
+from avenir.shapes import Compression, Latents, Tokens, Video
+
+_COLLAPSED = 0.05
+"""Share of the vocabulary below which a codebook's perplexity is a collapse."""
 
 Hide = Callable[[Latents], Latents]
 """Puts something else in the place of some latents, so that decoding has to do without them."""
 
 
 class Posterior(NamedTuple):
-    """What an encoder knows of the latents: their mean and, when it doubts, a log-variance."""
+    """What an encoder knows of the latents: their mean and, when it doubts, a log-variance.
+
+    Where latents are codes, `before` is what was quantised.
+    """
 
     mean: Latents
     log_variance: Latents | None = None
+    before: Latents | None = None
 
     def sample(self, generator: torch.Generator) -> Latents:
         """Draw latents; a deterministic encoder gives its mean."""
@@ -87,6 +99,20 @@ class Encoder(nn.Module, ABC):
             "use an encoder that can decode, such as kind 'kl'"
         )
 
+    def raw_tokens(self, latents: Latents) -> Tokens:
+        """Number codes that are not normalised."""
+        raise AvenirError(
+            f"a {type(self).__name__} was asked for tokens; its latents are numbers, not codes: "
+            "use a discrete encoder, such as kind 'fsq'"
+        )
+
+    def raw_embed(self, tokens: Tokens) -> Latents:
+        """Return the codes of tokens, not normalised."""
+        raise AvenirError(
+            f"a {type(self).__name__} was given tokens; its latents are numbers, not codes: "
+            "use a discrete encoder, such as kind 'fsq'"
+        )
+
     def after_step(self, progress: Progress) -> None:
         """Do what follows every step of training: move averages, codebooks."""
 
@@ -105,6 +131,14 @@ class Encoder(nn.Module, ABC):
     def decode(self, latents: Latents) -> Video:
         """Decode normalised latents to `t·f_t` frames."""
         return self.raw_decode(latents * self.latent_std + self.latent_mean)
+
+    def tokens(self, latents: Latents) -> Tokens:
+        """Number normalised latents by the nearest codes; discrete encoders only."""
+        return self.raw_tokens(latents * self.latent_std + self.latent_mean)
+
+    def embed(self, tokens: Tokens) -> Latents:
+        """Return the normalised latents of tokens; the inverse of `tokens` on codes."""
+        return (self.raw_embed(tokens) - self.latent_mean) / self.latent_std
 
     def decode_stream(self, chunks: Iterator[Latents]) -> Iterator[Video]:
         """Decode chunk by chunk in bounded memory, equal to decoding all at once."""
@@ -144,6 +178,120 @@ class Tokenizer(Encoder):
         assert batch.video is not None
         video = padded(batch.video, self.compression)
         return self.decoding_losses(self.raw_posterior(video), video, progress)
+
+
+class DecodingConfig(Config):
+    """How a convolutional tokenizer decodes, and what it learns by."""
+
+    compression: tuple[int, int, int] = (4, 8, 8)
+    """Frames, rows and columns per latent, from 1, 8, 8 to 8, 32, 32."""
+    width: int = Field(64, ge=8)
+    """Channels of the finest stage; they double at every halving, up to four times."""
+    decoder_depth: int = Field(3, ge=1)
+    """Residual blocks per stage of the decoder."""
+    look_back: int = Field(1, ge=0)
+    """Earlier latent frames that decoding a frame may use."""
+    decoder_noise: float = Field(0.0, ge=0)
+    """Noise on latents, in their standard deviations, that decoding learns to bear."""
+    lpips: str | None = None
+    """A safetensors file with LPIPS' weights; none: not used."""
+
+
+class ConvolutionalTokenizer(Tokenizer):
+    """A tokenizer that decodes by convolutions, a few groups at a time, from what `encoder` says.
+
+    Kinds differ in that, and in what they ask of latents.
+    """
+
+    def __init__(
+        self, config: DecodingConfig, weights: PixelWeights, channels: int, encoder: nn.Module
+    ) -> None:
+        super().__init__(Compression(*config.compression), channels)
+        self.look_back, self.decoder_noise = config.look_back, config.decoder_noise
+        self.encoder = encoder
+        self.decoder = GroupDecoder(
+            self.compression, config.width, config.decoder_depth, channels, config.look_back
+        )
+        self.weights = weights.model_dump()
+        self.compare = Comparison(weights, config.lpips)
+        self.critic = self.compare.critic
+
+    @abstractmethod
+    def latent_losses(self, posterior: Posterior, progress: Progress) -> dict[str, Tensor]:
+        """Return what is asked of latents beside decoding, and what is worth watching in them."""
+
+    def raw_decode(self, latents: Latents) -> Video:
+        """Decode."""
+        return self.decoder(latents)
+
+    def decoding_losses(
+        self, posterior: Posterior, video: Video, progress: Progress, hide: Hide = lambda z: z
+    ) -> dict[str, Tensor]:
+        """Compare what is decoded from a sample, with noise on it, with the video."""
+        latents = posterior.sample(progress.generator)
+        latents = noised(latents, self.decoder_noise, progress.generator)
+        losses = self.compare(self.raw_decode(hide(latents)), video)
+        return losses | self.latent_losses(posterior, progress)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Train all that is not frozen; the critic descends its own loss only."""
+        parts = [self.encoder, self.decoder]
+        trained = [p for part in parts for p in part.parameters() if p.requires_grad]
+        groups = [ParameterGroup(trained, self.weights)]
+        if self.critic is not None:
+            groups.append(ParameterGroup(list(self.critic.parameters()), {"critic": 1.0}))
+        return groups
+
+    def freeze_encoder(self) -> None:
+        """Train the decoder only."""
+        self.encoder.requires_grad_(False)
+
+
+class DiscreteTokenizer(ConvolutionalTokenizer):
+    """A convolutional tokenizer whose latents are codes: tokens and embeddings are one to one."""
+
+    def __init__(
+        self,
+        config: DecodingConfig,
+        weights: PixelWeights,
+        channels: int,
+        encoder: nn.Module,
+        quantiser: FiniteScalar | Codebook,
+    ) -> None:
+        super().__init__(config, weights, channels, encoder)
+        self.quantiser, self.vocabulary = quantiser, quantiser.vocabulary
+        self.tally = Tally(quantiser.vocabulary)
+
+    def raw_posterior(self, video: Video) -> Posterior:
+        """Encode and quantise."""
+        before = self.encoder(video)
+        return Posterior(self.quantiser(before), before=before)
+
+    def raw_tokens(self, latents: Latents) -> Tokens:
+        """Number the nearest codes."""
+        return self.quantiser.tokens(latents)
+
+    def raw_embed(self, tokens: Tokens) -> Latents:
+        """Return the codes."""
+        return self.quantiser.codes(tokens)
+
+    def latent_losses(self, posterior: Posterior, progress: Progress) -> dict[str, Tensor]:
+        """Watch how many codes are in use lately, and how evenly: shares of the vocabulary."""
+        self.tally.add(self.raw_tokens(posterior.mean.detach()))
+        shares = self.tally.shares
+        return {"usage": usage(shares), "perplexity": perplexity(shares)}
+
+    def after_step(self, progress: Progress) -> None:
+        """Warn, half-way and at the end, when nearly all codes lie idle."""
+        asked = progress.step + 1 in (progress.steps // 2, progress.steps)
+        used, vocabulary = float(perplexity(self.tally.shares)), self.quantiser.vocabulary
+        if asked and used < _COLLAPSED * vocabulary:
+            warnings.warn(
+                f"after {progress.step + 1} steps latents say as much as {used:.0f} codes chosen "
+                f"equally would, of {vocabulary:,}: the codebook has collapsed; take a "
+                "smaller vocabulary, more channels, or a lower learning rate",
+                stacklevel=2,
+            )
 
 
 def padded(video: Video, compression: Compression) -> Tensor:

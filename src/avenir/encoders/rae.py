@@ -15,15 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from avenir.clip import Progress
-from avenir.config import Config
-from avenir.encoders import Encoder, Hide, ParameterGroup, Posterior, Tokenizer
+from avenir.encoders import ConvolutionalTokenizer, DecodingConfig, Encoder, Posterior
 from avenir.errors import AvenirError
-from avenir.losses.reconstruction import Comparison, ReconstructionWeights, kl, noised
-from avenir.nn.conv import GroupDecoder
+from avenir.losses.reconstruction import ReconstructionWeights, kl
 from avenir.shapes import Compression, Latents, Video
 
 
-class RAEConfig(Config):
+class RAEConfig(DecodingConfig):
     """The tokenizer on a frozen teacher."""
 
     kind: str = "rae"
@@ -33,67 +31,33 @@ class RAEConfig(Config):
     """Frames, rows and columns per latent, whole multiples of the teacher's, up to 8, 32, 32."""
     channels: int = Field(64, ge=1)
     """Numbers per latent position."""
-    width: int = Field(64, ge=8)
-    """Channels of the decoder's last stage; they double at every halving, up to four times."""
-    decoder_depth: int = Field(3, ge=1)
-    """Residual blocks per stage of the decoder."""
-    look_back: int = Field(1, ge=0)
-    """Earlier latent frames that decoding a frame may use."""
     decoder_noise: float = Field(0.3, ge=0)
-    """Noise on latents, in their standard deviations, that decoding learns to bear."""
-    lpips: str | None = None
-    """A safetensors file with LPIPS' weights; none: not used."""
+    """Noise on latents, in their standard deviations, that decoding learns to bear: those that are
+    imagined are off by varying amounts."""
     weights: ReconstructionWeights = ReconstructionWeights()
     """What each loss counts."""
 
 
-class RAE(Tokenizer):
+class RAE(ConvolutionalTokenizer):
     """`b T C H W -> b t c h w` through the teacher's features, and back."""
 
     Config = RAEConfig
 
     def __init__(self, config: RAEConfig, teacher: Encoder) -> None:
-        super().__init__(Compression(*config.compression), config.channels)
-        self.config = config
-        self.look_back = config.look_back
+        cell = _cell(Compression(*config.compression), teacher.compression)
+        bottleneck = Bottleneck(teacher.channels, cell, config.channels)
+        super().__init__(config, config.weights, config.channels, bottleneck)
         self.teacher = teacher.requires_grad_(False).eval()
-        cell = _cell(self.compression, teacher.compression)
-        self.bottleneck = Bottleneck(teacher.channels, cell, config.channels)
-        self.decoder = GroupDecoder(
-            self.compression, config.width, config.decoder_depth, config.channels, config.look_back
-        )
-        self.compare = Comparison(config.weights, config.lpips)
-        self.critic = self.compare.critic
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Encode with the teacher, by its own statistics, and narrow what it says."""
         with torch.no_grad():
             features = self.teacher.encode(video)
-        return Posterior(self.bottleneck(features))
+        return Posterior(self.encoder(features))
 
-    def raw_decode(self, latents: Latents) -> Video:
-        """Decode."""
-        return self.decoder(latents)
-
-    def decoding_losses(
-        self, posterior: Posterior, video: Video, progress: Progress, hide: Hide = lambda z: z
-    ) -> dict[str, Tensor]:
-        """Compare what is decoded from latents with noise on them with the video."""
-        latents = noised(posterior.mean, self.config.decoder_noise, progress.generator)
-        return self.compare(self.raw_decode(hide(latents)), video) | {"kl": kl(*posterior)}
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Train all but the teacher that is not frozen; the critic descends its own loss only."""
-        parts = [self.bottleneck, self.decoder]
-        trained = [p for part in parts for p in part.parameters() if p.requires_grad]
-        groups = [ParameterGroup(trained, self.config.weights.model_dump())]
-        if self.critic is not None:
-            groups.append(ParameterGroup(list(self.critic.parameters()), {"critic": 1.0}))
-        return groups
-
-    def freeze_encoder(self) -> None:
-        """Train the decoder only."""
-        self.bottleneck.requires_grad_(False)
+    def latent_losses(self, posterior: Posterior, progress: Progress) -> dict[str, Tensor]:
+        """Stay small."""
+        return {"kl": kl(posterior.mean, posterior.log_variance)}
 
 
 class Bottleneck(nn.Module):

@@ -16,8 +16,8 @@ from avenir.losses.lpips import LPIPS
 from avenir.shapes import Latents, Video
 
 
-class ReconstructionWeights(Config):
-    """What each loss counts."""
+class PixelWeights(Config):
+    """What each loss of decoded pixels counts."""
 
     l1: float = 1.0
     """Mean absolute error."""
@@ -27,12 +27,17 @@ class ReconstructionWeights(Config):
     """Edges at three scales: sharpness."""
     motion: float = 0.0
     """Differences between frames."""
-    kl: float = 1e-4
-    """Divergence of the latents from N(0, 1), per latent."""
     adversarial: float = 0.0
     """Score of a critic that is trained alongside; for the decoder stage. 0: no critic."""
     lpips: float = 0.0
     """LPIPS, when `encoder.lpips` names its weights."""
+
+
+class ReconstructionWeights(PixelWeights):
+    """What each loss counts."""
+
+    kl: float = 1e-4
+    """Divergence of the latents from N(0, 1), per latent."""
 
 
 class Comparison:
@@ -42,7 +47,7 @@ class Comparison:
     and a trained tokenizer opens where they are missing.
     """
 
-    def __init__(self, weights: ReconstructionWeights, lpips: str | None) -> None:
+    def __init__(self, weights: PixelWeights, lpips: str | None) -> None:
         self.critic = Critic() if weights.adversarial else None
         self._path = lpips
         self._lpips: LPIPS | None = None
