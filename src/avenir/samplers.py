@@ -1,4 +1,4 @@
-"""From noise to data: one visible loop per sampler.
+"""From noise to data: one visible loop per sampler; from scores to tokens.
 
 A sampler knows the path and a `denoise` function that, at `x_tau` and `tau`, says where both ends
 of the path lie. It knows nothing of networks, conditions or video.
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from avenir.degradation import Mixed, Path, shifted
@@ -75,6 +76,29 @@ def ddpm(
         noise = kept * ends.noise + (1 - kept**2).sqrt() * fresh
         x = path.mix(ends.data, noise, then)
     return x
+
+
+def draw(
+    scores: Float[Tensor, "*n v"],
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    generator: torch.Generator,
+) -> Int[Tensor, "*n"]:
+    """Draw one token for each row of scores; at temperature 0 the likeliest.
+
+    Of the `top_k` likeliest, and of the fewest that together have a chance of `top_p` (nucleus
+    sampling, 1904.09751), both taken at the temperature.
+    """
+    if temperature == 0:
+        return scores.argmax(-1)
+    chances, order = (scores / temperature).softmax(-1).sort(dim=-1, descending=True)
+    # The likeliest is always kept: before it there is no chance at all.
+    chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0)
+    if top_k is not None:
+        chances = chances[..., :top_k]
+    place = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
+    return order.gather(-1, place.view(*chances.shape[:-1], 1))[..., 0]
 
 
 def _velocity(denoise: Denoise, path: Path, x: Tensor, tau: float) -> Tensor:

@@ -80,7 +80,8 @@ class World(nn.Module):
         if card.predictor is None:
             return cls(card, encoder)
         _, h, w = encoder.compression.latent_shape(1, *card.size)
-        predictor = _make("predictors", card.predictor, LatentShape(encoder.channels, h, w))
+        shape = LatentShape(encoder.channels, h, w, encoder.vocabulary)
+        predictor = _make("predictors", card.predictor, shape)
         if card.conditioner is None:
             return cls(card, encoder, None, predictor)
         sizes = {name: signal.size for name, signal in card.signals.items()}

@@ -5,19 +5,24 @@ import torch
 
 from avenir.clip import Condition, Progress
 from avenir.device import generator
-from avenir.predictors import LatentShape, Predictor, Tap
+from avenir.predictors import LatentShape, Predictor, Tap, TokenPredictor
 from avenir.registry import find, kinds
 from avenir.rollout import rollout
 
-SHAPE = LatentShape(channels=3, h=4, w=4)
-SMALL = {"flow": {"width": 16, "depth": 1, "heads": 2, "past": 2, "chunk": 2}}
+SHAPE = LatentShape(channels=3, h=4, w=4, vocabulary=7)
+SIZE = SHAPE[:3]
+TINY = {"width": 16, "depth": 1, "heads": 2, "past": 2, "chunk": 2}
+SMALL = {"flow": TINY, "autoregressive": TINY | {"order": "block"}}
 
 
 @pytest.fixture(params=kinds("predictors"))
 def predictor(request) -> Predictor:
     cls = find("predictors", request.param)
     config = cls.Config.parse({"kind": request.param, **SMALL.get(request.param, {})})
-    return cls(config, SHAPE).eval()
+    made = cls(config, SHAPE).eval()
+    if isinstance(made, TokenPredictor):
+        made.codes.normal_()
+    return made
 
 
 @pytest.fixture(params=[True, False], ids=["steered", "free"])
@@ -34,7 +39,7 @@ def steer(request, predictor):
 
 def test_losses_are_finite_and_trainable(predictor, steer):
     t = predictor.num_train_frames
-    latents = torch.randn(2, t, *SHAPE)
+    latents = torch.randn(2, t, *SIZE)
     losses = predictor.losses(latents, steer(t), Progress(0, 10, generator("losses")))
     total = torch.stack(list(losses.values())).sum()
     assert torch.isfinite(total)
@@ -44,7 +49,7 @@ def test_losses_are_finite_and_trainable(predictor, steer):
 
 def test_losses_draw_from_the_given_generator_only(predictor, steer):
     t = predictor.num_train_frames
-    latents, condition = torch.randn(2, t, *SHAPE), steer(t)
+    latents, condition = torch.randn(2, t, *SIZE), steer(t)
     one, other = (
         predictor.losses(latents, condition, Progress(0, 10, generator("same"))) for _ in range(2)
     )
@@ -53,7 +58,7 @@ def test_losses_draw_from_the_given_generator_only(predictor, steer):
 
 def test_a_tap_sees_the_tokens_of_every_frame_and_its_gradient_goes_back(predictor, steer):
     t, seen = predictor.num_train_frames, []
-    latents, condition = torch.randn(2, t, *SHAPE), steer(t)
+    latents, condition = torch.randn(2, t, *SIZE), steer(t)
 
     def through(tokens, counts):
         seen.append((tokens, counts))
@@ -73,21 +78,21 @@ def test_a_tap_sees_the_tokens_of_every_frame_and_its_gradient_goes_back(predict
 
 
 def test_prediction_has_the_shape_asked_for_and_repeats_under_one_seed(predictor, steer):
-    past = torch.randn(2, 1, *SHAPE)
+    past = torch.randn(2, 1, *SIZE)
     condition = steer(3)
     memory = predictor.start(past, None if condition is None else condition[:1])
     assert predictor.room(memory) >= 2
     ahead = None if condition is None else condition[1:]
     one, later = predictor.predict(memory, ahead, 2, generator("same"))
     other, _ = predictor.predict(memory, ahead, 2, generator("same"))
-    assert one.shape == (2, 2, *SHAPE)
+    assert one.shape == (2, 2, *SIZE)
     assert torch.equal(one, other)
     assert later.num_frames <= 3
 
 
 @pytest.mark.parametrize("num_past", [1, 5])
 def test_rollouts_of_any_length_follow_pasts_of_any_length(predictor, steer, num_past):
-    past = torch.randn(2, num_past, *SHAPE)
+    past = torch.randn(2, num_past, *SIZE)
     chunks = list(rollout(predictor, past, steer(num_past + 7), 7, generator("rollout")))
     assert sum(chunk.shape[1] for chunk in chunks) == 7
     assert all(torch.isfinite(chunk).all() for chunk in chunks)

@@ -29,7 +29,7 @@ def flow(**settings) -> Flow:
 )
 def test_a_network_that_says_zero_has_the_variance_of_its_target_as_loss(path, target, expected):
     model = flow(path=path, predicts=target, loss=target, past_noise=0.0)
-    latents = torch.randn(200, 4, *SHAPE)
+    latents = torch.randn(200, 4, *SHAPE[:3])
     loss = model.losses(latents, None, Progress(0, 1, generator("zero")))["flow"]
     assert float(loss.detach()) == pytest.approx(expected, rel=0.03)
 
@@ -37,7 +37,7 @@ def test_a_network_that_says_zero_has_the_variance_of_its_target_as_loss(path, t
 @pytest.mark.parametrize("settings", [{"forcing": 1.0}, {"full_past": 1.0}, {"full_past": 0.0}])
 def test_settings_of_one_degradation(settings):
     model = flow(past=3, **settings)
-    hidden = model.degrade(torch.randn(100, 5, *SHAPE), generator("hide"))
+    hidden = model.degrade(torch.randn(100, 5, *SHAPE[:3]), generator("hide"))
     num_past = (hidden.weight == 0).sum(1)
     if settings.get("forcing"):
         assert num_past.max() == 0
@@ -67,12 +67,12 @@ def test_every_target_learns_that_the_future_repeats_the_past(path, predicts, sa
     model = flow(path=path, predicts=predicts, loss=predicts, sampling=sampling, past_noise=0.0)
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for step in range(200):
-        latents = torch.randn(32, 1, 1, 1, 1).expand(32, 4, *SHAPE)
+        latents = torch.randn(32, 1, 1, 1, 1).expand(32, 4, *SHAPE[:3])
         loss = model.losses(latents, None, Progress(step, 200, generator(step)))["flow"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    past = torch.linspace(-1.5, 1.5, 16).view(16, 1, 1, 1, 1).expand(16, 2, *SHAPE)
+    past = torch.linspace(-1.5, 1.5, 16).view(16, 1, 1, 1, 1).expand(16, 2, *SHAPE[:3])
     drawn, _ = model.predict(model.start(past, None), None, 2, generator("draw"))
     error = (drawn - past[:, :1]).square().mean().sqrt()
     assert float(error) < 0.35, float(error)
@@ -84,6 +84,6 @@ def test_prediction_needs_no_more_than_the_path():
     with torch.no_grad():
         model.leave.bias.fill_(0.3)
     drawn, _ = model.predict(
-        model.start(torch.randn(1, 2, *SHAPE), None), None, 1, generator("one")
+        model.start(torch.randn(1, 2, *SHAPE[:3]), None), None, 1, generator("one")
     )
     torch.testing.assert_close(drawn, torch.full_like(drawn, 0.3), atol=1e-5, rtol=0)

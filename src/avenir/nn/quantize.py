@@ -86,13 +86,11 @@ class Codebook(nn.Module):
 
     def tokens(self, latents: Latents) -> Tokens:
         """Number the nearest vectors."""
-        points = rearrange(latents, "b t c h w -> b t h w c")
-        # |x - e|² without |x|², which all vectors share.
-        return (self.vectors.square().sum(1) - 2 * points @ self.vectors.T).argmin(-1)
+        return nearest(latents, self.vectors)
 
     def codes(self, tokens: Tokens) -> Latents:
         """Return the vectors of tokens."""
-        return rearrange(embedding(tokens, self.vectors), "b t h w c -> b t c h w")
+        return looked_up(tokens, self.vectors)
 
     @torch.no_grad()
     def follow(self, latents: Latents, rare: float, chance: torch.Generator) -> None:
@@ -121,6 +119,18 @@ class Codebook(nn.Module):
         where = points[drawn[which]]
         self.vectors[which], self.counts[which] = where, average
         self.sums[which] = average * where
+
+
+def nearest(latents: Latents, vectors: Float[Tensor, "v c"]) -> Tokens:
+    """Number the vectors nearest to latents."""
+    points = rearrange(latents, "b t c h w -> b t h w c")
+    # |x - e|² without |x|², which all vectors share.
+    return (vectors.square().sum(1) - 2 * points @ vectors.T).argmin(-1)
+
+
+def looked_up(tokens: Tokens, vectors: Float[Tensor, "v c"]) -> Latents:
+    """Return the vectors of tokens."""
+    return rearrange(embedding(tokens, vectors), "b t h w c -> b t c h w")
 
 
 class Tally(nn.Module):

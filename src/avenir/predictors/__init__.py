@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
-from avenir.shapes import Latents
+from avenir.errors import AvenirError
+from avenir.nn.quantize import looked_up, nearest
+from avenir.shapes import Latents, Tokens
 
 
 class LatentShape(NamedTuple):
-    """What a predictor is built for: `c h w`."""
+    """What a predictor is built for: `c h w`, and how many codes latents are, if they are codes."""
 
     channels: int
     h: int
     w: int
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,3 +97,29 @@ class Predictor(nn.Module, ABC):
         self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
     ) -> tuple[Latents, Memory]:
         """Predict `length` latent frames under their condition, and remember them."""
+
+
+class TokenPredictor(Predictor):
+    """Continues codes: latents become tokens on the way in, and tokens latents on the way out.
+
+    It keeps the table of codes, `v c`, which training takes from the encoder.
+    """
+
+    codes: Tensor
+
+    def __init__(self, kind: str, shape: LatentShape) -> None:
+        super().__init__()
+        if shape.vocabulary is None:
+            raise AvenirError(
+                f"predictor {kind!r} predicts tokens, and the encoder's latents are numbers: give "
+                "it a discrete encoder, such as kind 'fsq', or take predictor.kind='flow'"
+            )
+        self.register_buffer("codes", torch.zeros(shape.vocabulary, shape.channels))
+
+    def tokens(self, latents: Latents) -> Tokens:
+        """Number the nearest codes."""
+        return nearest(latents, self.codes)
+
+    def embed(self, tokens: Tokens) -> Latents:
+        """Return the codes of tokens."""
+        return looked_up(tokens, self.codes)

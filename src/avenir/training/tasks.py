@@ -22,7 +22,7 @@ from avenir.data.cached import Cached, CachedConfig, write_cache
 from avenir.device import seed_of
 from avenir.encoders import ParameterGroup, Posterior, Tokenizer
 from avenir.errors import AvenirError
-from avenir.predictors import Tap
+from avenir.predictors import Tap, TokenPredictor
 from avenir.registry import find
 from avenir.shapes import Latents, Video
 from avenir.training.recipe import Recipe
@@ -152,8 +152,10 @@ class PredictorTask(Task):
         return self.steered
 
     def prepare(self, runs: Path, report: Report) -> None:
-        """Normalise the signals and encode the latents, once."""
+        """Normalise the signals, take the table of codes and encode the latents, once."""
         self._fit_conditioner()
+        if isinstance(self.predictor, TokenPredictor):
+            self._take_codes(self.predictor)
         if isinstance(self.data, Cached):
             self.data.check(encoder_hash(self.world))
         elif self.recipe.train.cache_recordings != 0:
@@ -187,6 +189,11 @@ class PredictorTask(Task):
     def _condition(self, batch: Batch, latents: Latents, chance: torch.Generator) -> Condition:
         assert self.world.conditioner is not None
         return self.world.conditioner(batch.signals, latents.shape[1], len(latents), chance)
+
+    def _take_codes(self, predictor: TokenPredictor) -> None:
+        every = torch.arange(len(predictor.codes), device=predictor.codes.device)
+        codes = self.world.encoder.embed(every[None, :, None, None])
+        predictor.codes.copy_(codes[0, :, :, 0, 0])
 
     def _fit_conditioner(self) -> None:
         conditioner = self.world.conditioner

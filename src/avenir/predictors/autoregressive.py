@@ -1,0 +1,245 @@
+"""Autoregression over tokens: every token is drawn given all that came before it.
+
+In `raster` order tokens come one by one, row by row, frame by frame, as in a language model
+(VideoGPT, 2104.10157). In `block` order the tokens of a frame are drawn at once, each on its own,
+from all earlier frames: fast, and blind to what its neighbours become. The condition of the frame
+that a token belongs to is added to what it is predicted from, so that actions stand between frames.
+Text is a video of one token per frame.
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from avenir.clip import Condition, Progress
+from avenir.config import Config
+from avenir.errors import AvenirError
+from avenir.nn.attention import Rotation, grid_positions, rotation
+from avenir.nn.decoder import Decoder, Kept
+from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor
+from avenir.samplers import draw
+from avenir.shapes import Latents, Tokens
+
+
+class DrawingConfig(Config):
+    """How tokens are drawn."""
+
+    temperature: float = Field(1.0, ge=0)
+    """Below 1 the likely is drawn more often; 0 is always the likeliest."""
+    top_k: int | None = Field(None, ge=1)
+    """How many of the likeliest tokens may be drawn; none: all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """The fewest tokens that together have this chance may be drawn."""
+
+
+class AutoregressiveConfig(Config):
+    """The token predictor that draws one after the other."""
+
+    kind: str = "autoregressive"
+    order: Literal["raster", "block"] = "raster"
+    """Token after token, or all tokens of a frame at once."""
+    width: int = Field(256, ge=16)
+    """Width of the decoder."""
+    depth: int = Field(8, ge=1)
+    """Blocks."""
+    heads: int = Field(4, ge=1)
+    """Heads of queries."""
+    kv_heads: int = Field(2, ge=1)
+    """Heads of keys and values, shared by those of queries."""
+    past: int = Field(4, ge=1)
+    """Latent frames remembered."""
+    sinks: int = Field(0, ge=0)
+    """How many of them are the first that were ever seen (attention sinks, 2309.17453)."""
+    chunk: int = Field(1, ge=1)
+    """Latent frames predicted by one call once the memory is full."""
+    sampling: DrawingConfig = DrawingConfig.model_validate({})
+    """How tokens are drawn."""
+
+
+class Autoregressive(TokenPredictor):
+    """Latents `b t c h w`, as tokens, and a condition `b t d` to the tokens that come next."""
+
+    Config = AutoregressiveConfig
+    patch = 1
+
+    def __init__(self, config: AutoregressiveConfig, shape: LatentShape) -> None:
+        super().__init__(config.kind, shape)
+        if config.heads % config.kv_heads or config.width % (2 * config.heads):
+            raise AvenirError(
+                f"predictor.width is {config.width}, heads {config.heads} and kv_heads "
+                f"{config.kv_heads}; kv_heads must divide heads, and twice the heads the width"
+            )
+        if config.sinks >= config.past:
+            raise AvenirError(
+                f"predictor.sinks is {config.sinks} and past {config.past}; sinks are part of the "
+                "past and leave room for the last frame: take fewer"
+            )
+        self.config, self.width, self.depth = config, config.width, config.depth
+        self.h, self.w = shape.h, shape.w
+        self.num_train_frames = config.past + config.chunk
+        self.enter = nn.Embedding(len(self.codes), config.width)
+        self.unknown = nn.Parameter(torch.zeros(config.width))
+        self.where = nn.Parameter(torch.zeros(shape.h * shape.w, config.width))
+        self.enter_condition = nn.Linear(config.width, config.width)
+        self.decoder = Decoder(config.width, config.depth, config.heads, config.kv_heads)
+        self.leave = nn.Linear(config.width, len(self.codes), bias=False)
+        for weight in (self.enter.weight, self.where, self.unknown):
+            nn.init.normal_(weight, std=0.02)
+        nn.init.zeros_(self.leave.weight)
+
+    # Training ---------------------------------------------------------------------------------
+
+    def losses(
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        progress: Progress,
+        tap: Tap | None = None,
+    ) -> dict[str, Tensor]:
+        """Score every token given those before it: nats per token."""
+        tokens = self.tokens(latents)
+        scores = self.scores(tokens, condition, tap)
+        return {"cross_entropy": cross_entropy(scores.flatten(0, -2), tokens.flatten())}
+
+    def scores(
+        self, tokens: Tokens, condition: Condition | None, tap: Tap | None = None
+    ) -> Float[Tensor, "b t h w v"]:
+        """Score all tokens at every place, each from what may be known there.
+
+        In raster order those are the earlier tokens, in block order the earlier frames.
+        """
+        b, t, h, w = tokens.shape
+        known = self.enter(tokens.flatten(2))
+        if self.config.order == "raster":
+            first = self.unknown.expand(b, 1, -1)
+            before = torch.cat([first, known.flatten(1, 2)[:, :-1]], dim=1)
+            x = self._placed(before.view_as(known), condition)
+            hidden = self._decode(x, self._angles(0, t), None, tap, t)
+        else:
+            both = [known, self.unknown.expand_as(known)]
+            x = torch.cat([self._placed(each, condition) for each in both], dim=1)
+            angles = self._angles(0, t)
+            twice = Rotation(*(torch.cat([each, each]) for each in angles))
+            hidden = self._decode(x, twice, self._look(t), tap, t)[:, t * h * w :]
+        return rearrange(self.leave(hidden), "b (t h w) v -> b t h w v", t=t, h=h)
+
+    def _look(self, t: int) -> Bool[Tensor, "n n"]:
+        """Let known frames look at themselves and earlier ones, asked ones at what came before."""
+        frame = torch.arange(t, device=self.codes.device).repeat_interleave(self.h * self.w)
+        later, same = frame[:, None] > frame, frame[:, None] == frame
+        known = torch.cat([later | same, torch.zeros_like(same)], dim=1)
+        return torch.cat([known, torch.cat([later, same], dim=1)])
+
+    def _decode(
+        self,
+        x: Float[Tensor, "b n d"],
+        angles: Rotation,
+        mask: Bool[Tensor, "n n"] | None,
+        tap: Tap | None,
+        t: int,
+    ) -> Float[Tensor, "b n d"]:
+        if tap is None:
+            return self.decoder(x, angles, mask)
+        counts = torch.ones(len(x), t, device=x.device)
+
+        def through(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+            asked = tokens[:, -t * self.h * self.w :]
+            hidden = rearrange(asked, "b (t h w) d -> b t d h w", t=t, h=self.h)
+            back = rearrange(tap.through(hidden, counts), "b t d h w -> b (t h w) d")
+            return torch.cat([tokens[:, : -back.shape[1]], back], dim=1)
+
+        return self.decoder(x, angles, mask, after={tap.layer: through})
+
+    # Prediction -------------------------------------------------------------------------------
+
+    def start(self, past: Latents, condition: Condition | None) -> Memory:
+        """Remember the first `sinks` latent frames and the last ones, `past` in all."""
+        config, t = self.config, past.shape[1]
+        if t <= config.past:
+            return Memory(past, condition)
+        first, last = slice(0, config.sinks), slice(t - config.past + config.sinks, t)
+        latents = torch.cat([past[:, first], past[:, last]], dim=1)
+        return Memory(
+            latents, None if condition is None else condition[first].then(condition[last])
+        )
+
+    def room(self, memory: Memory) -> int:
+        """Fill the training window."""
+        return self.num_train_frames - memory.num_frames
+
+    @torch.no_grad()
+    def predict(
+        self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
+    ) -> tuple[Latents, Memory]:
+        """Draw one chunk; keys and values of what is known are computed once."""
+        past = self.tokens(memory.latents)
+        both = None
+        if condition is not None and memory.condition is not None:
+            both = memory.condition.then(condition)
+        make = self._token_by_token if self.config.order == "raster" else self._frame_by_frame
+        chunk = self.embed(make(past, both, length, generator))
+        return chunk, self.start(torch.cat([memory.latents, chunk], dim=1), both)
+
+    def _token_by_token(
+        self, past: Tokens, condition: Condition | None, length: int, chance: torch.Generator
+    ) -> Int[Tensor, "b _t h w"]:
+        b, t, h, w = past.shape
+        size, end = h * w, t + length
+        angles, kept = self._angles(0, end), Kept(self.decoder, b, end * size)
+        placed = self._placed(self.enter.weight.new_zeros(b, end, size, self.width), condition)
+        line = past.flatten(1)
+        first = self.unknown.expand(b, 1, -1)
+        before = torch.cat([first, self.enter(line[:, :-1])], dim=1)
+        self.decoder(placed[:, : t * size] + before, angles[: t * size], kept=kept)
+        token, made = line[:, -1:], []
+        for place in range(t * size, end * size):
+            here = slice(place, place + 1)
+            x = placed[:, here] + self.enter(token)
+            token = self._drawn(self.decoder(x, angles[here], kept=kept), chance)
+            made.append(token)
+        return rearrange(torch.cat(made, dim=1), "b (t h w) -> b t h w", h=h, w=w)
+
+    def _frame_by_frame(
+        self, past: Tokens, condition: Condition | None, length: int, chance: torch.Generator
+    ) -> Int[Tensor, "b _t h w"]:
+        b, t, h, w = past.shape
+        size, end = h * w, t + length
+        angles, kept = self._angles(0, end), Kept(self.decoder, b, end * size)
+        placed = self._placed(self.enter.weight.new_zeros(b, end, size, self.width), condition)
+        known = self.enter(past.flatten(1)) + placed[:, : t * size]
+        self.decoder(known, angles[: t * size], self._look(t)[: t * size, : t * size], kept)
+        made = []
+        for frame in range(t, end):
+            here = slice(frame * size, (frame + 1) * size)
+            look = torch.ones(size, (frame + 1) * size, dtype=torch.bool, device=past.device)
+            asked = placed[:, here] + self.unknown
+            tokens = self._drawn(self.decoder(asked, angles[here], look, kept, False), chance)
+            made.append(tokens)
+            if frame < end - 1:
+                self.decoder(placed[:, here] + self.enter(tokens), angles[here], look, kept)
+        return rearrange(torch.stack(made, dim=1), "b t (h w) -> b t h w", h=h)
+
+    def _drawn(self, hidden: Float[Tensor, "b n d"], chance: torch.Generator) -> Int[Tensor, "b n"]:
+        sampling = self.config.sampling
+        scores = self.leave(hidden)
+        return draw(scores, sampling.temperature, sampling.top_k, sampling.top_p, chance)
+
+    # Tokens -----------------------------------------------------------------------------------
+
+    def _placed(
+        self, x: Float[Tensor, "b t s d"], condition: Condition | None
+    ) -> Float[Tensor, "b n d"]:
+        """Add to every token where it is, and the condition of its frame."""
+        x = x + self.where
+        if condition is not None:
+            x = x + self.enter_condition(condition.per_frame)[:, :, None]
+        return x.flatten(1, 2)
+
+    def _angles(self, first: int, t: int) -> Rotation:
+        places = grid_positions(t, self.h, self.w, first).to(self.codes.device)
+        return rotation(places, self.decoder.head_dim)
