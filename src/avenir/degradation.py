@@ -128,6 +128,27 @@ def shift_of(dimension: int) -> float:
     return max(1.0, math.sqrt(dimension / 4096))
 
 
+def draw_rate(
+    count: int, distribution: Literal["uniform", "cosine"], generator: torch.Generator
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Draw which share of the tokens of each row is hidden, and how much a hidden one counts.
+
+    Shares are uniform (MDLM, 2406.07524), or the cosine of a uniform angle, which hides much more
+    often than little (MaskGIT, 2202.04200). Draws are spread evenly over the rows. With weights
+    `1 / (rate · density)` the expected sum over hidden tokens bounds the negative log-likelihood,
+    whatever the distribution: an integral over shares of the loss at each, divided by the share.
+    """
+    device = generator.device
+    start = torch.rand((), generator=generator, device=device)
+    u = (start + torch.arange(count, device=device) / count) % 1
+    u = u[torch.randperm(count, generator=generator, device=device)].clamp(min=1e-3)
+    if distribution == "uniform":
+        return u, 1 / u
+    # u is the angle from nothing hidden: rate = sin(pi u / 2), density 2 / (pi cos(pi u / 2)).
+    angle = math.pi / 2 * u
+    return angle.sin(), math.pi / 2 * angle.cos() / angle.sin()
+
+
 def hide_future(
     tau: NoiseLevel, num_past: Int[Tensor, " b"], past_level: Float[Tensor, " b"]
 ) -> Degradation:

@@ -4,17 +4,22 @@ A sampler knows the path and a `denoise` function that, at `x_tau` and `tau`, sa
 of the path lie. It knows nothing of networks, conditions or video.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from avenir.degradation import Mixed, Path, shifted
+from avenir.shapes import Tokens
 
 Denoise = Callable[[Tensor, Tensor], Mixed]
 """Of `x_tau` and a scalar `tau`: the data and the noise it is thought to be made of."""
+
+Hidden = Bool[Tensor, "b t h w"]
+"""Which tokens are hidden."""
 
 
 def schedule(
@@ -99,6 +104,48 @@ def draw(
         chances = chances[..., :top_k]
     place = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
     return order.gather(-1, place.view(*chances.shape[:-1], 1))[..., 0]
+
+
+def unmask(
+    score: Callable[[Tokens, Hidden], Float[Tensor, "b t h w v"]],
+    tokens: Tokens,
+    hidden: Hidden,
+    counts: list[int],
+    order: Literal["confidence", "random"],
+    noise: float,
+    drawn: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+) -> Tokens:
+    """Reveal hidden tokens, those first that are surest, until none is hidden.
+
+    After step k, `counts[k]` tokens of each row stay hidden. All hidden ones are drawn at every
+    step; the surest of them are kept: by the chance that each was given, with Gumbel noise on its
+    logarithm, `noise` at first and none at the end (MaskGIT, 2202.04200). In `random` order any are
+    kept, which draws from masked diffusion (MDLM, 2406.07524).
+    """
+    for step, count in enumerate(counts, start=1):
+        scores = score(tokens, hidden)
+        guess = drawn(scores)
+        uniform = torch.rand(guess.shape, generator=generator, device=guess.device)
+        sure = -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
+        if order == "confidence":
+            chance = scores.log_softmax(-1).gather(-1, guess[..., None])[..., 0]
+            sure = chance + noise * (1 - step / len(counts)) * sure
+        tokens = torch.where(hidden, guess, tokens)
+        # Of every row, those that are least sure stay hidden; what is known is surest of all.
+        rank = sure.masked_fill(~hidden, torch.inf).flatten(1).argsort(1).argsort(1)
+        hidden = hidden & (rank < count).view_as(hidden)
+    return tokens
+
+
+def hidden_after(num_hidden: int, num_steps: int, kind: Literal["linear", "cosine"]) -> list[int]:
+    """Say how many tokens stay hidden after each step; after the last none does.
+
+    The cosine reveals few at first, when little is known to go by.
+    """
+    part = [(step + 1) / num_steps for step in range(num_steps)]
+    left = [1 - p if kind == "linear" else math.cos(math.pi / 2 * p) for p in part]
+    return [*(int(num_hidden * share) for share in left[:-1]), 0]
 
 
 def _velocity(denoise: Denoise, path: Path, x: Tensor, tau: float) -> Tensor:

@@ -1,0 +1,207 @@
+"""Masked prediction over tokens: some are hidden, and all hidden ones are predicted at once.
+
+One training for video (MaskGIT, 2202.04200; MAGVIT, 2212.05199) and for text (masked diffusion,
+MDLM, 2406.07524): they differ in how often much is hidden, and in what a hidden token counts. The
+past of a window is never hidden and never looks ahead, so that it is computed once and kept. Text
+is a video of one token per frame.
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, layer_norm, silu
+
+from avenir.clip import Condition, Progress
+from avenir.config import Config
+from avenir.degradation import Degradation, draw_rate, hide_future
+from avenir.nn.transformer import Cache, SpaceTimeTransformer
+from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor
+from avenir.samplers import Hidden, draw, hidden_after, unmask
+from avenir.shapes import Latents, Tokens
+
+
+class UnmaskingConfig(Config):
+    """How a chunk is revealed."""
+
+    num_steps: int = Field(8, ge=1)
+    """Steps until nothing is hidden."""
+    schedule: Literal["linear", "cosine"] = "cosine"
+    """How many are revealed at each: equally many, or few at first."""
+    order: Literal["confidence", "random"] = "confidence"
+    """Which are revealed first: the surest, or any."""
+    noise: float = Field(1.0, ge=0)
+    """How far chance decides which are surest, at first."""
+    temperature: float = Field(1.0, ge=0)
+    """Below 1 the likely is drawn more often; 0 is always the likeliest."""
+    top_k: int | None = Field(None, ge=1)
+    """How many of the likeliest tokens may be drawn; none: all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """The fewest tokens that together have this chance may be drawn."""
+
+
+class MaskedConfig(Config):
+    """The token predictor that fills in what is hidden."""
+
+    kind: str = "masked"
+    width: int = Field(256, ge=16)
+    """Width of the transformer."""
+    depth: int = Field(8, ge=1)
+    """Blocks."""
+    heads: int = Field(4, ge=1)
+    """Attention heads."""
+    attention: Literal["full", "factorised"] = "full"
+    """All tokens at once, or space then time."""
+    hide: Literal["uniform", "cosine"] = "cosine"
+    """How the share of hidden tokens is drawn: evenly, or mostly much."""
+    loss: Literal["mean", "bound"] = "mean"
+    """Every hidden token counts the same, or as much as makes the loss a bound on the negative
+    log-likelihood, in nats per token."""
+    past: int = Field(4, ge=0)
+    """Latent frames remembered."""
+    chunk: int = Field(1, ge=1)
+    """Latent frames predicted by one call once the memory is full."""
+    full_past: float = Field(0.5, ge=0, le=1)
+    """Chance that a training window shows the full past, rather than fewer frames of it."""
+    sampling: UnmaskingConfig = UnmaskingConfig.model_validate({})
+    """How a chunk is revealed."""
+
+
+class Masked(TokenPredictor):
+    """Latents `b t c h w`, as tokens, and a condition `b t d` to the tokens that come next."""
+
+    Config = MaskedConfig
+    patch = 1
+
+    def __init__(self, config: MaskedConfig, shape: LatentShape) -> None:
+        super().__init__(config.kind, shape)
+        self.config, self.width, self.depth = config, config.width, config.depth
+        self.h, self.w = shape.h, shape.w
+        self.num_train_frames = config.past + config.chunk
+        self.enter = nn.Embedding(len(self.codes), config.width)
+        self.hidden = nn.Parameter(torch.zeros(config.width))
+        self.where = nn.Parameter(torch.zeros(shape.h * shape.w, config.width))
+        self.unsteered = nn.Parameter(torch.zeros(config.width))
+        self.enter_condition = nn.Linear(config.width, config.width)
+        self.transformer = SpaceTimeTransformer(
+            config.width, config.depth, config.heads, config.attention
+        )
+        self.final_modulation = nn.Linear(config.width, 2 * config.width)
+        self.leave = nn.Linear(config.width, len(self.codes), bias=False)
+        for weight in (self.enter.weight, self.where, self.hidden, self.unsteered):
+            nn.init.normal_(weight, std=0.02)
+        for weight in (*self.final_modulation.parameters(), self.leave.weight):
+            nn.init.zeros_(weight)
+
+    # Training ---------------------------------------------------------------------------------
+
+    def losses(
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        progress: Progress,
+        tap: Tap | None = None,
+    ) -> dict[str, Tensor]:
+        """Hide, score, compare where something is hidden: nats per token."""
+        tokens, chance = self.tokens(latents), progress.generator
+        (b, t), device = tokens.shape[:2], tokens.device
+        degradation = self.degrade(b, t, chance)
+        rate, weight = draw_rate(b, self.config.hide, chance)
+        drawn = torch.rand(tokens.shape, generator=chance, device=device)
+        future = degradation.weight[..., None, None]
+        hidden = (drawn < rate[:, None, None, None]) & (future > 0)
+        scores, _ = self.forward(tokens, hidden, condition, degradation, tap=tap)
+        error = cross_entropy(scores.flatten(0, -2), tokens.flatten(), reduction="none")
+        error = error.view_as(tokens) * hidden
+        if self.config.loss == "bound":
+            places = (future.expand_as(error)).sum((1, 2, 3))
+            return {"cross_entropy": (weight * error.sum((1, 2, 3)) / places).mean()}
+        return {"cross_entropy": error.sum() / hidden.sum().clamp(min=1)}
+
+    def degrade(self, b: int, t: int, chance: torch.Generator) -> Degradation:
+        """Draw how many frames of each window are past; the others are to be predicted."""
+        device, most = chance.device, min(self.config.past, t - 1)
+        least = min(1, most)
+        some = torch.randint(least, most + 1, (b,), generator=chance, device=device)
+        full = torch.rand(b, generator=chance, device=device) < self.config.full_past
+        zeros, ones = torch.zeros(b, t, device=device), torch.ones(b, device=device)
+        return hide_future(zeros, torch.where(full, most, some), ones)
+
+    # The network ------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        tokens: Tokens,
+        hidden: Hidden,
+        condition: Condition | None,
+        degradation: Degradation | None = None,
+        cache: Cache | None = None,
+        tap: Tap | None = None,
+    ) -> tuple[Float[Tensor, "b t h w v"], Cache]:
+        """Score all tokens at every place; `cache` stands for frames before these."""
+        b, t, h, w = tokens.shape
+        x = torch.where(hidden.flatten(2)[..., None], self.hidden, self.enter(tokens.flatten(2)))
+        x = x + self.where
+        per_frame = self.unsteered.expand(b, t, -1)
+        if condition is not None:
+            per_frame = per_frame + condition.per_frame
+            x = x + self.enter_condition(condition.per_frame)[:, :, None]
+        look = None if degradation is None else degradation.look
+        after = None
+        if tap is not None and degradation is not None:
+            counts = degradation.weight
+
+            def through(inner: Float[Tensor, "b t s d"]) -> Float[Tensor, "b t s d"]:
+                grid = rearrange(inner, "b t (h w) d -> b t d h w", h=h)
+                return rearrange(tap.through(grid, counts), "b t d h w -> b t (h w) d")
+
+            after = {tap.layer: through}
+        x, kept = self.transformer(x, per_frame, (h, w), look, cache, after)
+        shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
+        scores = self.leave(layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+        return rearrange(scores, "b t (h w) v -> b t h w v", h=h), kept
+
+    # Prediction -------------------------------------------------------------------------------
+
+    def start(self, past: Latents, condition: Condition | None) -> Memory:
+        """Remember the last `past` latent frames."""
+        last = slice(max(0, past.shape[1] - self.config.past), past.shape[1])
+        return Memory(past[:, last], None if condition is None else condition[last])
+
+    def room(self, memory: Memory) -> int:
+        """Fill the training window."""
+        return self.num_train_frames - memory.num_frames
+
+    @torch.no_grad()
+    def predict(
+        self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
+    ) -> tuple[Latents, Memory]:
+        """Reveal one chunk; the past is computed once and kept meanwhile."""
+        b, sampling = len(memory.latents), self.config.sampling
+        shape = (b, length, self.h, self.w)
+        cache = None
+        if memory.num_frames:
+            past = self.tokens(memory.latents)
+            cache = self.forward(past, torch.zeros_like(past).bool(), memory.condition)[1]
+        unknown = torch.zeros(shape, dtype=torch.long, device=self.codes.device)
+
+        def drawn(scores: Float[Tensor, "b t h w v"]) -> Int[Tensor, "b t h w"]:
+            return draw(scores, sampling.temperature, sampling.top_k, sampling.top_p, generator)
+
+        tokens = unmask(
+            lambda tokens, hidden: self.forward(tokens, hidden, condition, cache=cache)[0],
+            unknown,
+            torch.ones_like(unknown).bool(),
+            hidden_after(length * self.h * self.w, sampling.num_steps, sampling.schedule),
+            sampling.order,
+            sampling.noise,
+            drawn,
+            generator,
+        )
+        chunk, both = self.embed(tokens), None
+        if condition is not None and memory.condition is not None:
+            both = memory.condition.then(condition)
+        return chunk, self.start(torch.cat([memory.latents, chunk], dim=1), both)

@@ -1,0 +1,182 @@
+"""Masked prediction: the bound by enumeration, exact draws, nothing seen that is hidden."""
+
+import itertools
+from math import factorial
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from avenir.clip import Condition, Progress
+from avenir.degradation import draw_rate
+from avenir.device import generator
+from avenir.predictors import LatentShape
+from avenir.predictors.masked import Masked, MaskedConfig
+from avenir.rollout import rollout
+from avenir.samplers import draw, hidden_after, unmask
+
+SHAPE = LatentShape(channels=3, h=2, w=3, vocabulary=11)
+WORD = LatentShape(channels=2, h=1, w=1, vocabulary=4)
+
+
+def predictor(shape: LatentShape = SHAPE, **settings) -> Masked:
+    torch.manual_seed(4)
+    small = {"width": 32, "depth": 2, "heads": 4, "past": 2, "chunk": 2}
+    made = Masked(MaskedConfig.parse(small | settings), shape)
+    made.codes.normal_()
+    for weight in made.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    return made.eval()
+
+
+def steering(frames: int) -> Condition:
+    chance = generator("steering")
+    return Condition(torch.randn(2, frames, 32, generator=chance), torch.zeros(1, 1, 32))
+
+
+def some_tokens(frames: int) -> torch.Tensor:
+    return torch.randint(11, (2, frames, 2, 3), generator=generator("tokens"))
+
+
+def none(tokens: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(tokens).bool()
+
+
+@pytest.mark.parametrize("hide", ["uniform", "cosine"])
+def test_the_bound_is_the_sum_over_all_ways_to_hide(hide):
+    """Of k hidden among n, the integral over rates of rate^(k-1) (1-rate)^(n-k) is a Beta."""
+    n, rows = 4, 60_000
+    text = predictor(WORD, past=0, chunk=n, width=16, depth=1, hide=hide, loss="bound")
+    tokens = torch.tensor([2, 0, 3, 1]).view(1, n, 1, 1)
+    bound = 0.0
+    with torch.no_grad():
+        for places in itertools.product([False, True], repeat=n):
+            hidden, k = torch.tensor(places).view(1, n, 1, 1), sum(places)
+            if k:
+                scores, _ = text(tokens, hidden, None)
+                error = cross_entropy(scores.view(n, -1), tokens.flatten(), reduction="none")
+                weight = factorial(k - 1) * factorial(n - k) / factorial(n)
+                bound += weight * float(error[hidden.flatten()].sum()) / n
+        latents = text.embed(tokens).expand(rows, -1, -1, -1, -1)
+        found = text.losses(latents, None, Progress(0, 1, generator("bound", hide)))
+    assert float(found["cross_entropy"]) == pytest.approx(bound, rel=0.01)
+
+
+@pytest.mark.parametrize("hide", ["uniform", "cosine"])
+def test_rates_are_spread_evenly_and_weights_are_one_over_rate_and_density(hide):
+    rate, weight = draw_rate(100_000, hide, generator("rates"))
+    # The mean of weight·f(rate) is the integral of f(r)/r: here of r² over [0, 1].
+    assert float((weight * rate**3).mean()) == pytest.approx(1 / 3, abs=1e-3)
+    median = 0.5 if hide == "uniform" else 0.5**0.5
+    assert float(rate.median()) == pytest.approx(median, abs=1e-3)
+
+
+def test_scores_do_not_depend_on_what_is_hidden():
+    world, tokens, condition = predictor(), some_tokens(4), steering(4)
+    hidden = torch.rand(tokens.shape, generator=generator("hide")) < 0.5
+    other = torch.where(hidden, (tokens + 1) % 11, tokens)
+    assert torch.equal(world(tokens, hidden, condition)[0], world(other, hidden, condition)[0])
+    assert not torch.equal(
+        world(tokens, none(tokens), condition)[0], world(other, none(tokens), condition)[0]
+    )
+
+
+def test_the_past_that_was_kept_gives_the_scores_of_the_whole_window():
+    world, tokens, condition = predictor(), some_tokens(4), steering(4)
+    degradation = world.degrade(2, 4, generator("degrade"))
+    degradation = type(degradation)(
+        degradation.level, torch.tensor([[0, 0, 1, 1]] * 2), degradation.weight
+    )
+    hidden = none(tokens)
+    hidden[:, 2:, 0] = True
+    whole, _ = world(tokens, hidden, condition, degradation)
+    past = tokens[:, :2]
+    _, cache = world(past, none(past), condition[:2])
+    ahead, _ = world(tokens[:, 2:], hidden[:, 2:], condition[2:], cache=cache)
+    torch.testing.assert_close(ahead, whole[:, 2:], atol=1e-5, rtol=1e-5)
+
+
+def test_drawing_one_at_a_time_in_any_order_draws_from_the_joint_distribution():
+    """With exact conditionals of three tokens that depend on each other."""
+    joint = torch.rand(3, 3, 3, generator=generator("joint")) ** 3
+    joint /= joint.sum()
+    rows = 30_000
+
+    def score(tokens, hidden):
+        """Sum the joint over all other hidden tokens, at the tokens that are known."""
+        known = [
+            torch.where(h[:, None], 1.0, torch.nn.functional.one_hot(x, 3).float())
+            for x, h in zip(tokens.flatten(1).T, hidden.flatten(1).T, strict=True)
+        ]
+        apart = [
+            torch.einsum("abc,nb,nc->na", joint, known[1], known[2]),
+            torch.einsum("abc,na,nc->nb", joint, known[0], known[2]),
+            torch.einsum("abc,na,nb->nc", joint, known[0], known[1]),
+        ]
+        return torch.stack(apart, dim=1).clamp(min=1e-12).log()[:, :, None, None]
+
+    start = torch.zeros(rows, 3, 1, 1, dtype=torch.long)
+    chance = generator("unmask")
+    drawn = unmask(
+        score,
+        start,
+        torch.ones_like(start).bool(),
+        hidden_after(3, 3, "linear"),
+        "random",
+        0.0,
+        lambda scores: draw(scores, 1.0, None, 1.0, chance),
+        chance,
+    ).flatten(1)
+    index = drawn[:, 0] * 9 + drawn[:, 1] * 3 + drawn[:, 2]
+    shares = torch.bincount(index, minlength=27).view(3, 3, 3) / rows
+    torch.testing.assert_close(shares, joint, atol=0.012, rtol=0)
+
+
+def test_the_surest_are_revealed_first_and_what_is_known_stays():
+    sure = torch.tensor([3.0, 9.0, 5.0, 7.0])
+    seen = []
+
+    def score(tokens, hidden):
+        seen.append(hidden.flatten().tolist())
+        scores = torch.zeros(1, 4, 1, 1, 6)
+        scores[0, :, 0, 0, 4] = sure
+        return scores
+
+    tokens = torch.tensor([0, 0, 2, 0]).view(1, 4, 1, 1)
+    hidden = torch.tensor([True, True, False, True]).view(1, 4, 1, 1)
+    made = unmask(
+        score,
+        tokens,
+        hidden,
+        hidden_after(3, 3, "linear"),
+        "confidence",
+        0.0,
+        lambda scores: scores.argmax(-1),
+        generator("sure"),
+    )
+    assert made.flatten().tolist() == [4, 4, 2, 4]
+    assert seen == [[1, 1, 0, 1], [1, 0, 0, 1], [1, 0, 0, 0]]
+
+
+def test_how_many_stay_hidden_falls_to_none():
+    assert hidden_after(16, 4, "linear") == [12, 8, 4, 0]
+    assert hidden_after(16, 4, "cosine") == [14, 11, 6, 0]
+    assert hidden_after(5, 1, "cosine") == [0]
+
+
+def test_a_sequence_that_counts_is_learnt_and_continued():
+    world = predictor(past=2, chunk=1, full_past=1.0, sampling={"temperature": 0.0})
+    optimiser = torch.optim.Adam(world.parameters(), 3e-3)
+    numbers = torch.arange(22) % 11
+    every = torch.stack([numbers[i : i + 3] for i in range(11)])[:, :, None, None]
+    latents = world.embed(every.expand(-1, -1, 2, 3))
+    for step in range(150):
+        loss = world.losses(latents, None, Progress(step, 150, generator("learn", step)))
+        optimiser.zero_grad()
+        loss["cross_entropy"].backward()
+        optimiser.step()
+    past = world.embed(torch.tensor([[4, 5], [9, 10]])[..., None, None].expand(-1, -1, 2, 3))
+    made = torch.cat(list(rollout(world, past, None, 8, generator("rollout"))), dim=1)
+    wanted = torch.tensor([[(6 + i) % 11 for i in range(8)], [i % 11 for i in range(8)]])
+    assert torch.equal(world.tokens(made), wanted[..., None, None].expand(-1, -1, 2, 3))
