@@ -12,7 +12,12 @@ from avenir.rollout import rollout
 SHAPE = LatentShape(channels=3, h=4, w=4, vocabulary=7)
 SIZE = SHAPE[:3]
 TINY = {"width": 16, "depth": 1, "heads": 2, "past": 2, "chunk": 2}
-SMALL = {"flow": TINY, "autoregressive": TINY | {"order": "block"}, "masked": TINY}
+SMALL = {
+    "joint_embedding": {"width": 16, "depth": 1, "heads": 2, "past": 2, "rollout": 2},
+    "flow": TINY,
+    "autoregressive": TINY | {"order": "block"},
+    "masked": TINY,
+}
 
 
 @pytest.fixture(params=kinds("predictors"))

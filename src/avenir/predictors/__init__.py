@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -59,6 +60,18 @@ class Tap:
 
     layer: int
     through: Callable[[Hidden, Float[Tensor, "b t"]], Hidden]
+
+
+def through_grid(
+    tap: Tap, counts: Float[Tensor, "b t"], h: int
+) -> Callable[[Float[Tensor, "b t s d"]], Float[Tensor, "b t s d"]]:
+    """Let a tap look at tokens in rows of `s` as at a grid of `h` rows."""
+
+    def through(tokens: Float[Tensor, "b t s d"]) -> Float[Tensor, "b t s d"]:
+        grid = rearrange(tokens, "b t (h w) d -> b t d h w", h=h)
+        return rearrange(tap.through(grid, counts), "b t d h w -> b t (h w) d")
+
+    return through
 
 
 class Predictor(nn.Module, ABC):

@@ -6,7 +6,6 @@ diffusion-forcing training are settings of one degradation (degradation.py); sam
 samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748).
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -29,7 +28,7 @@ from avenir.degradation import (
 )
 from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, SpaceTimeTransformer
-from avenir.predictors import LatentShape, Memory, Predictor, Tap
+from avenir.predictors import LatentShape, Memory, Predictor, Tap, through_grid
 from avenir.samplers import Denoise, ddim, ddpm, euler, heun, schedule
 from avenir.shapes import Latents, NoiseLevel, PerFrame
 
@@ -204,7 +203,7 @@ class Flow(Predictor):
         look = None if degradation is None else degradation.look
         after = None
         if tap is not None and degradation is not None:
-            after = {tap.layer: _through(tap, degradation.weight, h // p)}
+            after = {tap.layer: through_grid(tap, degradation.weight, h // p)}
         tokens, kept = self.transformer(tokens, per_frame, (h // p, w // p), look, cache, after)
         shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
         tokens = self.leave(layer_norm(tokens, tokens.shape[-1:]) * (1 + scale) + shift)
@@ -282,16 +281,6 @@ def last_seen(x: Latents, degradation: Degradation) -> Float[Tensor, "b 1 c h w"
     rows = torch.arange(len(x), device=x.device)
     frame = x[rows, (num_past - 1).clamp(min=0)][:, None]
     return frame * (num_past > 0)[:, None, None, None, None]
-
-
-def _through(
-    tap: Tap, weight: Float[Tensor, "b t"], h: int
-) -> Callable[[Float[Tensor, "b t s d"]], Float[Tensor, "b t s d"]]:
-    def through(tokens: Float[Tensor, "b t s d"]) -> Float[Tensor, "b t s d"]:
-        hidden = tap.through(rearrange(tokens, "b t (h w) d -> b t d h w", h=h), weight)
-        return rearrange(hidden, "b t d h w -> b t (h w) d")
-
-    return through
 
 
 def _sinusoids(level: NoiseLevel, width: int, longest: float = 1000.0) -> PerFrame:

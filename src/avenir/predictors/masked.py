@@ -19,7 +19,7 @@ from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.degradation import Degradation, draw_rate, hide_future
 from avenir.nn.transformer import Cache, SpaceTimeTransformer
-from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor
+from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor, through_grid
 from avenir.samplers import Hidden, draw, hidden_after, unmask
 from avenir.shapes import Latents, Tokens
 
@@ -152,13 +152,7 @@ class Masked(TokenPredictor):
         look = None if degradation is None else degradation.look
         after = None
         if tap is not None and degradation is not None:
-            counts = degradation.weight
-
-            def through(inner: Float[Tensor, "b t s d"]) -> Float[Tensor, "b t s d"]:
-                grid = rearrange(inner, "b t (h w) d -> b t d h w", h=h)
-                return rearrange(tap.through(grid, counts), "b t d h w -> b t (h w) d")
-
-            after = {tap.layer: through}
+            after = {tap.layer: through_grid(tap, degradation.weight, h)}
         x, kept = self.transformer(x, per_frame, (h, w), look, cache, after)
         shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
         scores = self.leave(layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)

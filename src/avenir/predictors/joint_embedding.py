@@ -1,0 +1,161 @@
+"""Prediction in the space of an encoder: the next latents themselves, nothing drawn, no pixels.
+
+V-JEPA 2-AC (2506.09985, section 3): a frame-causal transformer on a frozen encoder says the latents
+of every next frame from the true ones before it, and those of the last frames from what it said
+itself; both by L1. It says what changes: at first every frame is the one before. Where the future
+is open its prediction is the middle of what may come. Every encoder will do; one that cannot decode
+makes a world that foresees, and cannot be watched.
+"""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, silu
+
+from avenir.clip import Condition, Progress
+from avenir.config import Config
+from avenir.errors import AvenirError
+from avenir.nn.transformer import Cache, SpaceTimeTransformer
+from avenir.predictors import LatentShape, Memory, Predictor, Tap, through_grid
+from avenir.shapes import Latents
+
+
+class JointEmbeddingConfig(Config):
+    """The predictor of representations."""
+
+    kind: str = "joint_embedding"
+    width: int = Field(256, ge=16)
+    """Width of the transformer."""
+    depth: int = Field(8, ge=1)
+    """Blocks."""
+    heads: int = Field(4, ge=1)
+    """Attention heads."""
+    patch: int = Field(1, ge=1)
+    """Latent rows and columns per token."""
+    attention: Literal["full", "factorised"] = "full"
+    """All tokens at once, or space then time."""
+    past: int = Field(4, ge=1)
+    """Latent frames remembered."""
+    rollout: int = Field(2, ge=1)
+    """Last frames of a training window that are said from what was said before."""
+
+
+class JointEmbedding(Predictor):
+    """Latents `b t c h w` and a condition `b t d` to the latents that come next."""
+
+    Config = JointEmbeddingConfig
+
+    def __init__(self, config: JointEmbeddingConfig, shape: LatentShape) -> None:
+        super().__init__()
+        if shape.h % config.patch or shape.w % config.patch:
+            raise AvenirError(
+                f"latents are {shape.h}×{shape.w} and the predictor's patch is {config.patch}; "
+                "the patch must divide both: set predictor.patch, or another data.size"
+            )
+        self.config = config
+        self.width, self.depth, self.patch = config.width, config.depth, config.patch
+        self.num_train_frames = config.past + config.rollout
+        token = shape.channels * config.patch**2
+        num_tokens = (shape.h // config.patch) * (shape.w // config.patch)
+        self.where = nn.Parameter(0.02 * torch.randn(num_tokens, config.width))
+        self.unsteered = nn.Parameter(0.02 * torch.randn(config.width))
+        self.enter = nn.Linear(token, config.width)
+        self.enter_condition = nn.Linear(config.width, config.width)
+        self.transformer = SpaceTimeTransformer(
+            config.width, config.depth, config.heads, config.attention
+        )
+        self.final_modulation = nn.Linear(config.width, 2 * config.width)
+        self.leave = nn.Linear(config.width, token)
+        for layer in (self.final_modulation, self.leave):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def losses(
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        progress: Progress,
+        tap: Tap | None = None,
+    ) -> dict[str, Tensor]:
+        """Say every next frame from the true ones, then the last ones from what was said."""
+        t, steps = latents.shape[1], min(self.config.rollout, latents.shape[1] - 1)
+        said, _ = self.forward(latents[:, :-1], _after(condition, 0, t - 1), tap=tap)
+        rolled = latents[:, : t - steps]
+        for _ in range(steps):
+            seen = rolled.shape[1]
+            after, _ = self.forward(rolled, _after(condition, 0, seen))
+            rolled = torch.cat([rolled, after[:, -1:]], dim=1)
+        return {
+            "teacher_forced": (said - latents[:, 1:]).abs().mean(),
+            "rolled_out": (rolled - latents)[:, t - steps :].abs().mean(),
+        }
+
+    def forward(
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        cache: Cache | None = None,
+        tap: Tap | None = None,
+    ) -> tuple[Latents, Cache]:
+        """Say, at every frame, the next; `condition` is that of the frames to be said.
+
+        `cache` stands for frames before these.
+        """
+        (b, t), p = latents.shape[:2], self.patch
+        h, w = latents.shape[-2] // p, latents.shape[-1] // p
+        x = self.enter(rearrange(latents, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        x = x + self.where
+        per_frame = self.unsteered.expand(b, t, -1)
+        if condition is not None:
+            per_frame = per_frame + condition.per_frame
+            x = x + self.enter_condition(condition.per_frame)[:, :, None]
+        causal = torch.ones(t, t, dtype=torch.bool, device=x.device).tril().expand(b, t, t)
+        look = causal if t > 1 else None
+        counts = torch.ones(b, t, device=x.device)
+        after = None if tap is None else {tap.layer: through_grid(tap, counts, h)}
+        x, kept = self.transformer(x, per_frame, (h, w), look, cache, after)
+        shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
+        change = self.leave(layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+        change = rearrange(change, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
+        return latents + change, kept
+
+    def start(self, past: Latents, condition: Condition | None) -> Memory:
+        """Remember the last `past` latent frames."""
+        last = slice(max(0, past.shape[1] - self.config.past), past.shape[1])
+        return Memory(past[:, last], None if condition is None else condition[last])
+
+    def room(self, memory: Memory) -> int:
+        """Fill the training window."""
+        return self.num_train_frames - memory.num_frames
+
+    @torch.no_grad()
+    def predict(
+        self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
+    ) -> tuple[Latents, Memory]:
+        """Say one frame after the other; each is computed once and kept. Nothing is drawn."""
+        both, frames, cache = None, memory.latents, None
+        if condition is not None and memory.condition is not None:
+            both = memory.condition.then(condition)
+        new = frames
+        for _ in range(length):
+            seen = frames.shape[1]
+            said, kept = self.forward(new, _after(both, seen - new.shape[1], seen), cache)
+            cache = kept if cache is None else _joined(cache, kept)
+            new = said[:, -1:]
+            frames = torch.cat([frames, new], dim=1)
+        return frames[:, memory.num_frames :], self.start(frames, both)
+
+
+def _after(condition: Condition | None, first: int, end: int) -> Condition | None:
+    """Return the condition of the frames that come after frames `first` to `end`."""
+    return None if condition is None else condition[first + 1 : end + 1]
+
+
+def _joined(cache: Cache, new: Cache) -> Cache:
+    return tuple(
+        type(old)(*(torch.cat(pair, dim=2) for pair in zip(old, here, strict=True)))
+        for old, here in zip(cache, new, strict=True)
+    )
