@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
@@ -19,7 +20,7 @@ from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, SpaceTimeTransformer
-from avenir.predictors import LatentShape, Memory, Predictor, Tap, through_grid
+from avenir.predictors import Hidden, LatentShape, Memory, Predictor, Tap, through_grid
 from avenir.shapes import Latents
 
 
@@ -82,7 +83,7 @@ class JointEmbedding(Predictor):
     ) -> dict[str, Tensor]:
         """Say every next frame from the true ones, then the last ones from what was said."""
         t, steps = latents.shape[1], min(self.config.rollout, latents.shape[1] - 1)
-        said, _ = self.forward(latents[:, :-1], _after(condition, 0, t - 1), tap=tap)
+        said, _ = self.forward(latents[:, :-1], _after(condition, 0, t - 1), tap=_said(tap))
         rolled = latents[:, : t - steps]
         for _ in range(steps):
             seen = rolled.shape[1]
@@ -152,6 +153,18 @@ class JointEmbedding(Predictor):
 def _after(condition: Condition | None, first: int, end: int) -> Condition | None:
     """Return the condition of the frames that come after frames `first` to `end`."""
     return None if condition is None else condition[first + 1 : end + 1]
+
+
+def _said(tap: Tap | None) -> Tap | None:
+    """Show a tap every token at the frame that it says; none says the first."""
+    if tap is None:
+        return None
+
+    def through(tokens: Hidden, counts: Float[Tensor, "b t"]) -> Hidden:
+        tokens, counts = (torch.cat([0 * x[:, :1], x], dim=1) for x in (tokens, counts))
+        return tap.through(tokens, counts)[:, 1:]
+
+    return Tap(tap.layer, through)
 
 
 def _joined(cache: Cache, new: Cache) -> Cache:
