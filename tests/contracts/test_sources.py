@@ -48,10 +48,17 @@ def lerobot(path: Path) -> dict[str, Any]:
     return {"path": str(path), "size": (16, 24), "fps": 10}
 
 
+def text(path: Path) -> dict[str, Any]:
+    for number in range(4):
+        (path / f"file{number}.txt").write_text(f"text {number}: ein Füllhorn\n" * 3)
+    return {"path": str(path)}
+
+
 MAKERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "cached": cached,
     "folder": folder,
     "lerobot": lerobot,
+    "text": text,
     "synthetic": lambda path: {"size": (16, 16), "episode_frames": 20},
 }
 

@@ -4,10 +4,12 @@ A source knows nothing of models. One file in this folder is one kind of source.
 function of (seed, step, rank), so a restart repeats nothing and skips nothing.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -139,6 +141,25 @@ class Source(ABC):
                 "ask for fewer frames, or give longer video"
             )
         return usable
+
+
+def chosen_for_test(names: Sequence[str], patterns: Sequence[str], fraction: float) -> set[str]:
+    """Choose the recordings to test on: those whose names match, or a fraction by their hash.
+
+    Raises AvenirError when patterns match none of them, or all.
+    """
+    if not patterns:
+        num_test = max(1, round(fraction * len(names))) if len(names) > 1 else 0
+        num_test = min(num_test, len(names) - 1)
+        by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+        return set(by_hash[:num_test])
+    chosen = {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
+    if not chosen or len(chosen) == len(names):
+        raise AvenirError(
+            f"test = {list(patterns)} matches {len(chosen)} of {len(names)} recordings; it "
+            f"must leave some for each split: there is {', '.join(names[:8])}"
+        )
+    return chosen
 
 
 def batches(

@@ -10,7 +10,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,7 @@ from pydantic import PositiveFloat, PositiveInt
 from avenir import video
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import Recording, Signal, Skipped, Source, Split, Window, chosen_for_test
 from avenir.errors import AvenirError, VideoError
 
 COMPANIONS = {
@@ -93,7 +92,7 @@ class Folder(Source):
                 + "".join(f"\n  {s.name}: {s.reason}" for s in self.skipped[:5])
             )
         self._tracks_by_name = {track.recording.name: track for track in tracks}
-        self._test = _test_names(list(self._tracks_by_name), config)
+        self._test = chosen_for_test(list(self._tracks_by_name), config.test, config.test_fraction)
         self.signals = self._signals()
 
     def recordings(self, split: Split) -> Sequence[Recording]:
@@ -231,21 +230,6 @@ def _by_number(path: Path) -> list[tuple[bool, int, str]]:
     """Order frame 2 before frame 10."""
     parts = re.split(r"(\d+)", path.as_posix())
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
-
-
-def _test_names(names: list[str], config: FolderConfig) -> set[str]:
-    if not config.test:
-        num_test = max(1, round(config.test_fraction * len(names))) if len(names) > 1 else 0
-        num_test = min(num_test, len(names) - 1)
-        by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-        return set(by_hash[:num_test])
-    chosen = {name for name in names if any(fnmatch(name, pattern) for pattern in config.test)}
-    if not chosen or len(chosen) == len(names):
-        raise AvenirError(
-            f"test = {list(config.test)} matches {len(chosen)} of {len(names)} recordings; it "
-            f"must leave some for each split: there is {', '.join(names[:8])}"
-        )
-    return chosen
 
 
 def _read_actions(

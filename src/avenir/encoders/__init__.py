@@ -180,6 +180,30 @@ class Tokenizer(Encoder):
         return self.decoding_losses(self.raw_posterior(video), video, progress)
 
 
+class FixedTokenizer(Tokenizer):
+    """A tokenizer that has nothing to learn."""
+
+    def decoding_losses(
+        self, posterior: Posterior, video: Video, progress: Progress, hide: Hide = lambda z: z
+    ) -> dict[str, Tensor]:
+        """Compare what is left where something was hidden."""
+        return {"l1": (self.raw_decode(hide(posterior.mean)) - video).abs().mean()}
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Refuse: there is nothing to learn."""
+        raise AvenirError(
+            f"a {type(self).__name__} has no weights to be trained; the statistics of its latents "
+            "are taken all the same: train its recipe as it is"
+        )
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Name nothing."""
+        return []
+
+    def freeze_encoder(self) -> None:
+        """Freeze nothing."""
+
+
 class DecodingConfig(Config):
     """How a convolutional tokenizer decodes, and what it learns by."""
 

@@ -5,12 +5,9 @@ rows and columns, side by side as channels.
 """
 
 from einops import rearrange
-from torch import Tensor
 
-from avenir.clip import Batch, Progress
 from avenir.config import Config
-from avenir.encoders import Hide, ParameterGroup, Posterior, Tokenizer
-from avenir.errors import AvenirError
+from avenir.encoders import FixedTokenizer, Posterior
 from avenir.shapes import Compression, Latents, Video
 
 
@@ -22,7 +19,7 @@ class PatchesConfig(Config):
     """Frames, rows and columns of a patch."""
 
 
-class Patches(Tokenizer):
+class Patches(FixedTokenizer):
     """`b T C H W -> b t c h w` and exactly back, `c = C·f_t·f_h·f_w`."""
 
     Config = PatchesConfig
@@ -41,26 +38,6 @@ class Patches(Tokenizer):
         """Put the pixels back in their places."""
         pattern = "b t (f C p q) h w -> b (t f) C (h p) (w q)"
         return rearrange(latents, pattern, **self._sides)
-
-    def decoding_losses(
-        self, posterior: Posterior, video: Video, progress: Progress, hide: Hide = lambda z: z
-    ) -> dict[str, Tensor]:
-        """Compare what is left where something was hidden."""
-        return {"l1": (self.raw_decode(hide(posterior.mean)) - video).abs().mean()}
-
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Refuse: there is nothing to learn."""
-        raise AvenirError(
-            "encoder 'patches' has no weights to be trained; the statistics of its latents are "
-            "taken all the same: train its recipe as it is"
-        )
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Name nothing."""
-        return []
-
-    def freeze_encoder(self) -> None:
-        """Freeze nothing."""
 
     @property
     def _sides(self) -> dict[str, int]:

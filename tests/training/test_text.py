@@ -1,0 +1,48 @@
+"""Text is learnt by the same training as video: one token after the other, or masked."""
+
+import pytest
+import torch
+
+from avenir.data.text import clip_of, text_of
+from avenir.training.loop import train
+from avenir.training.recipe import load_recipe
+from avenir.world import World
+
+ENCODER = 'task = "encoder"\n[data]\nkind = "text"\n[encoder]\nkind = "text"\n'
+PREDICTOR = """
+task = "predictor"
+encoder = "bytes.toml"
+[data]
+kind = "text"
+[predictor]
+kind = "KIND"
+width = 48
+depth = 2
+past = 6
+chunk = 6
+SETTINGS
+[predictor.sampling]
+temperature = 0.0
+[train]
+steps = 150
+batch_size = 16
+num_samples = 0
+ema = 0.9
+"""
+SETTINGS = {"autoregressive": "", "masked": 'hide = "uniform"\nfull_past = 1.0'}
+
+
+@pytest.mark.parametrize("kind", sorted(SETTINGS))
+def test_a_refrain_is_learnt_and_continued(kind, tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("la di da " * (20 + number))
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "bytes.toml").write_text(ENCODER)
+    text = PREDICTOR.replace("KIND", kind).replace("SETTINGS", SETTINGS[kind])
+    (recipes / "world.toml").write_text(text)
+    recipe = load_recipe(recipes / "world.toml", [f"data={tmp_path}", 'data.files="*.txt"'])
+    world = World.load(train(recipe, tmp_path / "runs"), "cpu")
+    torch.manual_seed(0)
+    said = world.predict(clip_of(b"a di da la"), seconds=16.0)
+    assert text_of(said) == b" di da la di da "[: said.num_frames]
