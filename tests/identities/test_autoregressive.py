@@ -88,6 +88,14 @@ def test_at_first_every_token_is_equally_likely():
 
 
 @pytest.mark.parametrize("order", ORDERS)
+def test_what_frames_cost_is_what_their_tokens_cost(order):
+    world, tokens, condition = predictor(order), some_tokens(4), steering(4)
+    chances = world.scores(tokens, condition).log_softmax(-1).gather(-1, tokens[..., None])
+    cost = world.cost(world.embed(tokens), condition, 1, generator("no"))
+    torch.testing.assert_close(cost, -chances[..., 0].sum((2, 3))[:, 1:])
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_a_sequence_that_counts_is_learnt_and_continued(order):
     """Every frame is one number; the next frame is the next number."""
     world = predictor(order, past=2, chunk=1, sampling={"temperature": 0.0})

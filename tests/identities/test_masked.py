@@ -63,6 +63,24 @@ def test_the_bound_is_the_sum_over_all_ways_to_hide(hide):
     assert float(found["cross_entropy"]) == pytest.approx(bound, rel=0.01)
 
 
+def test_the_cost_of_frames_is_the_bound_on_them_given_the_past():
+    """Two frames after two that are given: hidden are one, the other, or both."""
+    text = predictor(WORD, past=2, chunk=2, width=16, depth=1)
+    tokens, given = torch.tensor([2, 0, 3, 1]).view(1, 4, 1, 1), torch.tensor([[0, 0, 1, 1]])
+    degradation = text.degrade(1, 4, generator("degrade"))
+    degradation = type(degradation)(given.float(), given, given.float())
+    wanted = torch.zeros(2)
+    with torch.no_grad():
+        for places, weight in (((1, 0), 1 / 2), ((0, 1), 1 / 2), ((1, 1), 1 / 2)):
+            hidden = torch.tensor([0, 0, *places]).bool().view(1, 4, 1, 1)
+            scores, _ = text(tokens, hidden, None, degradation)
+            error = cross_entropy(scores.view(4, -1), tokens.flatten(), reduction="none")
+            wanted += weight * (error * hidden.flatten())[2:]
+        latents = text.embed(tokens).expand(40_000, -1, -1, -1, -1)
+        found = text.cost(latents, None, 2, generator("cost")).mean(0)
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize("hide", ["uniform", "cosine"])
 def test_rates_are_spread_evenly_and_weights_are_one_over_rate_and_density(hide):
     rate, weight = draw_rate(100_000, hide, generator("rates"))

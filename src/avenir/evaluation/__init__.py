@@ -16,6 +16,7 @@ from avenir.errors import AvenirError
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control
 from avenir.evaluation.generation import Generation, measure_generation
+from avenir.evaluation.likelihood import measure_likelihood
 from avenir.evaluation.readout import Readout, evaluator_for, labelled
 from avenir.evaluation.reconstruction import measure_reconstruction
 from avenir.evaluation.report import write_report
@@ -55,13 +56,14 @@ def evaluate(
     reconstruction = measure_reconstruction(
         world.encoder, task.source, task.windows, task.batch_size, task.seed, report
     )
-    continuation, control, generation, left_out = None, None, None, None
+    continuation, control, generation, likelihood, left_out = None, None, None, None, None
     examples: list[Example] = []
     if world.predictor is not None:
         continuation, examples = measure_continuation(
             world, task, settings.num_train_windows, settings.num_examples, readout, report
         )
         generation, left_out = _generation(world, task, evaluator, readout, report)
+        likelihood = measure_likelihood(world, task, report)
         if world.conditioner is not None:
             control = measure_control(world, task, readout, report)
     evaluation = Evaluation(
@@ -79,6 +81,7 @@ def evaluate(
         continuation=continuation,
         generation=generation,
         left_out=left_out,
+        likelihood=likelihood,
         control=control,
     )
     write_report(folder, evaluation, examples, recipe, world.card.provenance)

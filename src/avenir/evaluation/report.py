@@ -17,6 +17,7 @@ from avenir.evaluation.continuation import METHODS, Continuation, Example
 from avenir.evaluation.control import Control
 from avenir.evaluation.findings import findings
 from avenir.evaluation.intervals import Curve
+from avenir.evaluation.likelihood import Likelihood
 from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.pictures import PANELS, contact_sheet, mosaic
 from avenir.evaluation.results import Evaluation
@@ -25,6 +26,7 @@ from avenir.evaluation.tables import (
     definitions,
     distance_table,
     facts_list,
+    likelihood_facts,
     readout_facts,
     reconstruction_facts,
     score_table,
@@ -69,6 +71,8 @@ def report_page(
         sections.append(_curves(evaluation, evaluation.continuation))
         sections.append(_tables(evaluation.continuation))
         sections.append(_generation(evaluation))
+    if evaluation.likelihood is not None:
+        sections.append(_likelihood(evaluation.likelihood))
     if evaluation.control is not None:
         sections.append(_control(evaluation, evaluation.control))
     sections.append(_reconstruction(evaluation))
@@ -212,6 +216,16 @@ def _generation(evaluation: Evaluation) -> str:
         )
     return section(
         "sets", "As a set of clips", note, distance_table(generation) if generation else ""
+    )
+
+
+def _likelihood(likelihood: Likelihood) -> str:
+    return section(
+        "cost",
+        "What tokens cost",
+        "How many bits the true future costs to write down, given the past, with the chances that "
+        "the predictor gives it. Costs of a pixel compare between vocabularies.",
+        f'<div class="card">{likelihood_facts(likelihood)}</div>',
     )
 
 

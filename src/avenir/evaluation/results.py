@@ -7,6 +7,7 @@ from avenir.config import Config
 from avenir.evaluation.continuation import Continuation
 from avenir.evaluation.control import Control
 from avenir.evaluation.generation import Generation
+from avenir.evaluation.likelihood import Likelihood
 from avenir.evaluation.readout import ReadoutScore
 from avenir.evaluation.reconstruction import Reconstruction
 from avenir.evaluation.settings import EvaluationConfig
@@ -46,6 +47,8 @@ class Evaluation(Config):
     """How the continuation ages; none for an encoder alone."""
     generation: Generation | None = None
     """What is imagined as a set of clips; none for an encoder alone and without an evaluator."""
+    likelihood: Likelihood | None = None
+    """What held-out tokens cost; none for predictors of numbers."""
     control: Control | None = None
     """Whether actions matter; none when nothing steers."""
     left_out: str | None = None

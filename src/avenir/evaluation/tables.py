@@ -6,6 +6,7 @@ from html import escape
 from avenir.evaluation.findings import tone
 from avenir.evaluation.generation import DISTANCES, MARKS, Generation
 from avenir.evaluation.intervals import Interval
+from avenir.evaluation.likelihood import Likelihood
 from avenir.evaluation.metrics import METRICS, Metric
 from avenir.evaluation.readout import CUT_OFF, ReadoutScore
 from avenir.evaluation.reconstruction import Reconstruction
@@ -103,6 +104,19 @@ def reconstruction_facts(reconstruction: Reconstruction) -> str:
     facts["Measured on"] = (
         f"{reconstruction.num_clips:,} clips of {reconstruction.num_recordings:,} recordings"
     )
+    return facts_list(facts)
+
+
+def likelihood_facts(likelihood: Likelihood) -> str:
+    """List what held-out tokens cost."""
+    most = "at most " if likelihood.bound else ""
+    facts = {
+        "A token": f"{most}{_with_bounds(likelihood.bits_per_token, 3)} bits of "
+        f"{likelihood.vocabulary_bits:.2f}",
+        "A pixel": f"{most}{_with_bounds(likelihood.bits_per_pixel, 4)} bits",
+        "Measured on": f"{_count(likelihood.num_frames, 'latent frame')} of "
+        f"{likelihood.num_windows:,} windows, {likelihood.num_past} before them given",
+    }
     return facts_list(facts)
 
 

@@ -119,6 +119,21 @@ class TokenPredictor(Predictor):
     """
 
     codes: Tensor
+    bounds: bool = False
+    """Whether `cost` is an upper bound, in the mean over draws."""
+
+    @abstractmethod
+    def cost(
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        num_past: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b s"]:
+        """Say what each frame after the first `num_past` costs, in nats, given those before it.
+
+        The negative log-likelihood of all its tokens, or a bound on it.
+        """
 
     def __init__(self, kind: str, shape: LatentShape) -> None:
         super().__init__()

@@ -102,9 +102,25 @@ class Autoregressive(TokenPredictor):
         tap: Tap | None = None,
     ) -> dict[str, Tensor]:
         """Score every token given those before it: nats per token."""
+        return {"cross_entropy": self._error(latents, condition, tap).mean()}
+
+    def cost(
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        num_past: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b s"]:
+        """Sum the nats of each frame's tokens; nothing is drawn."""
+        return self._error(latents, condition)[:, num_past:].sum((2, 3))
+
+    def _error(
+        self, latents: Latents, condition: Condition | None, tap: Tap | None = None
+    ) -> Float[Tensor, "b t h w"]:
         tokens = self.tokens(latents)
         scores = self.scores(tokens, condition, tap)
-        return {"cross_entropy": cross_entropy(scores.flatten(0, -2), tokens.flatten())}
+        error = cross_entropy(scores.flatten(0, -2), tokens.flatten(), reduction="none")
+        return error.view_as(tokens)
 
     def scores(
         self, tokens: Tokens, condition: Condition | None, tap: Tap | None = None

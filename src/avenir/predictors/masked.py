@@ -75,6 +75,7 @@ class Masked(TokenPredictor):
 
     Config = MaskedConfig
     patch = 1
+    bounds = True
 
     def __init__(self, config: MaskedConfig, shape: LatentShape) -> None:
         super().__init__(config.kind, shape)
@@ -106,20 +107,50 @@ class Masked(TokenPredictor):
         tap: Tap | None = None,
     ) -> dict[str, Tensor]:
         """Hide, score, compare where something is hidden: nats per token."""
-        tokens, chance = self.tokens(latents), progress.generator
-        (b, t), device = tokens.shape[:2], tokens.device
-        degradation = self.degrade(b, t, chance)
-        rate, weight = draw_rate(b, self.config.hide, chance)
-        drawn = torch.rand(tokens.shape, generator=chance, device=device)
-        future = degradation.weight[..., None, None]
-        hidden = (drawn < rate[:, None, None, None]) & (future > 0)
+        chance = progress.generator
+        degradation = self.degrade(*latents.shape[:2], chance)
+        error, weight, hidden = self._error(
+            latents, condition, degradation, self.config.hide, chance, tap
+        )
+        if self.config.loss == "mean":
+            return {"cross_entropy": error.sum() / hidden.sum().clamp(min=1)}
+        places = degradation.weight.sum(1) * self.h * self.w
+        return {"cross_entropy": (weight * error.sum((1, 2, 3)) / places).mean()}
+
+    def cost(
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        num_past: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b s"]:
+        """Sum the weighted nats of each frame's hidden tokens, hiding once in every row."""
+        (b, t), device = latents.shape[:2], generator.device
+        past = torch.full((b,), num_past, device=device)
+        degradation = hide_future(
+            torch.zeros(b, t, device=device), past, torch.ones(b, device=device)
+        )
+        error, weight, _ = self._error(latents, condition, degradation, "uniform", generator)
+        return (weight[:, None] * error.sum((2, 3)))[:, num_past:]
+
+    def _error(
+        self,
+        latents: Latents,
+        condition: Condition | None,
+        degradation: Degradation,
+        hide: Literal["uniform", "cosine"],
+        chance: torch.Generator,
+        tap: Tap | None = None,
+    ) -> tuple[Float[Tensor, "b t h w"], Float[Tensor, " b"], Hidden]:
+        """Hide some of what is to be predicted: nats where hidden, the rows' weights, and where."""
+        tokens = self.tokens(latents)
+        rate, weight = draw_rate(len(tokens), hide, chance)
+        drawn = torch.rand(tokens.shape, generator=chance, device=tokens.device)
+        future = degradation.weight[..., None, None] > 0
+        hidden = (drawn < rate[:, None, None, None]) & future
         scores, _ = self.forward(tokens, hidden, condition, degradation, tap=tap)
         error = cross_entropy(scores.flatten(0, -2), tokens.flatten(), reduction="none")
-        error = error.view_as(tokens) * hidden
-        if self.config.loss == "bound":
-            places = (future.expand_as(error)).sum((1, 2, 3))
-            return {"cross_entropy": (weight * error.sum((1, 2, 3)) / places).mean()}
-        return {"cross_entropy": error.sum() / hidden.sum().clamp(min=1)}
+        return error.view_as(tokens) * hidden, weight, hidden
 
     def degrade(self, b: int, t: int, chance: torch.Generator) -> Degradation:
         """Draw how many frames of each window are past; the others are to be predicted."""
