@@ -107,8 +107,8 @@ class Masked(TokenPredictor):
         tap: Tap | None = None,
     ) -> dict[str, Tensor]:
         """Hide, score, compare where something is hidden: nats per token."""
-        chance = progress.generator
-        degradation = self.degrade(*latents.shape[:2], chance)
+        (b, t), chance = latents.shape[:2], progress.generator
+        degradation = self.degrade(b, t, chance)
         error, weight, hidden = self._error(
             latents, condition, degradation, self.config.hide, chance, tap
         )
