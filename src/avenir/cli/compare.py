@@ -1,4 +1,4 @@
-"""`avenir compare`: the same clips through several encoders and back, beside the truth."""
+"""`avenir compare`: what several encoders, or several worlds, make of the same clips."""
 
 import sys
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from avenir.cli.arguments import RunsAndSettings, parted
 from avenir.errors import AvenirError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from avenir.clip import Clip
     from avenir.data import Window
     from avenir.evaluation.comparison import Comparison
@@ -23,14 +25,20 @@ def compare(
     words: RunsAndSettings,
     video: Annotated[Path | None, typer.Option(help="One video, instead of held-out data.")] = None,
     clips: Annotated[int, typer.Option(min=1, help="Held-out clips to judge on.")] = 16,
-    seconds: Annotated[float, typer.Option(min=0.01, help="How long a clip is.")] = 2.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, help="How long a clip is, or how far ahead is imagined.")
+    ] = 2.0,
+    observe: Annotated[
+        float, typer.Option(min=0.01, help="Seconds that worlds observe first.")
+    ] = 1.0,
     start: Annotated[float, typer.Option(min=0, help="Second at which the video begins.")] = 0.0,
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("comparison"),
 ) -> None:
-    """Show what encoders keep of the same clips: Model 1 | Model 2 | … | truth, on one page.
+    """Show what models make of the same clips: Model 1 | Model 2 | … | truth, on one page.
 
-    The clips are held out from the data of the first run, or come from --video. Below each model
-    stand its PSNR, SSIM, compression and bits per pixel.
+    Encoders send clips through and back; worlds, runs with a predictor, continue them, and the page
+    tells how each ages. The clips are held out from the data of the first run; those of --video go
+    through encoders. Below each model stand its numbers.
     """
     from avenir.evaluation.comparison import Model
     from avenir.evaluation.comparison import compare as judge
@@ -45,6 +53,10 @@ def compare(
         )
     models = [Model(name, load(run)) for name, run in runs.items()]
     worlds = [model.world for model in models]
+    if video is None and all(world.predictor is not None for world in worlds):
+        page = _ageing(runs, dict(models), overrides, clips, observe, seconds, out)
+        say(f"page: {page}")
+        return
     if video is not None:
         about, shown = video.name, _of_video(video, worlds, seconds, start)
     else:
@@ -55,6 +67,67 @@ def compare(
     for line in _summary(comparison):
         say(line)
     say(f"page: {out / 'comparison.html'}")
+
+
+def _ageing(
+    runs: "Mapping[str, Path]",
+    worlds: "Mapping[str, World]",
+    overrides: Sequence[str],
+    clips: int,
+    observe: float,
+    seconds: float,
+    out: Path,
+) -> Path:
+    """Continue the same held-out pasts with every world."""
+    from avenir.evaluation.comparison import NUM_SHOWN
+    from avenir.evaluation.continuation import Task
+    from avenir.evaluation.drift import measure_drift
+    from avenir.evaluation.drift_report import Aged, Ageing, write_drift_report
+    from avenir.evaluation.readout import Readout, labelled
+    from avenir.training.log import Preparation, say
+    from avenir.training.recipe import data_of
+    from avenir.training.tasks import make_source
+
+    source = labelled(make_source(data_of(next(iter(runs.values())), overrides)))
+    past, horizon = (max(1, round(each * source.fps)) for each in (observe, seconds))
+    task = Task(source, source.spread("test", past + horizon, clips), past, horizon, 1, 8, 0)
+    readout = Readout.of(source, next(iter(worlds.values())).encoder.latent_mean.device)
+    told, aged, films = Preparation(), [], []
+    for name, world in worlds.items():
+        if (world.card.fps, world.card.size) != (source.fps, source.size):
+            raise AvenirError(
+                f"{name!r} lives at {world.card.size} and {world.card.fps:g} fps, and the data of "
+                f"the first world gives {source.size} at {source.fps:g}: compare worlds of one "
+                "size and rate"
+            )
+        assert world.predictor is not None and world.card.predictor is not None
+        trained = world.predictor.num_train_frames * world.encoder.compression.t
+        drift, film = measure_drift(
+            world,
+            trained,
+            task,
+            readout,
+            lambda w, i, n, m=name: told(f"{m}, {w}", i, n),
+            NUM_SHOWN,
+        )
+        say(f"{name}: {drift.frames_per_second:.0f} frames per second")
+        films.append(film)
+        aged.append(
+            Aged(
+                name=name,
+                key=world.card.provenance.get("key"),
+                predictor=world.card.predictor["kind"],
+                num_parameters=sum(p.numel() for p in world.parameters()),
+                drift=drift,
+            )
+        )
+    ageing = Ageing(
+        about="Held out from " + (" ".join(overrides) or f"the data of {aged[0].name}"),
+        command=" ".join(["avenir", *sys.argv[1:]]),
+        fps=source.fps,
+        worlds=tuple(aged),
+    )
+    return write_drift_report(out, ageing, films)
 
 
 def _finest(worlds: Sequence["World"]) -> tuple[tuple[int, int], float]:

@@ -1,0 +1,202 @@
+"""Several worlds beside the truth: the same pasts continued by each, how each ages, on one page.
+
+Writes `drift.json` and `drift.html`. Knows what was measured, and measures nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from avenir.config import Config
+from avenir.evaluation.charts import Axis, chart
+from avenir.evaluation.drift import WAYS, Drift, Shown
+from avenir.evaluation.intervals import Curve, Interval
+from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.report import page, resource, section
+from avenir.evaluation.side_by_side import Column, side_by_side
+from avenir.evaluation.tables import title_of
+
+FORMAT = 1
+"""Version of `drift.json`."""
+
+_COLOURS = ("#2563c9", "#d9480f", "#0b7a75", "#8e44ad", "#b8860b", "#c2185b", "#5d7a1f", "#555")
+_REFERENCES = ("copy_last", "random")
+"""Ways that no world has a part in: alike for all."""
+
+
+class Aged(Config):
+    """One world of a comparison."""
+
+    name: str
+    """As on the page."""
+    key: str | None
+    """The key of the run that made it."""
+    predictor: str
+    """Kind of its predictor."""
+    num_parameters: int
+    """Of encoder, conditioner and predictor."""
+    drift: Drift
+    """How it ages."""
+
+
+class Ageing(Config):
+    """Several worlds on the same clips: what `drift.json` holds."""
+
+    format: int = FORMAT
+    """Version of this table."""
+    about: str
+    """Where the clips come from."""
+    command: str
+    """What was typed."""
+    fps: float
+    """Frames per second."""
+    worlds: tuple[Aged, ...]
+    """In the order given."""
+
+
+def write_drift_report(folder: Path, ageing: Ageing, films: Sequence[Sequence[Shown]]) -> Path:
+    """Write `drift.json` and `drift.html`; `films` are every world's clips to look at."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "drift.json").write_text(ageing.model_dump_json(indent=2) + "\n")
+    path = folder / "drift.html"
+    path.write_text(drift_page(ageing, films))
+    return path
+
+
+def drift_page(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
+    """Return the whole page as HTML."""
+    sections = []
+    if films and films[0]:
+        sections.append(_watch(ageing, films))
+    sections += [_curves(ageing), _numbers(ageing), _how(ageing)]
+    first = ageing.worlds[0].drift
+    lead = (
+        f"{ageing.about}: {first.num_clips:,} clips, {first.past / ageing.fps:.1f}\u00a0s "
+        f"observed, {first.horizon / ageing.fps:.1f}\u00a0s imagined."
+    )
+    title = " | ".join([*(world.name for world in ageing.worlds), "truth"])
+    style = resource("comparison.css") + resource("side_by_side.css")
+    style += "".join(
+        f".line-world{i} {{ stroke: {c}; stroke-width: 2.6; }} .chart .band.line-world{i} "
+        f"{{ fill: {c}; }}\n.line-forced{i} {{ stroke: {c}; stroke-dasharray: 5 4; }} "
+        f".chart .band.line-forced{i} {{ fill: {c}; opacity: .07; }}\n"
+        for i, c in enumerate(_COLOURS)
+    )
+    style += ".line-random { stroke: var(--muted); stroke-dasharray: 1 4; }\n"
+    return page("Avenir comparison", title, lead, sections, style)
+
+
+def _watch(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
+    columns = []
+    for world, film in zip(ageing.worlds, films, strict=True):
+        made, seen = [each.made for each in film], [each.seen for each in film]
+        columns.append(Column(world.name, seen, made, _facts(world)))
+    past = ageing.worlds[0].drift.past / ageing.fps
+    return section(
+        "watch",
+        "Observed, then imagined",
+        f"The first {past:.1f} s are observed and the rest imagined, all in step beside the truth. "
+        "Space plays, arrow keys step.",
+        side_by_side(columns, {}, differences=False),
+    )
+
+
+def _facts(world: Aged) -> dict[str, str]:
+    drift = world.drift
+    facts = {
+        "Predictor": escape(world.predictor),
+        "Parameters": f"{world.num_parameters / 1e6:.1f} M",
+        "Moves": f"{_share(drift.motion)} of what truly moves, at the end",
+        "Frames a second": f"{drift.frames_per_second:.0f}",
+    }
+    for name, seconds in drift.failure_seconds.items():
+        fails = "not within the horizon" if seconds is None else f"after {seconds:.1f}\u00a0s"
+        facts[f"Fails by {METRICS[name].label}"] = fails
+    return facts
+
+
+def _curves(ageing: Ageing) -> str:
+    labels = {f"world{i}": world.name for i, world in enumerate(ageing.worlds)}
+    labels |= {
+        f"forced{i}": f"{world.name}, {WAYS['forced']}" for i, world in enumerate(ageing.worlds)
+    }
+    labels |= {way: WAYS[way] for way in _REFERENCES}
+    legend = "".join(
+        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{name}" '
+        f'd="M0 5H30"/></svg>{escape(label)}</li>'
+        for name, label in labels.items()
+    )
+    cards = ""
+    for metric in ageing.worlds[0].drift.curves:
+        curves = _of_all(ageing.worlds, metric)
+        axis = Axis.horizon(ageing.worlds[0].drift.horizon, ageing.fps)
+        drawing = chart(curves, labels, axis, METRICS[metric].label)
+        cards += f'<figure class="card"><h3>{title_of(METRICS[metric])}</h3>{drawing}</figure>'
+    lengths = ", ".join(
+        f"{world.name} {world.drift.trained / ageing.fps:.1f}\u00a0s" for world in ageing.worlds
+    )
+    return section(
+        "age",
+        "How each ages",
+        "Means over clips at every frame ahead; bands are 95 % intervals by recording. Between a "
+        "world's two lines lies its drift. Trained on windows of: " + lengths + ".",
+        f'<ul class="legend">{legend}</ul><div class="charts">{cards}</div>',
+    )
+
+
+def _of_all(worlds: Sequence[Aged], metric: str) -> Mapping[str, Curve]:
+    curves = {}
+    for i, world in enumerate(worlds):
+        ways = world.drift.curves[metric]
+        curves |= {f"world{i}": ways["free"], f"forced{i}": ways["forced"]}
+    first = worlds[0].drift.curves[metric]
+    return curves | {way: first[way] for way in _REFERENCES}
+
+
+def _numbers(ageing: Ageing) -> str:
+    tables = ""
+    for metric in ageing.worlds[0].drift.curves:
+        body = ""
+        for world in ageing.worlds:
+            drift, ways = world.drift, world.drift.curves[metric]
+            fails = drift.failure_seconds[metric]
+            cells = [
+                *(_mean(ways[way]) if way in ways else "–" for way in WAYS),
+                _share(drift.growth[metric]),
+                "never" if fails is None else f"{fails:.1f}\u00a0s",
+            ]
+            line = "".join(f"<td>{cell}</td>" for cell in cells)
+            body += f'<tr><th scope="row">{escape(world.name)}</th>{line}</tr>'
+        head = "".join(
+            f'<th scope="col">{escape(word)}</th>' for word in (*WAYS.values(), "growth", "fails")
+        )
+        tables += (
+            f'<div class="scroll"><table><caption>{title_of(METRICS[metric])}</caption><thead><tr>'
+            f'<th scope="col"></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
+    return section(
+        "numbers",
+        "The numbers",
+        "Means over all frames. Growth: how much worse the last trained length is than the first, "
+        "as a share of the way from the codec to another recording's future. Fails: when a world "
+        "on its own is first no better than another recording's future.",
+        f'<div class="tables">{tables}</div>',
+    )
+
+
+def _how(ageing: Ageing) -> str:
+    command = f"<pre>{escape(ageing.command)}</pre>" if ageing.command else ""
+    return section("how", "How it was measured", "One future of every clip.", command)
+
+
+def _mean(curve: Curve) -> str:
+    values = [value for value in curve.mean if value is not None]
+    return f"{sum(values) / len(values):.2f}" if values else "–"
+
+
+def _share(found: Interval) -> str:
+    if found.mean is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return f"{found.mean:.0%}"
+    return f"{found.mean:.0%} <small>[{found.low:.0%},\u00a0{found.high:.0%}]</small>"

@@ -1,0 +1,94 @@
+"""Drift: nothing where a world knows the rule, all where it does not listen; closed forms."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.evaluation.conftest import ToyWorld
+
+from avenir.evaluation.continuation import Task
+from avenir.evaluation.drift import WAYS, failure, growth, measure_drift
+from avenir.evaluation.drift_report import Aged, Ageing, write_drift_report
+from avenir.evaluation.metrics import BEST_PSNR
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    pass
+
+
+def task(source, windows, batch_size: int = 4) -> Task:
+    return Task(source, windows, 6, 10, 1, batch_size, 0)
+
+
+def test_a_world_that_knows_the_rule_does_not_drift(source, windows):
+    drift, shown = measure_drift(ToyWorld(), 5, task(source, windows), None, quiet, 2)
+    for way in ("free", "forced", "codec"):
+        assert all(value == BEST_PSNR for value in drift.curves["psnr"][way].mean)
+    assert set(drift.curves["psnr"]) == set(WAYS)
+    assert drift.failure_seconds == {"psnr": None, "moving_psnr": None, "ssim": None}
+    assert drift.growth["psnr"].mean == pytest.approx(0, abs=1e-9)
+    assert drift.motion.mean == pytest.approx(1)
+    for each in shown:
+        assert torch.equal(each.made.frames, each.seen.frames) and each.made.num_frames == 16
+    assert len(shown) == 2
+
+
+def test_a_world_that_does_not_listen_drifts_and_freezes_and_the_true_past_helps(source, windows):
+    drift, _ = measure_drift(ToyWorld(listens=False), 5, task(source, windows), None, quiet)
+    curves = drift.curves["psnr"]
+    assert curves["free"].mean == curves["copy_last"].mean
+    assert curves["forced"].mean[0] == curves["free"].mean[0]
+    assert sum(curves["forced"].mean) > sum(curves["free"].mean)
+    assert drift.growth["psnr"].mean > 0
+    assert drift.motion.mean == 0
+
+
+def test_results_do_not_depend_on_how_many_clips_are_read_at_once(source, windows):
+    one, all_of_them = (
+        measure_drift(ToyWorld(listens=False), 5, task(source, windows, size), None, quiet)[0]
+        for size in (1, 6)
+    )
+    same = {"frames_per_second"}
+    assert one.model_dump(exclude=same) == all_of_them.model_dump(exclude=same)
+
+
+def test_failing_is_being_no_better_than_another_recording():
+    random = torch.full((3, 4), 10.0)
+    rising = torch.tensor([[2.0, 6.0, 10.0, 14.0]]).expand(3, -1)
+    assert failure({"free": rising, "random": random}, "ego_error", fps=2.0) == 1.5
+    assert failure({"free": 0.5 * rising, "random": random}, "ego_error", fps=2.0) is None
+    falling = 20 - rising
+    assert failure({"free": falling, "random": random}, "psnr", fps=2.0) == 1.5
+
+
+def test_growth_is_a_share_of_the_way_from_the_codec_to_another_recording():
+    free = torch.tensor([[3.0, 3.0, 7.0, 7.0], [5.0, 5.0, 5.0, 5.0]])
+    ways = {"free": free, "codec": torch.full((2, 4), 2.0), "random": torch.full((2, 4), 12.0)}
+    found = growth(ways, "ego_error", 2, ["a", "b"], 0)
+    assert found.mean == pytest.approx((0.4 + 0.0) / 2)
+    ways = {name: -values for name, values in ways.items()}
+    assert growth(ways, "psnr", 2, ["a", "b"], 0).mean == pytest.approx(0.2)
+
+
+def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
+    worlds, films = [], []
+    for name, world in {"good <one>": ToyWorld(), "deaf": ToyWorld(listens=False)}.items():
+        drift, shown = measure_drift(world, 5, task(source, windows), None, quiet, 2)
+        worlds.append(Aged(name=name, key=None, predictor="toy", num_parameters=7, drift=drift))
+        films.append(shown)
+    ageing = Ageing(about="Toys", command="avenir compare", fps=10, worlds=tuple(worlds))
+    page = write_drift_report(tmp_path, ageing, films).read_text()
+    assert "good &lt;one&gt; | deaf | truth" in page
+    assert page.count("<canvas") == 2 * 3  # clips × columns
+    assert "not within the horizon" in page and "line-forced1" in page
+    kept = json.loads((tmp_path / "drift.json").read_text())
+    assert Ageing.parse(kept) == ageing
+
+
+def test_windows_of_one_recording_have_no_other(source, windows):
+    from avenir.evaluation.drift import _other
+
+    one = SimpleNamespace(windows=windows[:1])
+    assert _other(one, 0) == windows[0]
+    assert _other(SimpleNamespace(windows=windows), 5) == windows[0]
