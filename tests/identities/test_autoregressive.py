@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from avenir.clip import Condition, Progress
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.nn.attention import grid_positions, rotate, rotation
-from avenir.nn.decoder import Decoder, GroupedAttention
+from avenir.nn.decoder import Decoder, GroupedAttention, RMSNorm
 from avenir.predictors import LatentShape, autoregressive
 from avenir.predictors.autoregressive import Autoregressive, AutoregressiveConfig
 from avenir.rollout import rollout
@@ -127,7 +127,7 @@ def test_sinks_stay_and_the_rest_slides():
 
 def test_heads_that_share_keys_are_heads_with_their_keys_repeated():
     layer, x = GroupedAttention(24, heads=6, kv_heads=2), torch.randn(2, 7, 24)
-    torch.nn.init.normal_(layer.scale)
+    torch.nn.init.normal_(layer.norm.weight)
     angles = rotation(grid_positions(7, 1, 1), 4)
     rows = (x @ layer.query_key_value.weight.T).view(2, 7, 10, 4).transpose(1, 2)
 
@@ -135,12 +135,18 @@ def test_heads_that_share_keys_are_heads_with_their_keys_repeated():
         unit = heads / heads.square().mean(-1, keepdim=True).add(1.1920929e-07).sqrt()
         return rotate(unit * scale, angles)
 
-    query = turned(rows[:, :6], layer.scale[:6])
-    key = turned(rows[:, 6:8], layer.scale[6:]).repeat_interleave(3, dim=1)
+    query = turned(rows[:, :6], layer.norm.weight[:6])
+    key = turned(rows[:, 6:8], layer.norm.weight[6:]).repeat_interleave(3, dim=1)
     value = rows[:, 8:].repeat_interleave(3, dim=1)
     mixed = scaled_dot_product_attention(query, key, value, is_causal=True)
     wanted = mixed.transpose(1, 2).reshape(2, 7, 24) @ layer.out.weight.T
     torch.testing.assert_close(layer(x, angles, None, None, 0), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_norm_is_pytorchs():
+    ours, x = RMSNorm(12), torch.randn(3, 5, 12)
+    torch.nn.init.normal_(ours.weight)
+    torch.testing.assert_close(ours(x), rms_norm(x, (12,), ours.weight, 1e-12))
 
 
 def test_a_decoder_sees_how_far_apart_tokens_are_and_not_where_they_are():
