@@ -191,6 +191,10 @@ class Condition:
     def __getitem__(self, frames: slice) -> "Condition":
         return replace(self, per_frame=self.per_frame[:, frames])
 
+    def rows(self, count: int) -> "Condition":
+        """Take the first rows of the batch."""
+        return replace(self, per_frame=self.per_frame[:count])
+
     def then(self, other: "Condition") -> "Condition":
         """Join in time: this condition, then the other."""
         return replace(self, per_frame=torch.cat([self.per_frame, other.per_frame], dim=1))

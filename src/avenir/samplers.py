@@ -1,7 +1,8 @@
 """From noise to data: one visible loop per sampler; from scores to tokens.
 
 A sampler knows the path and a `denoise` function that, at `x_tau` and `tau`, says where both ends
-of the path lie. It knows nothing of networks, conditions or video.
+of the path lie, and is told how far it will be trusted. It knows nothing of networks, conditions or
+video.
 """
 
 import math
@@ -15,8 +16,9 @@ from torch import Tensor
 from avenir.degradation import Mixed, Path, shifted
 from avenir.shapes import Tokens
 
-Denoise = Callable[[Tensor, Tensor], Mixed]
-"""Of `x_tau` and a scalar `tau`: the data and the noise it is thought to be made of."""
+Denoise = Callable[[Tensor, Tensor, Tensor], Mixed]
+"""Of `x_tau`, a scalar `tau` and the one that is gone to next: the data and the noise it is thought
+to be made of."""
 
 Hidden = Bool[Tensor, "b t h w"]
 """Which tokens are hidden."""
@@ -43,17 +45,17 @@ def schedule(
 def euler(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
     """Follow the velocity in straight steps."""
     for tau, after in zip(taus[:-1], taus[1:], strict=True):
-        x = x + (after - tau) * _velocity(denoise, path, x, tau)
+        x = x + (after - tau) * _velocity(denoise, path, x, tau, after)
     return x
 
 
 def heun(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
     """Follow the mean of the velocities at both ends of each step (Karras et al. 2022, Alg. 1)."""
     for tau, after in zip(taus[:-1], taus[1:], strict=True):
-        here = _velocity(denoise, path, x, tau)
+        here = _velocity(denoise, path, x, tau, after)
         there = x + (after - tau) * here
         if after < 1:
-            here = (here + _velocity(denoise, path, there, after)) / 2
+            here = (here + _velocity(denoise, path, there, after, after)) / 2
         x = x + (after - tau) * here
     return x
 
@@ -61,8 +63,9 @@ def heun(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
 def ddim(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
     """Estimate both ends, then mix them again a little closer to the data (2010.02502, Eq. 12)."""
     for tau, after in zip(taus[:-1], taus[1:], strict=True):
-        ends = denoise(x, torch.tensor(tau, dtype=x.dtype, device=x.device))
-        x = path.mix(ends.data, ends.noise, torch.tensor(after, dtype=x.dtype, device=x.device))
+        now, then = (torch.tensor(each, dtype=x.dtype, device=x.device) for each in (tau, after))
+        ends = denoise(x, now, then)
+        x = path.mix(ends.data, ends.noise, then)
     return x
 
 
@@ -75,7 +78,7 @@ def ddpm(
     """
     for tau, after in zip(taus[:-1], taus[1:], strict=True):
         now, then = (torch.tensor(each, dtype=x.dtype, device=x.device) for each in (tau, after))
-        ends, before, later = denoise(x, now), path.rates(now), path.rates(then)
+        ends, before, later = denoise(x, now, then), path.rates(now), path.rates(then)
         kept = before.signal * later.noise / (later.signal * before.noise)
         fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         noise = kept * ends.noise + (1 - kept**2).sqrt() * fresh
@@ -148,6 +151,6 @@ def hidden_after(num_hidden: int, num_steps: int, kind: Literal["linear", "cosin
     return [*(int(num_hidden * share) for share in left[:-1]), 0]
 
 
-def _velocity(denoise: Denoise, path: Path, x: Tensor, tau: float) -> Tensor:
-    now = torch.tensor(tau, dtype=x.dtype, device=x.device)
-    return path.velocity(denoise(x, now), now)
+def _velocity(denoise: Denoise, path: Path, x: Tensor, tau: float, after: float) -> Tensor:
+    now, then = (torch.tensor(each, dtype=x.dtype, device=x.device) for each in (tau, after))
+    return path.velocity(denoise(x, now, then), now)

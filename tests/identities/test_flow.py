@@ -7,6 +7,7 @@ import torch
 
 from avenir.clip import Progress
 from avenir.device import generator
+from avenir.errors import AvenirError
 from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
 
@@ -87,3 +88,53 @@ def test_prediction_needs_no_more_than_the_path():
         model.start(torch.randn(1, 2, *SHAPE[:3]), None), None, 1, generator("one")
     )
     torch.testing.assert_close(drawn, torch.full_like(drawn, 0.3), atol=1e-5, rtol=0)
+
+
+def test_a_network_whose_steps_agree_pays_nothing_and_one_whose_do_not_pays_their_distance():
+    """Velocity zero takes one step as far as two; data zero does not, and how far is arithmetic."""
+    latents, progress = torch.randn(64, 4, *SHAPE[:3]), Progress(0, 1, generator("shortcut"))
+    still = flow(shortcut=1.0, past_noise=0.0)
+    assert float(still.losses(latents, None, progress)["shortcut"].detach()) < 1e-12
+    # Saying that the data are c, step by step, leads on a line toward c, whatever the steps.
+    straight = flow(shortcut=1.0, past_noise=0.0, predicts="data", loss="data")
+    with torch.no_grad():
+        straight.leave.bias.fill_(0.3)
+    assert float(straight.losses(latents, None, progress)["shortcut"].detach()) < 1e-6
+    # Saying that the noise is c: v = (x - c) / tau grows along the step, so one step falls short.
+    bent = flow(shortcut=1.0, past_noise=0.0, predicts="noise", loss="data")
+    assert float(bent.losses(latents, None, progress)["shortcut"].detach()) > 1e-3
+
+
+def test_without_it_nothing_is_told_of_strides_and_nothing_more_is_drawn():
+    plain = flow()
+    latents = torch.randn(3, 4, *SHAPE[:3])
+    assert plain.stride is None and set(
+        plain.losses(latents, None, Progress(0, 1, generator("plain")))
+    ) == {"flow"}
+    with pytest.raises(AvenirError, match="along a straight path"):
+        flow(shortcut=0.5, path="diffusion")
+
+
+@pytest.mark.slow
+def test_one_step_does_when_long_ones_were_learnt():
+    """Futures are one of two shades: one step of the flow lands between, a long one does not."""
+
+    def off(shortcut: float) -> float:
+        torch.manual_seed(0)
+        table = {"width": 32, "depth": 2, "heads": 2, "past": 1, "chunk": 1, "past_noise": 0.0}
+        table |= {"shortcut": shortcut, "full_past": 1.0, "sampling": {"num_steps": 1}}
+        model = Flow(FlowConfig.parse(table), LatentShape(1, 2, 2))
+        optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+        for step in range(300):
+            side = 2.0 * torch.randint(2, (64, 1, 1, 1, 1), generator=generator("side", step)) - 1
+            latents = side.expand(-1, 2, 1, 2, 2).clone()
+            latents[:, :1] = 0
+            losses = model.losses(latents, None, Progress(step, 300, generator(step)))
+            optimiser.zero_grad()
+            torch.stack(list(losses.values())).sum().backward()
+            optimiser.step()
+        past = torch.zeros(400, 1, 1, 2, 2)
+        made, _ = model.predict(model.start(past, None), None, 1, generator("draw"))
+        return float((made.mean((1, 2, 3, 4)).abs() - 1).square().mean().sqrt())
+
+    assert off(0.5) < 0.5 * off(0.0)

@@ -45,7 +45,7 @@ def test_zero_is_noise_and_one_is_data(kind):
 def wiener(path: Path):
     """The best guess of both ends when data are N(0, 4): exact, so samplers can be judged alone."""
 
-    def denoise(x, tau):
+    def denoise(x, tau, after):
         r = path.rates(tau)
         gain = 4 * r.signal / (4 * r.signal**2 + r.noise**2)
         data = gain * x

@@ -3,7 +3,8 @@
 A space-time transformer sees every frame at its own level `tau` and says, per token, what a path
 from noise to data needs: data, noise or velocity. Full-sequence, clean-context and
 diffusion-forcing training are settings of one degradation (degradation.py); samplers are in
-samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748).
+samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748). A network that is told
+how far a step goes can learn to take long ones (shortcut models, 2410.12557).
 """
 
 from typing import Literal
@@ -25,12 +26,16 @@ from avenir.degradation import (
     draw_tau,
     hide_future,
     shift_of,
+    shifted,
 )
 from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, SpaceTimeTransformer
 from avenir.predictors import LatentShape, Memory, Predictor, Tap, through_grid
 from avenir.samplers import Denoise, ddim, ddpm, euler, heun, schedule
 from avenir.shapes import Latents, NoiseLevel, PerFrame
+
+_HALVINGS = 4
+"""Long steps are learnt from the whole way to an eighth of it."""
 
 _FLOOR = 0.05
 """Least share of data or noise that is divided by: x-prediction's velocity near the data needs it
@@ -86,6 +91,9 @@ class FlowConfig(Config):
     """Chance that every frame of a window is noised by its own level: diffusion forcing."""
     past_noise: float = Field(0.1, ge=0, le=1)
     """Most noise put on the past in training, its level told to the model."""
+    shortcut: float = Field(0.0, ge=0, le=1)
+    """Share of every batch on which it also learns to go as far in one step as in two; 0: it is not
+    told how far a step goes."""
     sampling: SamplingConfig = SamplingConfig.model_validate({})
     """How a chunk is drawn."""
 
@@ -117,6 +125,15 @@ class Flow(Predictor):
         self.level = nn.Sequential(
             nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
         )
+        self.stride = None
+        if config.shortcut:
+            if config.path != "flow" or config.sampling.sampler != "euler":
+                raise AvenirError(
+                    f"predictor.shortcut is {config.shortcut}, its path {config.path!r} and its "
+                    f"sampler {config.sampling.sampler!r}; long steps are along a straight path: "
+                    "use path 'flow' and sampler 'euler'"
+                )
+            self.stride = nn.Linear(config.width, config.width)
         self.transformer = SpaceTimeTransformer(
             config.width, config.depth, config.heads, config.attention
         )
@@ -151,26 +168,81 @@ class Flow(Predictor):
             return self.path.target(self.config.loss, ends, tau)
 
         error = measured(said) - measured(self.path.target(self.config.predicts, true, tau))
-        per_frame = error.square().mean(dim=(2, 3, 4))
-        weight = degradation.weight
-        return {"flow": (per_frame * weight).sum() / weight.sum()}
+        losses = {"flow": _weighted(error, degradation)}
+        if self.stride is not None:
+            rows = max(1, round(self.config.shortcut * len(latents)))
+            steer = None if condition is None else condition.rows(rows)
+            losses["shortcut"] = self._shortcut(latents[:rows], steer, progress.generator)
+        return losses
 
-    def degrade(self, latents: Latents, generator: torch.Generator) -> Degradation:
-        """Draw what each window hides: its past is given, or every frame has its own level."""
+    def _shortcut(
+        self, latents: Latents, condition: Condition | None, chance: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Compare one long step with two of half its length (2410.12557, eq. 5).
+
+        Steps are those of schedules of 1, 2, 4 … of them. Halves of the shortest are as small as
+        any: the flow itself.
+        """
+        b, device = len(latents), latents.device
+        halving = torch.randint(_HALVINGS, (b,), generator=chance, device=device)
+        count = 2**halving
+        number = (torch.rand(b, generator=chance, device=device) * count).floor()
+        start, middle, end = (
+            shifted((number + part) / count, self.shift)[:, None] for part in (0, 0.5, 1)
+        )
+        degradation = self.degrade(latents, chance, start[:, 0])
+        future = degradation.weight
+        noise = torch.randn(latents.shape, generator=chance, device=device)
+        x = self.path.mix(latents, noise, degradation.level[:, :, None, None, None])
+        seen = last_seen(x, degradation)
+
+        def velocity(x: Latents, tau: Tensor, stride: Tensor) -> Latents:
+            level = torch.where(future > 0, tau, degradation.level)
+            said, _ = self.forward(x, level, condition, seen, degradation, stride=(stride * future))
+            tau = tau[:, :, None, None, None]
+            return self.path.velocity(
+                self.path.ends(self.config.predicts, said, x, tau, floor=_FLOOR), tau
+            )
+
+        with torch.no_grad():
+            small = (halving < _HALVINGS - 1)[:, None]
+            first = velocity(x, start, small * (middle - start))
+            there = (future * (middle - start))[:, :, None, None, None]
+            second = velocity(x + there * first, middle, small * (end - middle))
+            share = ((middle - start) / (end - start))[:, :, None, None, None]
+            both = share * first + (1 - share) * second
+        tau = start[:, :, None, None, None]
+        said = velocity(x, start, end - start)
+        one, two = (
+            self.path.target(self.config.loss, self.path.ends("velocity", v, x, tau), tau)
+            for v in (said, both)
+        )
+        return _weighted(one - two, degradation)
+
+    def degrade(
+        self, latents: Latents, generator: torch.Generator, tau: Float[Tensor, " b"] | None = None
+    ) -> Degradation:
+        """Draw what each window hides: its past is given, or every frame has its own level.
+
+        With `tau` all that is hidden of a window is at the window's.
+        """
         config, (b, t) = self.config, latents.shape[:2]
         device = latents.device
 
         def chance(probability: float) -> Tensor:
             return torch.rand(b, generator=generator, device=device) < probability
 
-        own = draw_tau((b, t), config.tau, self.shift, generator)
-        forced = chance(config.forcing)
-        tau = torch.where(forced[:, None], own, own[:, :1])
+        if tau is None:
+            own = draw_tau((b, t), config.tau, self.shift, generator)
+            forced = chance(config.forcing)
+            every = torch.where(forced[:, None], own, own[:, :1])
+        else:
+            every, forced = tau[:, None].expand(b, t), chance(0.0)
         most = min(config.past, t - 1)
         some = torch.randint(1, most + 1, (b,), generator=generator, device=device)
         num_past = torch.where(chance(config.full_past), most, some).masked_fill(forced, 0)
         noise = torch.rand(b, generator=generator, device=device) * config.past_noise
-        return hide_future(tau, num_past, 1 - noise)
+        return hide_future(every, num_past, 1 - noise)
 
     # The network ------------------------------------------------------------------------------
 
@@ -183,8 +255,11 @@ class Flow(Predictor):
         degradation: Degradation | None = None,
         cache: Cache | None = None,
         tap: Tap | None = None,
+        stride: Float[Tensor, "b t"] | None = None,
     ) -> tuple[Latents, Cache]:
         """Say what the path needs at every token; `cache` stands for frames before `x`.
+
+        `stride` says how far each frame is taken at once; none: not at all, as in the flow.
 
         `seen` `b 1 c h w`, the last frame of the past, is shown to every frame at each position:
         what does not move need not be found by attention. At the exit a share of `x` and of `seen`,
@@ -196,6 +271,9 @@ class Flow(Predictor):
         # Rotary positions say how far apart two tokens are; this says where each one is.
         tokens = tokens + self.where
         per_frame = self.level(_sinusoids(level, self.width))
+        if self.stride is not None:
+            far = torch.zeros_like(level) if stride is None else stride
+            per_frame = per_frame + self.stride(_sinusoids(far, self.width))
         if condition is not None:
             per_frame = per_frame + condition.per_frame
             # Written into the tokens as well: attention then carries it from frame to frame.
@@ -242,10 +320,10 @@ class Flow(Predictor):
         seen = past[:, -1:]
         caches = [self.forward(past, past_level, before, seen)[1] for before, _ in sides]
 
-        def denoise(x: Latents, tau: Tensor) -> Mixed:
-            level = tau.expand(b, length)
+        def denoise(x: Latents, tau: Tensor, then: Tensor) -> Mixed:
+            level, far = tau.expand(b, length), (then - tau).expand(b, length)
             said = [
-                self.forward(x, level, after, seen, cache=cache)[0]
+                self.forward(x, level, after, seen, cache=cache, stride=far)[0]
                 for (_, after), cache in zip(sides, caches, strict=True)
             ]
             best = said[0] if not guided else said[1] + sampling.guidance * (said[0] - said[1])
@@ -273,6 +351,12 @@ class Flow(Predictor):
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         level = torch.tensor(1 - share, device=latents.device)
         return self.path.mix(latents, noise, level)
+
+
+def _weighted(error: Latents, degradation: Degradation) -> Float[Tensor, ""]:
+    """Average squared errors over the frames that count."""
+    weight = degradation.weight
+    return (error.square().mean(dim=(2, 3, 4)) * weight).sum() / weight.sum()
 
 
 def last_seen(x: Latents, degradation: Degradation) -> Float[Tensor, "b 1 c h w"]:
