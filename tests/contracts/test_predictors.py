@@ -5,6 +5,7 @@ import torch
 
 from avenir.clip import Condition, Progress
 from avenir.device import generator
+from avenir.errors import AvenirError
 from avenir.predictors import LatentShape, Predictor, Tap, TokenPredictor
 from avenir.registry import find, kinds
 from avenir.rollout import rollout
@@ -101,3 +102,17 @@ def test_rollouts_of_any_length_follow_pasts_of_any_length(predictor, steer, num
     chunks = list(rollout(predictor, past, steer(num_past + 7), 7, generator("rollout")))
     assert sum(chunk.shape[1] for chunk in chunks) == 7
     assert all(torch.isfinite(chunk).all() for chunk in chunks)
+
+
+@pytest.mark.parametrize("kind", ["flow", "autoregressive"])
+def test_sinks_stay_and_the_rest_slides(kind):
+    cls = find("predictors", kind)
+    table = TINY | {"kind": kind, "past": 3, "sinks": 1}
+    world = cls(cls.Config.parse(table), SHAPE)
+    latents = torch.arange(6.0).view(1, 6, 1, 1, 1).expand(-1, -1, *SIZE)
+    steering = Condition(torch.randn(1, 6, 16), torch.zeros(1, 1, 16))
+    memory = world.start(latents, steering)
+    assert memory.latents[0, :, 0, 0, 0].tolist() == [0, 4, 5]
+    assert torch.equal(memory.condition.per_frame, steering.per_frame[:, [0, 4, 5]])
+    with pytest.raises(AvenirError, match="sinks are part of the past"):
+        cls(cls.Config.parse(table | {"sinks": 3}), SHAPE)

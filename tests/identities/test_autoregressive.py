@@ -117,14 +117,6 @@ def test_a_sequence_that_counts_is_learnt_and_continued(order):
     assert torch.equal(world.tokens(made), wanted[..., None, None].expand(-1, -1, 2, 3))
 
 
-def test_sinks_stay_and_the_rest_slides():
-    world = predictor("raster", past=3, sinks=1)
-    latents = torch.arange(6.0).view(1, 6, 1, 1, 1).expand(-1, -1, *SHAPE[:3])
-    memory = world.start(latents, steering(6))
-    assert memory.latents[0, :, 0, 0, 0].tolist() == [0, 4, 5]
-    assert torch.equal(memory.condition.per_frame, steering(6).per_frame[:, [0, 4, 5]])
-
-
 def test_heads_that_share_keys_are_heads_with_their_keys_repeated():
     layer, x = GroupedAttention(24, heads=6, kv_heads=2), torch.randn(2, 7, 24)
     torch.nn.init.normal_(layer.norm.weight)
@@ -177,5 +169,3 @@ def test_what_cannot_be_is_refused_in_words():
         Autoregressive(AutoregressiveConfig(), LatentShape(3, 2, 2))
     with pytest.raises(AvenirError, match="kv_heads must divide heads"):
         predictor("raster", heads=4, kv_heads=3)
-    with pytest.raises(AvenirError, match="sinks are part of the past"):
-        predictor("raster", past=2, sinks=2)

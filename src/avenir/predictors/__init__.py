@@ -46,6 +46,30 @@ class Memory:
         return self.latents.shape[1]
 
 
+def remembered(past: Latents, condition: Condition | None, most: int, sinks: int = 0) -> Memory:
+    """Keep the last latent frames, `most` in all, and of them the first `sinks` that there were.
+
+    Attention leans on what it has always seen: without the first frames it loses its footing once
+    they slide away (2309.17453).
+    """
+    t = past.shape[1]
+    if t <= most or not sinks:
+        last = slice(max(0, t - most), t)
+        return Memory(past[:, last], None if condition is None else condition[last])
+    first, last = slice(0, sinks), slice(t - most + sinks, t)
+    latents = torch.cat([past[:, first], past[:, last]], dim=1)
+    return Memory(latents, None if condition is None else condition[first].then(condition[last]))
+
+
+def check_sinks(sinks: int, past: int) -> None:
+    """Refuse sinks that leave no room for the last frame."""
+    if sinks >= past:
+        raise AvenirError(
+            f"predictor.sinks is {sinks} and past {past}; sinks are part of the past and leave "
+            "room for the last frame: take fewer"
+        )
+
+
 Hidden = Float[Tensor, "b t d h w"]
 """Tokens inside a predictor, as a small video: `h w` of the latents divided by `patch`."""
 

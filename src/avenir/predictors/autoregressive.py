@@ -21,7 +21,14 @@ from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.nn.attention import Rotation, grid_positions, rotation
 from avenir.nn.decoder import Decoder, Kept
-from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor
+from avenir.predictors import (
+    LatentShape,
+    Memory,
+    Tap,
+    TokenPredictor,
+    check_sinks,
+    remembered,
+)
 from avenir.samplers import draw
 from avenir.shapes import Latents, Tokens
 
@@ -74,11 +81,7 @@ class Autoregressive(TokenPredictor):
                 f"predictor.width is {config.width}, heads {config.heads} and kv_heads "
                 f"{config.kv_heads}; kv_heads must divide heads, and twice the heads the width"
             )
-        if config.sinks >= config.past:
-            raise AvenirError(
-                f"predictor.sinks is {config.sinks} and past {config.past}; sinks are part of the "
-                "past and leave room for the last frame: take fewer"
-            )
+        check_sinks(config.sinks, config.past)
         self.config, self.width, self.depth = config, config.width, config.depth
         self.h, self.w = shape.h, shape.w
         self.num_train_frames = config.past + config.chunk
@@ -175,14 +178,7 @@ class Autoregressive(TokenPredictor):
 
     def start(self, past: Latents, condition: Condition | None) -> Memory:
         """Remember the first `sinks` latent frames and the last ones, `past` in all."""
-        config, t = self.config, past.shape[1]
-        if t <= config.past:
-            return Memory(past, condition)
-        first, last = slice(0, config.sinks), slice(t - config.past + config.sinks, t)
-        latents = torch.cat([past[:, first], past[:, last]], dim=1)
-        return Memory(
-            latents, None if condition is None else condition[first].then(condition[last])
-        )
+        return remembered(past, condition, self.config.past, self.config.sinks)
 
     def room(self, memory: Memory) -> int:
         """Fill the training window."""

@@ -30,7 +30,15 @@ from avenir.degradation import (
 )
 from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, SpaceTimeTransformer
-from avenir.predictors import LatentShape, Memory, Predictor, Tap, through_grid
+from avenir.predictors import (
+    LatentShape,
+    Memory,
+    Predictor,
+    Tap,
+    check_sinks,
+    remembered,
+    through_grid,
+)
 from avenir.samplers import Denoise, ddim, ddpm, euler, heun, schedule
 from avenir.shapes import Latents, NoiseLevel, PerFrame
 
@@ -83,6 +91,8 @@ class FlowConfig(Config):
     """Shift of the flow times toward noise; none: from the latent's size."""
     past: int = Field(4, ge=1)
     """Latent frames remembered."""
+    sinks: int = Field(0, ge=0)
+    """How many of them are the first that were ever seen (attention sinks, 2309.17453)."""
     chunk: int = Field(4, ge=1)
     """Latent frames predicted by one call once the memory is full."""
     full_past: float = Field(0.5, ge=0, le=1)
@@ -110,6 +120,7 @@ class Flow(Predictor):
                 f"latents are {shape.h}×{shape.w} and the predictor's patch is {config.patch}; "
                 "the patch must divide both: set predictor.patch, or another data.size"
             )
+        check_sinks(config.sinks, config.past)
         self.config = config
         self.width, self.depth, self.patch = config.width, config.depth, config.patch
         self.path = Path(config.path)
@@ -294,9 +305,8 @@ class Flow(Predictor):
     # Prediction -------------------------------------------------------------------------------
 
     def start(self, past: Latents, condition: Condition | None) -> Memory:
-        """Remember the last `past` latent frames."""
-        last = slice(max(0, past.shape[1] - self.config.past), past.shape[1])
-        return Memory(past[:, last], None if condition is None else condition[last])
+        """Remember the first `sinks` latent frames and the last ones, `past` in all."""
+        return remembered(past, condition, self.config.past, self.config.sinks)
 
     def room(self, memory: Memory) -> int:
         """Fill the training window."""

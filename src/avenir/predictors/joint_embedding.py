@@ -20,7 +20,7 @@ from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, SpaceTimeTransformer
-from avenir.predictors import Hidden, LatentShape, Memory, Predictor, Tap, through_grid
+from avenir.predictors import Hidden, LatentShape, Memory, Predictor, Tap, remembered, through_grid
 from avenir.shapes import Latents
 
 
@@ -125,8 +125,7 @@ class JointEmbedding(Predictor):
 
     def start(self, past: Latents, condition: Condition | None) -> Memory:
         """Remember the last `past` latent frames."""
-        last = slice(max(0, past.shape[1] - self.config.past), past.shape[1])
-        return Memory(past[:, last], None if condition is None else condition[last])
+        return remembered(past, condition, self.config.past)
 
     def room(self, memory: Memory) -> int:
         """Fill the training window."""

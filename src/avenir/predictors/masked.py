@@ -19,7 +19,7 @@ from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.degradation import Degradation, draw_rate, hide_future
 from avenir.nn.transformer import Cache, SpaceTimeTransformer
-from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor, through_grid
+from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor, remembered, through_grid
 from avenir.samplers import Hidden, draw, hidden_after, unmask
 from avenir.shapes import Latents, Tokens
 
@@ -193,8 +193,7 @@ class Masked(TokenPredictor):
 
     def start(self, past: Latents, condition: Condition | None) -> Memory:
         """Remember the last `past` latent frames."""
-        last = slice(max(0, past.shape[1] - self.config.past), past.shape[1])
-        return Memory(past[:, last], None if condition is None else condition[last])
+        return remembered(past, condition, self.config.past)
 
     def room(self, memory: Memory) -> int:
         """Fill the training window."""
