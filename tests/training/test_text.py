@@ -1,9 +1,10 @@
 """Text is learnt by the same training as video: one token after the other, or masked."""
 
 import pytest
-import torch
 
+from avenir.cli.predict import predict
 from avenir.data.text import clip_of, text_of
+from avenir.errors import AvenirError
 from avenir.training.loop import train
 from avenir.training.recipe import load_recipe
 from avenir.world import World
@@ -33,7 +34,7 @@ SETTINGS = {"autoregressive": "", "masked": 'hide = "uniform"\nfull_past = 1.0'}
 
 
 @pytest.mark.parametrize("kind", sorted(SETTINGS))
-def test_a_refrain_is_learnt_and_continued(kind, tmp_path):
+def test_a_refrain_is_learnt_and_continued(kind, tmp_path, capsys):
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("la di da " * (20 + number))
     recipes = tmp_path / "recipes"
@@ -42,7 +43,12 @@ def test_a_refrain_is_learnt_and_continued(kind, tmp_path):
     text = PREDICTOR.replace("KIND", kind).replace("SETTINGS", SETTINGS[kind])
     (recipes / "world.toml").write_text(text)
     recipe = load_recipe(recipes / "world.toml", [f"data={tmp_path}", 'data.files="*.txt"'])
-    world = World.load(train(recipe, tmp_path / "runs"), "cpu")
-    torch.manual_seed(0)
-    said = world.predict(clip_of(b"a di da la"), seconds=16.0)
-    assert text_of(said) == b" di da la di da "[: said.num_frames]
+    run = train(recipe, tmp_path / "runs")
+    said = World.load(run, "cpu").predict(clip_of(b"a di da la"), seconds=16.0)
+    assert text_of(said) == b" di da la di da "
+    (tmp_path / "start.md").write_text("a di da la")
+    predict(run, tmp_path / "start.md", seconds=16.0, out=tmp_path / "more.md")
+    assert (tmp_path / "more.md").read_text() == "a di da la di da la di da "
+    assert capsys.readouterr().out == " di da la di da \n"
+    with pytest.raises(AvenirError, match="cannot be read: No such file"):
+        predict(run, tmp_path / "nothing.md", out=tmp_path / "more.md")

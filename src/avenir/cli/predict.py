@@ -1,4 +1,4 @@
-"""`avenir predict`: a video's observed seconds, and what a world makes of the rest."""
+"""`avenir predict`: a video's observed seconds, or a text, and what a world makes of the rest."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +10,12 @@ from avenir.cli.arguments import Observe, Run, Seconds, Seed
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from avenir.world import World
+
 
 def predict(
     run: Run,
-    video: Annotated[Path, typer.Argument(help="The video to continue.")],
+    video: Annotated[Path, typer.Argument(help="The video, or the text file, to continue.")],
     seconds: Seconds = 4.0,
     observe: Observe = 1.0,
     start: Annotated[float, typer.Option(min=0, help="Second at which observing starts.")] = 0.0,
@@ -23,12 +25,19 @@ def predict(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The mp4 to write.")] = Path("future.mp4"),
 ) -> None:
-    """Continue a video: the observed seconds, then the imagined ones, as one mp4."""
+    """Continue a video: the observed seconds, then the imagined ones, as one mp4.
+
+    A world of text continues a text file, a byte a second, on the terminal and behind the text in
+    --out. All of the file is observed.
+    """
     from avenir.training.log import Steps, say
     from avenir.video import Writer, read
     from avenir.world import load
 
     world = load(run)
+    if world.card.encoder["kind"] == "text":
+        _write_on(world, video, round(seconds), seed, out)
+        return
     observed = world.fitted(read(video, seconds=observe, start_seconds=start))
     steering = None if actions is None else _read_actions(actions)
     pieces = world.stream(observed, seconds, steering, seed=seed)
@@ -38,6 +47,31 @@ def predict(
             writer.append(piece)
             steps.advance(piece.seconds)
     say(f"{out}: {observed.seconds:.2f} s observed, then {seconds:.2f} s imagined")
+
+
+def _write_on(world: "World", path: Path, num_bytes: int, seed: int, out: Path) -> None:
+    """Continue a text, and say it as it comes."""
+    import sys
+
+    from avenir.data.text import clip_of, text_of
+    from avenir.errors import AvenirError
+    from avenir.training.log import say
+
+    try:
+        given = path.read_bytes()
+    except OSError as error:
+        raise AvenirError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    if not given:
+        raise AvenirError(f"{str(path)!r} is empty; give a text of one byte or more")
+    with out.open("wb") as file:
+        file.write(given)
+        for piece in world.stream(clip_of(given), float(max(1, num_bytes)), seed=seed):
+            more = text_of(piece)
+            file.write(more)
+            sys.stdout.write(more.decode(errors="replace"))
+            sys.stdout.flush()
+    sys.stdout.write("\n")
+    say(f"{out}: {len(given):,} bytes given, then {num_bytes:,} written")
 
 
 def _read_actions(path: Path) -> "Tensor":

@@ -15,6 +15,7 @@ from avenir.evaluation.conclusion import Compared, Conclusion, Found, Pair, Row
 from avenir.evaluation.generation import MARKS
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.learning_speed import Effect
+from avenir.evaluation.learning_table import learning_tables
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
 
@@ -32,8 +33,9 @@ _COLOURS = (
 
 
 def write_learning_report(folder: Path, conclusion: Conclusion, films: Sequence[Column]) -> Path:
-    """Write `conclusion.json` and `report.html`; return the page's path."""
+    """Write `conclusion.json`, `results.md` and `report.html`; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.md").write_text(learning_tables(conclusion))
     text = json.dumps(conclusion.model_dump(mode="json"), indent=1)
     (folder / "conclusion.json").write_text(text)
     path = folder / "report.html"
