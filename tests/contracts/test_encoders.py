@@ -19,6 +19,15 @@ SMALL = {
         "width": 8,
         "decoder_depth": 1,
     },
+    "lewm": {
+        "size": (8, 8),
+        "patch": 4,
+        "channels": 4,
+        "width": 24,
+        "depth": 1,
+        "heads": 2,
+        "actions": 2,
+    },
     "regressor": {"outputs": 3, "widths": (8, 8), "channels": 4},
     "vjepa": {"width": 24, "depth": 1, "heads": 2, "predictor_width": 16, "predictor_depth": 1},
     "dino": {"width": 24, "depth": 1, "heads": 2, "weights": {"gram": 1.0}, "gram_from": 0.0},
@@ -102,6 +111,7 @@ def test_every_loss_is_finite_weighted_and_reaches_a_parameter(encoder):
         "segmentation": torch.zeros(*clip.shape[:2], *clip.shape[3:], dtype=torch.uint8),
         "objects": torch.zeros(*clip.shape[:2], 3, 4),
         "state": torch.randn(*clip.shape[:2], 3),
+        "actions": torch.randn(*clip.shape[:2], 2),
     }
     batch = Batch(clip, {name: signals[name] for name in encoder.needs})
     if not list(encoder.parameters()):

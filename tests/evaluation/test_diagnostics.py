@@ -12,7 +12,6 @@ from avenir.evaluation.diagnostics import (
     active_channels,
     between_neighbours,
     channel_spectrum,
-    effective_rank,
     high_frequencies,
     incoming,
     inverse_dynamics,
@@ -23,6 +22,7 @@ from avenir.evaluation.diagnostics import (
     temporal_distance,
     velocity_variance,
 )
+from avenir.losses.distillation import effective_rank
 
 
 @pytest.fixture

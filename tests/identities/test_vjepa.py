@@ -17,7 +17,8 @@ from avenir.encoders.vjepa import (
     visible_and_hidden,
 )
 from avenir.errors import AvenirError
-from avenir.evaluation.diagnostics import channel_spectrum, effective_rank
+from avenir.evaluation.diagnostics import channel_spectrum
+from avenir.losses.distillation import effective_rank
 from avenir.nn.attention import grid_positions
 from avenir.training.optim import OptimConfig, Optimiser
 
@@ -200,7 +201,7 @@ class Unstopped(VJEPA):
 
 @torch.no_grad()
 def rank_of(encoder, video):
-    return effective_rank(channel_spectrum(encoder.encode(video)))
+    return float(effective_rank(channel_spectrum(encoder.encode(video))))
 
 
 def rank_after(encoder, train, test, steps=40):

@@ -52,12 +52,6 @@ def channel_spectrum(latents: Latents) -> Spectrum:
     return torch.linalg.eigvalsh(centred.T @ centred / len(tokens)).clamp(min=0)
 
 
-def effective_rank(spectrum: Spectrum) -> float:
-    """Return exp of the entropy of the eigenvalues' shares (Roy & Vetterli 2007): 1 to c."""
-    shares = spectrum / spectrum.sum()
-    return float(torch.special.entr(shares).sum().exp())
-
-
 def active_channels(latents: Latents, doubt: Float[Tensor, " c"]) -> int:
     """Count the channels that tell something: that vary, and by more than their own `doubt`.
 

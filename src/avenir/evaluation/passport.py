@@ -25,7 +25,6 @@ from avenir.evaluation.diagnostics import (
     active_channels,
     between_neighbours,
     channel_spectrum,
-    effective_rank,
     high_frequencies,
     incoming,
     inverse_dynamics,
@@ -49,6 +48,7 @@ from avenir.evaluation.passport_results import (
     recommendations,
 )
 from avenir.evaluation.settings import Report
+from avenir.losses.distillation import effective_rank
 from avenir.shapes import Actions, Frames, Latents, Video
 from avenir.world import World
 
@@ -194,7 +194,7 @@ class Bench:
     def _alone(self, latents: Latents) -> dict[str, Any]:
         spectrum, frames = channel_spectrum(latents), latents.flatten(0, 1)
         return {
-            "effective_rank": effective_rank(spectrum),
+            "effective_rank": float(effective_rank(spectrum)),
             "spectrum": tuple(round(value, 6) for value in spectrum.flip(0).tolist()),
             "high_frequencies": self._interval(high_frequencies(latents)),
             "local_similarity": self._interval(local_similarity(latents)),

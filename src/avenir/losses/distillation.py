@@ -1,8 +1,9 @@
-"""What a student is asked that has no labels: to agree with its own average.
+"""What a student is asked that has no labels: to agree with its own average, or to fill its space.
 
 Self-distillation over views (DINO, 2104.14294) and hidden patches (iBOT, 2111.07832), targets
 centred, or balanced over prototypes by Sinkhorn-Knopp (SwAV, 2006.09882), features spread out
-(KoLeo, 1806.03198), relations of patches held (Gram anchoring, DINOv3, 2508.10104).
+(KoLeo, 1806.03198), relations of patches held (Gram anchoring, DINOv3, 2508.10104), features as a
+standard normal in every direction (LeJEPA, 2511.08544).
 """
 
 import torch
@@ -57,6 +58,37 @@ def gram(features: Float[Tensor, "n s d"], anchor: Float[Tensor, "n s d"]) -> Fl
     """Ask patches of a frame to be as alike as an anchor finds them: mean squared difference."""
     ours, theirs = normalize(features, dim=-1), normalize(anchor, dim=-1)
     return (ours @ ours.mT - theirs @ theirs.mT).square().mean()
+
+
+def gaussian(
+    features: Float[Tensor, "n d"],
+    num_directions: int,
+    generator: torch.Generator,
+    reach: float = 5.0,
+    num_knots: int = 17,
+) -> Float[Tensor, ""]:
+    """Ask features to be a standard normal: the Epps-Pulley test along random directions.
+
+    n times the squared distance of the empirical characteristic function from exp(-t²/2), weighed
+    by exp(-t²/2) and integrated over t (LeJEPA, 2511.08544, SIGReg). Of truly normal features the
+    expectation is sqrt(2 pi) (1 - 1 / sqrt(3)), whatever their number.
+    """
+    n, d = features.shape
+    device = features.device
+    drawn = torch.randn(d, num_directions, generator=generator, device=device)
+    along = features @ normalize(drawn, dim=0)
+    knots = torch.linspace(-reach, reach, num_knots, device=device)
+    normal = torch.exp(-(knots**2) / 2)
+    angles = along[..., None] * knots
+    real, imaginary = angles.cos().mean(0), angles.sin().mean(0)
+    distance = ((real - normal) ** 2 + imaginary**2) * normal
+    return n * torch.trapezoid(distance, knots).mean()
+
+
+def effective_rank(spectrum: Float[Tensor, " c"]) -> Float[Tensor, ""]:
+    """Return exp of the entropy of the eigenvalues' shares (Roy & Vetterli 2007): 1 to c."""
+    shares = spectrum / spectrum.sum()
+    return torch.special.entr(shares).sum().exp()
 
 
 @torch.no_grad()
