@@ -138,11 +138,11 @@ class Autoregressive(TokenPredictor):
             first = self.unknown.expand(b, 1, -1)
             before = torch.cat([first, known.flatten(1, 2)[:, :-1]], dim=1)
             x = self._placed(before.view_as(known), condition)
-            hidden = self._decode(x, self._angles(0, t), None, tap, t)
+            hidden = self._decode(x, self._angles(t), None, tap, t)
         else:
             both = [known, self.unknown.expand_as(known)]
             x = torch.cat([self._placed(each, condition) for each in both], dim=1)
-            angles = self._angles(0, t)
+            angles = self._angles(t)
             twice = Rotation(*(torch.cat([each, each]) for each in angles))
             hidden = self._decode(x, twice, self._look(t), tap, t)[:, t * h * w :]
         return rearrange(self.leave(hidden), "b (t h w) v -> b t h w v", t=t, h=h)
@@ -202,7 +202,7 @@ class Autoregressive(TokenPredictor):
     ) -> Int[Tensor, "b _t h w"]:
         b, t, h, w = past.shape
         size, end = h * w, t + length
-        angles, kept = self._angles(0, end), Kept(self.decoder, b, end * size)
+        angles, kept = self._angles(end), Kept(self.decoder, b, end * size)
         placed = self._placed(self.enter.weight.new_zeros(b, end, size, self.width), condition)
         line = past.flatten(1)
         first = self.unknown.expand(b, 1, -1)
@@ -221,7 +221,7 @@ class Autoregressive(TokenPredictor):
     ) -> Int[Tensor, "b _t h w"]:
         b, t, h, w = past.shape
         size, end = h * w, t + length
-        angles, kept = self._angles(0, end), Kept(self.decoder, b, end * size)
+        angles, kept = self._angles(end), Kept(self.decoder, b, end * size)
         placed = self._placed(self.enter.weight.new_zeros(b, end, size, self.width), condition)
         known = self.enter(past.flatten(1)) + placed[:, : t * size]
         self.decoder(known, angles[: t * size], self._look(t)[: t * size, : t * size], kept)
@@ -252,6 +252,6 @@ class Autoregressive(TokenPredictor):
             x = x + self.enter_condition(condition.per_frame)[:, :, None]
         return x.flatten(1, 2)
 
-    def _angles(self, first: int, t: int) -> Rotation:
-        places = grid_positions(t, self.h, self.w, first).to(self.codes.device)
+    def _angles(self, t: int) -> Rotation:
+        places = grid_positions(t, self.h, self.w).to(self.codes.device)
         return rotation(places, self.decoder.head_dim)
