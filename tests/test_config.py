@@ -8,9 +8,13 @@ import pytest
 from avenir.config import Config, merged, parse_overrides, to_toml
 from avenir.errors import AvenirError
 from avenir.registry import ROLES, find, kinds, parse
-from avenir.training.recipe import Recipe, load_recipe
+from avenir.training.recipe import Recipe, find_recipe, load_recipe
 
-RECIPES = sorted(Path("recipes").glob("*.toml"))
+RECIPES = [
+    path
+    for path in sorted(Path("recipes").rglob("*.toml"))
+    if "No recipe of its own" not in path.read_text()
+]
 
 
 def test_overrides_are_toml_or_plain_text():
@@ -122,8 +126,19 @@ def test_a_teacher_takes_data_and_overrides_from_its_child(tmp_path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_resolves(path):
-    recipe = load_recipe(path, ["data=somewhere"] if "synthetic" not in path.read_text() else [])
+    brings_data = "synthetic" in path.read_text() or path.parent.name == "predictors"
+    recipe = load_recipe(path, [] if brings_data else ["data=somewhere"])
     assert recipe.name == path.stem
+
+
+def test_recipes_that_avenir_brings_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("recipes/quickstart.toml", "quickstart.toml"):
+        assert find_recipe(Path(name)).name == "quickstart.toml"
+        assert find_recipe(Path(name)).exists()
+    for name in ("recipes/predictors/flow.toml", "predictors/flow.toml"):
+        assert load_recipe(find_recipe(Path(name))).name == "flow"
+    assert find_recipe(Path("recipes/none.toml")) == Path("recipes/none.toml")
 
 
 def test_a_data_path_and_other_settings_of_the_data_go_together():

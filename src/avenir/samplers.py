@@ -11,8 +11,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
+from avenir.config import Config
 from avenir.degradation import Mixed, Path, shifted
 from avenir.shapes import Tokens
 
@@ -86,25 +88,33 @@ def ddpm(
     return x
 
 
+class DrawingConfig(Config):
+    """How tokens are drawn."""
+
+    temperature: float = Field(1.0, ge=0)
+    """Below 1 the likely is drawn more often; 0 is always the likeliest."""
+    top_k: int | None = Field(None, ge=1)
+    """How many of the likeliest tokens may be drawn; none: all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """The fewest tokens that together have this chance may be drawn."""
+
+
 def draw(
-    scores: Float[Tensor, "*n v"],
-    temperature: float,
-    top_k: int | None,
-    top_p: float,
-    generator: torch.Generator,
+    scores: Float[Tensor, "*n v"], settings: DrawingConfig, generator: torch.Generator
 ) -> Int[Tensor, "*n"]:
     """Draw one token for each row of scores; at temperature 0 the likeliest.
 
     Of the `top_k` likeliest, and of the fewest that together have a chance of `top_p` (nucleus
     sampling, 1904.09751), both taken at the temperature.
     """
-    if temperature == 0:
+    if settings.temperature == 0:
         return scores.argmax(-1)
-    chances, order = (scores / temperature).softmax(-1).sort(dim=-1, descending=True)
+    scores = scores / settings.temperature
+    chances, order = scores.softmax(-1).sort(dim=-1, descending=True)
     # The likeliest is always kept: before it there is no chance at all.
-    chances = chances.masked_fill(chances.cumsum(-1) - chances >= top_p, 0)
-    if top_k is not None:
-        chances = chances[..., :top_k]
+    chances = chances.masked_fill(chances.cumsum(-1) - chances >= settings.top_p, 0)
+    if settings.top_k is not None:
+        chances = chances[..., : settings.top_k]
     place = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
     return order.gather(-1, place.view(*chances.shape[:-1], 1))[..., 0]
 

@@ -37,15 +37,21 @@ SMALL = {
 GRIDS = [(1, 8, 8), (4, 8, 8), (4, 16, 16), (8, 32, 32)]
 
 
-@pytest.fixture(params=kinds("encoders"))
+OTHER_TRUNK = "kl, wavelet"
+
+
+@pytest.fixture(params=[*kinds("encoders"), OTHER_TRUNK])
 def encoder(request, tmp_path) -> Encoder:
-    small = SMALL.get(request.param, {})
-    if request.param == "hub":
+    kind = request.param
+    small = SMALL.get(kind, {})
+    if kind == OTHER_TRUNK:
+        kind, small = "kl", SMALL["kl"] | {"trunk": "wavelet", "compression": (8, 8, 8)}
+    if kind == "hub":
         pytest.importorskip("transformers")
         from tests.test_hub import save_tiny
 
         small = {"model": str(save_tiny(tmp_path))}
-    card = Card(fps=10.0, size=(64, 64), encoder={"kind": request.param, **small})
+    card = Card(fps=10.0, size=(64, 64), encoder={"kind": kind, **small})
     return World.build(card).encoder.eval()
 
 

@@ -1,14 +1,15 @@
 """Drift: nothing where a world knows the rule, all where it does not listen; closed forms."""
 
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.evaluation.conftest import ToyWorld
 
-from avenir.evaluation.continuation import Task
-from avenir.evaluation.drift import WAYS, failure, growth, measure_drift
+from avenir.errors import AvenirError
+from avenir.evaluation.continuation import Task, of_another_recording
+from avenir.evaluation.drift import WAYS, _other, failure, growth, measure_drift
 from avenir.evaluation.drift_report import Aged, Ageing, write_drift_report
 from avenir.evaluation.metrics import BEST_PSNR
 
@@ -86,9 +87,12 @@ def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
     assert Ageing.parse(kept) == ageing
 
 
-def test_windows_of_one_recording_have_no_other(source, windows):
-    from avenir.evaluation.drift import _other
+def test_another_clip_is_of_another_recording_where_there_is_one(windows):
+    assert of_another_recording(windows, 5) == 0 and _other(windows, 5) == windows[0]
+    alone = [replace(windows[0], start_seconds=float(start)) for start in range(4)]
+    assert of_another_recording(alone, 1) is None and _other(alone, 1) == alone[3]
 
-    one = SimpleNamespace(windows=windows[:1])
-    assert _other(one, 0) == windows[0]
-    assert _other(SimpleNamespace(windows=windows), 5) == windows[0]
+
+def test_a_single_clip_tells_nothing_of_failure(source, windows):
+    with pytest.raises(AvenirError, match="more clips"):
+        measure_drift(ToyWorld(), 5, task(source, windows[:1]), None, quiet)

@@ -14,7 +14,7 @@ from avenir.nn.decoder import Decoder, GroupedAttention, RMSNorm
 from avenir.predictors import LatentShape, autoregressive
 from avenir.predictors.autoregressive import Autoregressive, AutoregressiveConfig
 from avenir.rollout import rollout
-from avenir.samplers import draw
+from avenir.samplers import DrawingConfig, draw
 
 SHAPE = LatentShape(channels=3, h=2, w=3, vocabulary=11)
 ORDERS = ("raster", "block")
@@ -151,8 +151,9 @@ def test_a_decoder_sees_how_far_apart_tokens_are_and_not_where_they_are():
 def test_tokens_are_drawn_as_often_as_their_scores_say():
     scores = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(40000, 4)
 
-    def shares(*settings) -> list[float]:
-        drawn = draw(scores, *settings, generator("draw"))
+    def shares(temperature: float, top_k: int | None, top_p: float) -> list[float]:
+        settings = DrawingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+        drawn = draw(scores, settings, generator("draw"))
         return (torch.bincount(drawn, minlength=4) / len(drawn)).tolist()
 
     assert shares(1.0, None, 1.0) == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.01)

@@ -83,7 +83,7 @@ def test_prediction_needs_no_more_than_the_path():
     """One Euler step from pure noise is the network's guess of the data, by the path alone."""
     model = flow(predicts="data", sampling={"num_steps": 1})
     with torch.no_grad():
-        model.leave.bias.fill_(0.3)
+        model.leave.project.bias.fill_(0.3)
     drawn, _ = model.predict(
         model.start(torch.randn(1, 2, *SHAPE[:3]), None), None, 1, generator("one")
     )
@@ -98,7 +98,7 @@ def test_a_network_whose_steps_agree_pays_nothing_and_one_whose_do_not_pays_thei
     # Saying that the data are c, step by step, leads on a line toward c, whatever the steps.
     straight = flow(shortcut=1.0, past_noise=0.0, predicts="data", loss="data")
     with torch.no_grad():
-        straight.leave.bias.fill_(0.3)
+        straight.leave.project.bias.fill_(0.3)
     assert float(straight.losses(latents, None, progress)["shortcut"].detach()) < 1e-6
     # Saying that the noise is c: v = (x - c) / tau grows along the step, so one step falls short.
     bent = flow(shortcut=1.0, past_noise=0.0, predicts="noise", loss="data")

@@ -13,7 +13,7 @@ from avenir.device import generator
 from avenir.predictors import LatentShape
 from avenir.predictors.masked import Masked, MaskedConfig
 from avenir.rollout import rollout
-from avenir.samplers import draw, hidden_after, unmask
+from avenir.samplers import DrawingConfig, draw, hidden_after, unmask
 
 SHAPE = LatentShape(channels=3, h=2, w=3, vocabulary=11)
 WORD = LatentShape(channels=2, h=1, w=1, vocabulary=4)
@@ -143,7 +143,7 @@ def test_drawing_one_at_a_time_in_any_order_draws_from_the_joint_distribution():
         hidden_after(3, 3, "linear"),
         "random",
         0.0,
-        lambda scores: draw(scores, 1.0, None, 1.0, chance),
+        lambda scores: draw(scores, DrawingConfig.model_validate({}), chance),
         chance,
     ).flatten(1)
     index = drawn[:, 0] * 9 + drawn[:, 1] * 3 + drawn[:, 2]

@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -18,12 +18,13 @@ from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.losses.reconstruction import Comparison, PixelWeights, noised
-from avenir.nn.conv import GroupDecoder
+from avenir.nn.conv import GroupDecoder, GroupEncoder
 from avenir.nn.quantize import Codebook, FiniteScalar, Tally, perplexity, usage
+from avenir.nn.wavelet import WaveletDecoder, WaveletEncoder
 from avenir.shapes import Compression, Latents, Tokens, Video
 
-_COLLAPSED = 0.05
-"""Share of the vocabulary below which a codebook's perplexity is a collapse."""
+COLLAPSED = 0.05
+"""Share of what latents could fill, of codes or of directions, below which they have collapsed."""
 
 Hide = Callable[[Latents], Latents]
 """Puts something else in the place of some latents, so that decoding has to do without them."""
@@ -217,8 +218,24 @@ class DecodingConfig(Config):
     """Earlier latent frames that decoding a frame may use."""
     decoder_noise: float = Field(0.0, ge=0)
     """Noise on latents, in their standard deviations, that decoding learns to bear."""
+    trunk: Literal["wavelet"] | None = None
+    """How pixels are told apart before convolutions: coarse from fine, in two levels, along time
+    too (Cosmos); none: blocks of pixels and all frames of a group are folded into channels."""
     lpips: str | None = None
     """A safetensors file with LPIPS' weights; none: not used."""
+
+
+class TrunkConfig(DecodingConfig):
+    """How a tokenizer encodes that is convolutional on both sides."""
+
+    depth: int = Field(2, ge=1)
+    """Residual blocks per stage of the encoder."""
+
+
+def encoding_trunk(config: TrunkConfig, channels: int) -> GroupEncoder | WaveletEncoder:
+    """Build what makes `channels` numbers per latent position, each group on its own."""
+    trunk = WaveletEncoder if config.trunk == "wavelet" else GroupEncoder
+    return trunk(Compression(*config.compression), config.width, config.depth, channels)
 
 
 class ConvolutionalTokenizer(Tokenizer):
@@ -233,7 +250,8 @@ class ConvolutionalTokenizer(Tokenizer):
         super().__init__(Compression(*config.compression), channels)
         self.look_back, self.decoder_noise = config.look_back, config.decoder_noise
         self.encoder = encoder
-        self.decoder = GroupDecoder(
+        trunk = WaveletDecoder if config.trunk == "wavelet" else GroupDecoder
+        self.decoder = trunk(
             self.compression, config.width, config.decoder_depth, channels, config.look_back
         )
         self.weights = weights.model_dump()
@@ -307,15 +325,20 @@ class DiscreteTokenizer(ConvolutionalTokenizer):
 
     def after_step(self, progress: Progress) -> None:
         """Warn, half-way and at the end, when nearly all codes lie idle."""
-        asked = progress.step + 1 in (progress.steps // 2, progress.steps)
-        used, vocabulary = float(perplexity(self.tally.shares)), self.quantiser.vocabulary
-        if asked and used < _COLLAPSED * vocabulary:
-            warnings.warn(
-                f"after {progress.step + 1} steps latents say as much as {used:.0f} codes chosen "
-                f"equally would, of {vocabulary:,}: the codebook has collapsed; take a "
-                "smaller vocabulary, more channels, or a lower learning rate",
-                stacklevel=2,
-            )
+        if is_asked(progress):
+            used, vocabulary = float(perplexity(self.tally.shares)), self.quantiser.vocabulary
+            if used < COLLAPSED * vocabulary:
+                warnings.warn(
+                    f"after {progress.step + 1} steps latents say as much as {used:.0f} codes "
+                    f"chosen equally would, of {vocabulary:,}: the codebook has collapsed; take a "
+                    "smaller vocabulary, more channels, or a lower learning rate",
+                    stacklevel=2,
+                )
+
+
+def is_asked(progress: Progress) -> bool:
+    """Say when it is asked whether latents have collapsed: half-way and at the end."""
+    return progress.step + 1 in (progress.steps // 2, progress.steps)
 
 
 def padded(video: Video, compression: Compression) -> Tensor:

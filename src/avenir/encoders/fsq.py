@@ -8,22 +8,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-from avenir.encoders import DecodingConfig, DiscreteTokenizer
+from avenir.encoders import DiscreteTokenizer, TrunkConfig, encoding_trunk
 from avenir.losses.reconstruction import PixelWeights
-from avenir.nn.conv import GroupEncoder
 from avenir.nn.quantize import FiniteScalar
-from avenir.shapes import Compression
 
 
-class FSQConfig(DecodingConfig):
+class FSQConfig(TrunkConfig):
     """The discrete tokenizer on a grid."""
 
     kind: str = "fsq"
     levels: tuple[Annotated[int, Field(ge=3)], ...] = Field((8, 5, 5, 5), min_length=1)
     """Values of each channel, 5 or more of them best: of 2, one is hardly ever taken. Their product
     is the vocabulary."""
-    depth: int = Field(2, ge=1)
-    """Residual blocks per stage of the encoder."""
     weights: PixelWeights = PixelWeights()
     """What each loss counts."""
 
@@ -34,6 +30,6 @@ class FSQ(DiscreteTokenizer):
     Config = FSQConfig
 
     def __init__(self, config: FSQConfig) -> None:
-        compression, channels = Compression(*config.compression), len(config.levels)
-        encoder = GroupEncoder(compression, config.width, config.depth, channels)
-        super().__init__(config, config.weights, channels, encoder, FiniteScalar(config.levels))
+        channels, quantiser = len(config.levels), FiniteScalar(config.levels)
+        encoder = encoding_trunk(config, channels)
+        super().__init__(config, config.weights, channels, encoder, quantiser)

@@ -8,20 +8,17 @@ from pydantic import Field
 from torch import Tensor
 
 from avenir.clip import Progress
-from avenir.encoders import ConvolutionalTokenizer, DecodingConfig, Posterior
+from avenir.encoders import ConvolutionalTokenizer, Posterior, TrunkConfig, encoding_trunk
 from avenir.losses.reconstruction import ReconstructionWeights, kl
-from avenir.nn.conv import GroupEncoder
-from avenir.shapes import Compression, Video
+from avenir.shapes import Video
 
 
-class KLConfig(DecodingConfig):
+class KLConfig(TrunkConfig):
     """The continuous tokenizer."""
 
     kind: str = "kl"
     channels: int = Field(16, ge=1)
     """Numbers per latent position."""
-    depth: int = Field(2, ge=1)
-    """Residual blocks per stage of the encoder."""
     weights: ReconstructionWeights = ReconstructionWeights()
     """What each loss counts."""
 
@@ -32,9 +29,8 @@ class KL(ConvolutionalTokenizer):
     Config = KLConfig
 
     def __init__(self, config: KLConfig) -> None:
-        compression, channels = Compression(*config.compression), config.channels
-        encoder = GroupEncoder(compression, config.width, config.depth, 2 * channels)
-        super().__init__(config, config.weights, channels, encoder)
+        encoder = encoding_trunk(config, 2 * config.channels)
+        super().__init__(config, config.weights, config.channels, encoder)
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Encode; the log-variance is bounded so that it can neither vanish nor explode."""

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 
 from avenir.clip import Batch, Progress
 from avenir.config import Config
-from avenir.encoders import Encoder, ParameterGroup, Posterior, padded
+from avenir.encoders import (
+    COLLAPSED,
+    Encoder,
+    ParameterGroup,
+    Posterior,
+    is_asked,
+    padded,
+)
 from avenir.losses.distillation import effective_rank, gaussian
 from avenir.nn.transformer import SpaceTimeTransformer
 from avenir.nn.vit import ViT
 from avenir.shapes import Compression, Video
-
-_COLLAPSED = 0.05
-"""Share of the channels below which the effective rank of vectors is a collapse."""
 
 
 class LeWMWeights(Config):
@@ -118,8 +122,7 @@ class LeWM(Encoder):
 
     def after_step(self, progress: Progress) -> None:
         """Warn, half-way and at the end, when vectors fill hardly any directions."""
-        asked = progress.step + 1 in (progress.steps // 2, progress.steps)
-        if asked and self.rank < max(2.0, _COLLAPSED * self.channels):
+        if is_asked(progress) and self.rank < max(2.0, COLLAPSED * self.channels):
             warnings.warn(
                 f"after {progress.step + 1} steps vectors fill {self.rank:.1f} directions of "
                 f"{self.channels}: they have collapsed; raise encoder.weights.gaussian, or take "

@@ -8,11 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from avenir.clip import Progress
-from avenir.encoders import DecodingConfig, DiscreteTokenizer, Posterior
+from avenir.encoders import DiscreteTokenizer, Posterior, TrunkConfig, encoding_trunk
 from avenir.losses.reconstruction import PixelWeights
-from avenir.nn.conv import GroupEncoder
 from avenir.nn.quantize import Codebook
-from avenir.shapes import Compression
 
 
 class VQWeights(PixelWeights):
@@ -22,7 +20,7 @@ class VQWeights(PixelWeights):
     """Latents staying near the code they became."""
 
 
-class VQConfig(DecodingConfig):
+class VQConfig(TrunkConfig):
     """The discrete tokenizer with a codebook."""
 
     kind: str = "vq"
@@ -30,8 +28,6 @@ class VQConfig(DecodingConfig):
     """Vectors in the codebook."""
     channels: int = Field(16, ge=1)
     """Numbers in each of them."""
-    depth: int = Field(2, ge=1)
-    """Residual blocks per stage of the encoder."""
     decay: float = Field(0.99, gt=0, lt=1)
     """How long vectors remember what chose them."""
     rare: float = Field(0.05, ge=0, lt=1)
@@ -47,8 +43,7 @@ class VQ(DiscreteTokenizer):
     quantiser: Codebook
 
     def __init__(self, config: VQConfig) -> None:
-        compression = Compression(*config.compression)
-        encoder = GroupEncoder(compression, config.width, config.depth, config.channels)
+        encoder = encoding_trunk(config, config.channels)
         codebook = Codebook(config.vocabulary, config.channels, config.decay)
         super().__init__(config, config.weights, config.channels, encoder, codebook)
         self.rare = config.rare

@@ -12,6 +12,17 @@ from avenir.evaluation.intervals import Curve
 
 WIDTH, HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 12, 40
+_COLOURS = (
+    "#2563c9",
+    "#d9480f",
+    "#0b7a75",
+    "#8e44ad",
+    "#b8860b",
+    "#7a8290",
+    "#c2185b",
+    "#5d7a1f",
+    "#555",
+)
 
 
 class Scale(NamedTuple):
@@ -75,6 +86,31 @@ def chart(curves: Mapping[str, Curve], labels: Mapping[str, str], axis: Axis, ti
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(title)} against {axis.label}. {escape(described)}.">'
         f"{''.join(parts)}</svg>"
+    )
+
+
+def charts(labels: Mapping[str, str], drawings: Sequence[tuple[str, str]]) -> str:
+    """Lay out drawings, each with a title in HTML, below one legend."""
+    legend = "".join(
+        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{method}" '
+        f'd="M0 5H30"/></svg>{escape(label)}</li>'
+        for method, label in labels.items()
+    )
+    cards = "".join(
+        f'<figure class="card"><h3>{title}</h3>{drawing}</figure>' for title, drawing in drawings
+    )
+    return f'<ul class="legend">{legend}</ul><div class="charts">{cards}</div>'
+
+
+def coloured(prefix: str, line: str = "", band: str = "") -> str:
+    """Style lines `prefix0`, `prefix1` and so on, the first nine apart by colour, and their bands.
+
+    `line` and `band` are more of their style.
+    """
+    return "".join(
+        f".line-{prefix}{i} {{ stroke: {colour}; {line} }} "
+        f".chart .band.line-{prefix}{i} {{ fill: {colour}; {band} }}\n"
+        for i, colour in enumerate(_COLOURS)
     )
 
 

@@ -89,6 +89,28 @@ class Task(NamedTuple):
         """Take the signals that may steer a world; labels are no business of its own."""
         return {n: signal for n, signal in batch.signals.items() if n in self.source.signals}
 
+    def split(self, batch: Batch) -> tuple[Video, Video]:
+        """Return what is observed of a batch, and what truly followed."""
+        past, true = frames_of(batch).split((self.past, self.horizon), dim=1)
+        return past, true
+
+
+def of_another_recording(windows: Sequence[Window], index: int) -> int | None:
+    """Return which of some windows, from `index` on and round, is the next of another recording."""
+    own, count = windows[index].recording.name, len(windows)
+    after = ((index + step) % count for step in range(1, count))
+    return next((i for i in after if windows[i].recording.name != own), None)
+
+
+@torch.no_grad()
+def imagined(
+    world: Imagines, past: Video, signals: dict[str, Tensor], horizon: int, *seed: int | str
+) -> Video:
+    """Return one whole future of every clip, in the range of pixels; `seed` names its chance."""
+    chance = generator(*seed, device=world.encoder.latent_mean.device)
+    pieces = world.imagine(past, signals, horizon, 1, chance)
+    return torch.cat([piece.cpu() for piece in pieces], dim=1).clamp(-1, 1)
+
 
 class Continuation(Config):
     """The continuation against the horizon."""
@@ -137,7 +159,7 @@ def measure_continuation(
     )
     tally, examples = Tally(), []
     for start, batch in task.batches("continuation", report):
-        past, true = frames_of(batch).split((task.past, task.horizon), dim=1)
+        past, true = task.split(batch)
         shown = max(0, min(num_examples - len(examples), len(past)))
         kept: dict[str, Frames] = {}
         imagined = _imagined(world, task, batch, start, readout)
@@ -207,7 +229,7 @@ def _ways(
     world: Imagines, task: Task, batch: Batch, nearest: NearestPast, mean: Tensor
 ) -> Iterator[tuple[str, Video]]:
     """Continue a batch in every way that needs no world, and through its codec."""
-    past, true = frames_of(batch).split((task.past, task.horizon), dim=1)
+    past, true = task.split(batch)
     yield "copy_last", copy_last(past, task.horizon)
     yield "nearest", nearest.continuation(past)
     yield "mean_image", mean.expand_as(true)
@@ -233,7 +255,7 @@ def _imagined(
     readout: Readout | StateReadout | None,
 ) -> _Imagined:
     """Imagine and score piece by piece; never hold all samples at full length."""
-    past, true = frames_of(batch).split((task.past, task.horizon), dim=1)
+    past, true = task.split(batch)
     chance = generator("continuation", task.seed, start, device=world.encoder.latent_mean.device)
     k, done, first, mean = task.num_samples, 0, [], []
     scores: list[list[Scores]] = [[] for _ in range(k)]

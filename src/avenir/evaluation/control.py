@@ -4,17 +4,12 @@ A world that listens loses when its future actions are another recording's; one 
 does not. Paired clip by clip, so that the interval is that of the difference.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from avenir.clip import Batch
 from avenir.config import Config
-from avenir.data import Window
-from avenir.device import generator
-from avenir.evaluation.baselines import frames_of
-from avenir.evaluation.continuation import Imagines, Task, score
+from avenir.evaluation.continuation import Imagines, Task, imagined, of_another_recording, score
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.readout import Readout
 from avenir.evaluation.settings import Report
@@ -47,7 +42,9 @@ def measure_control(
     tally, groups = Tally(), []
     for start, batch in task.batches("true and shuffled actions", report):
         windows = task.windows[start : start + task.batch_size]
-        rows, partners = _partners(windows)
+        pairs = [(row, of_another_recording(windows, row)) for row in range(len(windows))]
+        rows = [row for row, other in pairs if other is not None]
+        partners = [other for _, other in pairs if other is not None]
         own = {name: signal[rows] for name, signal in task.steering(batch).items()}
         if not own or not rows:
             continue
@@ -55,10 +52,10 @@ def measure_control(
             name: shuffled(signal, task.steering(batch)[name][partners], task.past)
             for name, signal in own.items()
         }
-        past, true = frames_of(batch)[rows].split((task.past, task.horizon), dim=1)
+        past, true = (video[rows] for video in task.split(batch))
         kept = Batch(None, {name: signal[rows] for name, signal in batch.signals.items()})
         for method, signals in (("true", own), ("shuffled", others)):
-            made = _imagined(world, task, past, signals, start)
+            made = imagined(world, past, signals, task.horizon, "control", task.seed, start)
             scores = score(made, true, past, kept, readout)
             tally.add(method, {name: scores[name] for name in _METRICS if name in scores})
         groups += [windows[row].recording.name for row in rows]
@@ -76,25 +73,3 @@ def measure_control(
 def shuffled(own: Tensor, other: Tensor, past: int) -> Tensor:
     """Replace what leads to future frames; the action at the last observed frame is the first."""
     return torch.cat([own[:, : past - 1], other[:, past - 1 :]], dim=1)
-
-
-def _partners(windows: Sequence[Window]) -> tuple[list[int], list[int]]:
-    """Give every row the next one of another recording; rows without one are left out."""
-    rows, partners = [], []
-    for row, window in enumerate(windows):
-        following = ((row + step) % len(windows) for step in range(1, len(windows)))
-        for other in following:
-            if windows[other].recording.name != window.recording.name:
-                rows.append(row)
-                partners.append(other)
-                break
-    return rows, partners
-
-
-@torch.no_grad()
-def _imagined(
-    world: Imagines, task: Task, past: Tensor, signals: dict[str, Tensor], start: int
-) -> Tensor:
-    chance = generator("control", task.seed, start, device=world.encoder.latent_mean.device)
-    pieces = world.imagine(past, signals, task.horizon, 1, chance)
-    return torch.cat([piece.cpu() for piece in pieces], dim=1)

@@ -1,13 +1,14 @@
 """How rollouts age far beyond the length that worlds were trained on, and when they fail.
 
 Beside a world on its own stands the same world given the true past at every latent frame, which
-never drifts: what lies between the two is drift. Above both lies the future of another recording:
-a rollout as far from the truth as that has failed. Below lies the codec. A picture that freezes may
-err little, so how much moves is told as a share of what truly moves.
+never drifts: what lies between the two is drift. Above both lies the future of another clip, of
+another recording where there is one: a rollout as far from the truth as that has failed. Below lies
+the codec. A picture that freezes may err little, so how much moves is told as a share of what truly
+moves.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,16 @@ from torch import Tensor
 from avenir.clip import Batch, Clip
 from avenir.config import Config
 from avenir.data import Window
-from avenir.device import generator
+from avenir.errors import AvenirError
 from avenir.evaluation.baselines import copy_last, frames_of
-from avenir.evaluation.continuation import Imagines, Task, ceiling, score
+from avenir.evaluation.continuation import (
+    Imagines,
+    Task,
+    ceiling,
+    imagined,
+    of_another_recording,
+    score,
+)
 from avenir.evaluation.intervals import Curve, Interval, interval
 from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.readout import Readout
@@ -31,7 +39,7 @@ WAYS = {
     "forced": "given the true past at every latent frame",
     "codec": "true future through its codec",
     "copy_last": "last frame held",
-    "random": "another recording's future",
+    "random": "another clip's future",
 }
 """Ways to continue, and what they are called."""
 
@@ -50,11 +58,11 @@ class Drift(Config):
     curves: dict[str, dict[str, Curve]]
     """By metric and way, at every frame."""
     failure_seconds: dict[str, float | None]
-    """By metric: how far ahead it is first no better than another recording's future; none: never
+    """By metric: how far ahead it is first no better than another clip's future; none: never
     within the horizon."""
     growth: dict[str, Interval]
     """By metric: how much worse it is in the last trained length than in the first, as a share of
-    the way from the codec to another recording's future."""
+    the way from the codec to another clip's future."""
     motion: Interval
     """How much changes from frame to frame in the last trained length, as a share of the truth."""
     frames_per_second: float
@@ -79,14 +87,20 @@ def measure_drift(
 ) -> tuple[Drift, list[Shown]]:
     """Continue windows in every way, far ahead; `trained` frames are a training window's length.
 
-    Windows hold several recordings. Keeps the first few clips to look at.
+    Keeps the first few clips to look at. Raises AvenirError when there is only one window.
     """
+    if len(task.windows) < 2:
+        raise AvenirError(
+            "one clip was given; when a world has failed is told by the future of another: ask "
+            "for more clips"
+        )
     tally, shown, spent = Tally(), [], 0.0
     motion: list[Tensor] = []
     for start, batch in task.batches("rolling out", report):
-        past, true = frames_of(batch).split((task.past, task.horizon), dim=1)
+        past, true = task.split(batch)
         began = time.monotonic()
-        free = _free(world, task, batch, start)
+        signals = task.steering(batch)
+        free = imagined(world, past, signals, task.horizon, "drift", task.seed, start)
         spent += time.monotonic() - began
         for way, video in _ways(world, task, batch, start, free):
             tally.add(way, score(video, true, past, batch, readout))
@@ -128,7 +142,7 @@ def growth(
 ) -> Interval:
     """Return how much worse the last `trained` frames are than the first, against the whole way.
 
-    The whole way is from the codec to another recording's future; 1 has lost everything.
+    The whole way is from the codec to another clip's future; 1 has lost everything.
     """
     sign = -1 if METRICS[metric].higher_is_better else 1
     floor = ways["codec"] if "codec" in ways else torch.zeros(1)
@@ -138,48 +152,36 @@ def growth(
     return interval(sign * worse / whole, groups, seed)
 
 
-def _free(world: Imagines, task: Task, batch: Batch, start: int) -> Video:
-    past, _ = frames_of(batch).split((task.past, task.horizon), dim=1)
-    chance = generator("drift", task.seed, start, device=world.encoder.latent_mean.device)
-    pieces = world.imagine(past, task.steering(batch), task.horizon, 1, chance)
-    return torch.cat([piece.cpu() for piece in pieces], dim=1).clamp(-1, 1)
-
-
 def _ways(
     world: Imagines, task: Task, batch: Batch, start: int, free: Video
 ) -> Iterator[tuple[str, Video]]:
-    past, true = frames_of(batch).split((task.past, task.horizon), dim=1)
+    past, true = task.split(batch)
     yield "free", free
     yield "forced", _forced(world, task, batch, start)
     if world.encoder.can_decode:
         yield "codec", ceiling(world.encoder, past, true)
     yield "copy_last", copy_last(past, task.horizon)
-    others = task.source.read([_other(task, start + row) for row in range(len(past))])
-    yield "random", frames_of(others)[:, task.past :]
+    others = task.source.read([_other(task.windows, start + row) for row in range(len(past))])
+    yield "random", task.split(others)[1]
 
 
 def _forced(world: Imagines, task: Task, batch: Batch, start: int) -> Video:
     """Imagine one latent frame at a time, from the true frames before it."""
     frames, f_t, made = frames_of(batch), world.encoder.compression.t, []
     for done in range(0, task.horizon, f_t):
-        chance = generator(
-            "forced", task.seed, start, done, device=world.encoder.latent_mean.device
-        )
         length = min(f_t, task.horizon - done)
         signals = {
             n: s[:, done : done + task.past + length] for n, s in task.steering(batch).items()
         }
         past = frames[:, done : done + task.past]
-        pieces = world.imagine(past, signals, length, 1, chance)
-        made += [piece.cpu() for piece in pieces]
-    return torch.cat(made, dim=1).clamp(-1, 1)
+        made.append(imagined(world, past, signals, length, "forced", task.seed, start, done))
+    return torch.cat(made, dim=1)
 
 
-def _other(task: Task, index: int) -> Window:
-    """Return the next window of another recording."""
-    own, count = task.windows[index].recording.name, len(task.windows)
-    after = (task.windows[(index + step) % count] for step in range(1, count))
-    return next((w for w in after if w.recording.name != own), task.windows[index])
+def _other(windows: Sequence[Window], index: int) -> Window:
+    """Return the next window of another recording; of only one, the window farthest from this."""
+    other = of_another_recording(windows, index)
+    return windows[(index + len(windows) // 2) % len(windows) if other is None else other]
 
 
 def _change(video: Video) -> Tensor:

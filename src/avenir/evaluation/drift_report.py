@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from avenir.config import Config
-from avenir.evaluation.charts import Axis, chart
+from avenir.evaluation.charts import Axis, chart, charts, coloured
 from avenir.evaluation.drift import WAYS, Drift, Shown
 from avenir.evaluation.intervals import Curve, Interval
 from avenir.evaluation.metrics import METRICS
@@ -19,7 +19,6 @@ from avenir.evaluation.tables import title_of
 FORMAT = 1
 """Version of `drift.json`."""
 
-_COLOURS = ("#2563c9", "#d9480f", "#0b7a75", "#8e44ad", "#b8860b", "#c2185b", "#5d7a1f", "#555")
 _REFERENCES = ("copy_last", "random")
 """Ways that no world has a part in: alike for all."""
 
@@ -79,12 +78,8 @@ def drift_page(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
     )
     title = " | ".join([*(world.name for world in ageing.worlds), "truth"])
     style = resource("comparison.css") + resource("side_by_side.css")
-    style += "".join(
-        f".line-world{i} {{ stroke: {c}; stroke-width: 2.6; }} .chart .band.line-world{i} "
-        f"{{ fill: {c}; }}\n.line-forced{i} {{ stroke: {c}; stroke-dasharray: 5 4; }} "
-        f".chart .band.line-forced{i} {{ fill: {c}; opacity: .07; }}\n"
-        for i, c in enumerate(_COLOURS)
-    )
+    style += coloured("world", line="stroke-width: 2.6;")
+    style += coloured("forced", line="stroke-dasharray: 5 4;", band="opacity: .07;")
     style += ".line-random { stroke: var(--muted); stroke-dasharray: 1 4; }\n"
     return page("Avenir comparison", title, lead, sections, style)
 
@@ -125,17 +120,12 @@ def _curves(ageing: Ageing) -> str:
         f"forced{i}": f"{world.name}, {WAYS['forced']}" for i, world in enumerate(ageing.worlds)
     }
     labels |= {way: WAYS[way] for way in _REFERENCES}
-    legend = "".join(
-        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{name}" '
-        f'd="M0 5H30"/></svg>{escape(label)}</li>'
-        for name, label in labels.items()
-    )
-    cards = ""
+    drawings = []
     for metric in ageing.worlds[0].drift.curves:
         curves = _of_all(ageing.worlds, metric)
         axis = Axis.horizon(ageing.worlds[0].drift.horizon, ageing.fps)
         drawing = chart(curves, labels, axis, METRICS[metric].label)
-        cards += f'<figure class="card"><h3>{title_of(METRICS[metric])}</h3>{drawing}</figure>'
+        drawings.append((title_of(METRICS[metric]), drawing))
     lengths = ", ".join(
         f"{world.name} {world.drift.trained / ageing.fps:.1f}\u00a0s" for world in ageing.worlds
     )
@@ -144,7 +134,7 @@ def _curves(ageing: Ageing) -> str:
         "How each ages",
         "Means over clips at every frame ahead; bands are 95 % intervals by recording. Between a "
         "world's two lines lies its drift. Trained on windows of: " + lengths + ".",
-        f'<ul class="legend">{legend}</ul><div class="charts">{cards}</div>',
+        charts(labels, drawings),
     )
 
 
@@ -182,8 +172,8 @@ def _numbers(ageing: Ageing) -> str:
         "numbers",
         "The numbers",
         "Means over all frames. Growth: how much worse the last trained length is than the first, "
-        "as a share of the way from the codec to another recording's future. Fails: when a world "
-        "on its own is first no better than another recording's future.",
+        "as a share of the way from the codec to another clip's future. Fails: when a world "
+        "on its own is first no better than another clip's future.",
         f'<div class="tables">{tables}</div>',
     )
 

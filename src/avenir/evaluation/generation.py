@@ -13,11 +13,11 @@ from torch import Tensor
 
 from avenir.clip import Batch
 from avenir.config import Config
-from avenir.device import generator, seed_of
+from avenir.device import seed_of
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
-from avenir.evaluation.baselines import copy_last, frames_of
-from avenir.evaluation.continuation import Imagines, Task, ceiling, score
+from avenir.evaluation.baselines import copy_last
+from avenir.evaluation.continuation import Imagines, Task, ceiling, imagined, score
 from avenir.evaluation.distances import (
     Features,
     check_judge,
@@ -93,7 +93,7 @@ class Judge:
         others = self.task.source.draw("train", frames, len(self.task.windows), seed)
         task = self.task._replace(windows=others)
         seen = [
-            features_of(self.evaluator, self._parts(batch)[1])
+            features_of(self.evaluator, self.task.split(batch)[1])
             for _, batch in task.batches("seeing other real clips", self.report)
         ]
         return self._read | self._distances(torch.cat(seen), [w.recording.name for w in others])
@@ -106,7 +106,7 @@ class Judge:
         """
         self.codec = None
         marks, self.codec = self._marks(
-            "reconstructing", lambda number, batch: ceiling(encoder, *self._parts(batch))
+            "reconstructing", lambda number, batch: ceiling(encoder, *self.task.split(batch))
         )
         return marks
 
@@ -114,28 +114,25 @@ class Judge:
     def world(self, world: Imagines) -> Marks:
         """Mark one imagined future of every clip."""
 
-        def imagined(number: int, batch: Batch) -> Video:
-            past, _ = self._parts(batch)
-            device = world.encoder.latent_mean.device
-            chance = generator("generation", self.task.seed, number, device=device)
-            signals = self.task.steering(batch)
-            pieces = world.imagine(past, signals, self.task.horizon, 1, chance)
-            return torch.cat([piece.cpu() for piece in pieces], dim=1).clamp(-1, 1)
+        def future(number: int, batch: Batch) -> Video:
+            task, (past, _) = self.task, self.task.split(batch)
+            signals = task.steering(batch)
+            return imagined(world, past, signals, task.horizon, "generation", task.seed, number)
 
-        return self._marks("imagining", imagined)[0]
+        return self._marks("imagining", future)[0]
 
     def last_frame_held(self) -> Marks:
         """Mark what needs no world."""
         return self._marks(
             "holding the last frame",
-            lambda number, batch: copy_last(self._parts(batch)[0], self.task.horizon),
+            lambda number, batch: copy_last(self.task.split(batch)[0], self.task.horizon),
         )[0]
 
     def _marks(self, what: str, make: Callable[[int, Batch], Video]) -> tuple[Marks, Features]:
         scores: dict[str, list[Tensor]] = {}
         features = []
         for number, batch in enumerate(batch for _, batch in self._batches(what)):
-            past, true = self._parts(batch)
+            past, true = self.task.split(batch)
             video = make(number, batch)
             seen = seen_by(self.evaluator, video)
             features.append(described(seen))
@@ -162,7 +159,7 @@ class Judge:
         """Look at the true futures: their features, and how well what happens is read in them."""
         features, scores = [], dict[str, list[Tensor]]()
         for _, batch in self._batches("seeing real clips"):
-            _, true = self._parts(batch)
+            _, true = self.task.split(batch)
             seen = seen_by(self.evaluator, true)
             features.append(described(seen))
             if self.readout is not None:
@@ -175,10 +172,6 @@ class Judge:
     def _batches(self, what: str) -> Iterator[tuple[int, Batch]]:
         # Read anew for every set: clips of all batches together need not fit in memory.
         return self.task.batches(what, self.report)
-
-    def _parts(self, batch: Batch) -> tuple[Video, Video]:
-        past, true = frames_of(batch).split((self.task.past, self.task.horizon), dim=1)
-        return past, true
 
 
 def _means(scores: Mapping[str, Sequence[Tensor]]) -> Marks:

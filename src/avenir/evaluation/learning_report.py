@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avenir.evaluation.charts import Axis, chart
+from avenir.evaluation.charts import Axis, chart, charts, coloured
 from avenir.evaluation.conclusion import Compared, Conclusion, Found, Pair, Row
 from avenir.evaluation.generation import MARKS
 from avenir.evaluation.intervals import Curve
@@ -18,18 +18,6 @@ from avenir.evaluation.learning_speed import Effect
 from avenir.evaluation.learning_table import learning_tables
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
-
-_COLOURS = (
-    "#2563c9",
-    "#d9480f",
-    "#7a8290",
-    "#0b7a75",
-    "#8e44ad",
-    "#b8860b",
-    "#555",
-    "#c2185b",
-    "#5d7a1f",
-)
 
 
 def write_learning_report(folder: Path, conclusion: Conclusion, films: Sequence[Column]) -> Path:
@@ -58,10 +46,7 @@ def learning_page(conclusion: Conclusion, films: Sequence[Column]) -> str:
         f"{len(arms)} arms, {len(seeds)} seed{'s' * (len(seeds) > 1)} ({conclusion.data}); all but "
         f"the tokenizer's training is equal. Protocol {conclusion.protocol}, hashed before it ran."
     )
-    style = resource("side_by_side.css") + "".join(
-        f".line-arm{i} {{ stroke: {colour}; }} .chart .band.line-arm{i} {{ fill: {colour}; }}\n"
-        for i, colour in enumerate(_COLOURS)
-    )
+    style = resource("side_by_side.css") + coloured("arm")
     return page("Avenir study", conclusion.name, lead, sections, style)
 
 
@@ -75,8 +60,7 @@ def _verdicts(comparisons: Sequence[Compared]) -> str:
 
 
 def _curves(conclusion: Conclusion, arms: Sequence[str]) -> str:
-    cards = ""
-    names = {f"arm{i}": arm for i, arm in enumerate(arms)}
+    drawings, names = [], {f"arm{i}": arm for i, arm in enumerate(arms)}
     for metric in conclusion.metrics:
         curves = {
             name: _spread([row.marks[metric] for row in conclusion.rows if row.arm == arm])
@@ -84,22 +68,17 @@ def _curves(conclusion: Conclusion, arms: Sequence[str]) -> str:
         }
         better = "higher" if MARKS[metric].higher_is_better else "lower"
         title = (
-            f'<h3>{escape(MARKS[metric].label)} <span class="note">· {better} is better; '
-            f"{_floors(conclusion, metric)}</span></h3>"
+            f'{escape(MARKS[metric].label)} <span class="note">· {better} is better; '
+            f"{_floors(conclusion, metric)}</span>"
         )
         axis = Axis(conclusion.rows[0].steps, "generator steps", log=True)
         drawing = chart(curves, names, axis, MARKS[metric].label)
-        cards += f'<figure class="card">{title}{drawing}</figure>'
-    legend = "".join(
-        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{name}" '
-        f'd="M0 5H30"/></svg>{escape(arm)}</li>'
-        for name, arm in names.items()
-    )
+        drawings.append((title, drawing))
     return section(
         "curves",
         "How fast each arm learns",
         "Means over seeds; bands reach from the worst seed to the best.",
-        f'<ul class="legend">{legend}</ul><div class="charts">{cards}</div>',
+        charts(names, drawings),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from avenir.evaluation.charts import Axis, chart
+from avenir.evaluation.charts import Axis, chart, charts
 from avenir.evaluation.continuation import METHODS, Continuation, Example
 from avenir.evaluation.control import Control
 from avenir.evaluation.findings import findings
@@ -245,19 +245,13 @@ def _charts(
     curves: Mapping[str, Mapping[str, Curve]], labels: Mapping[str, str], fps: float
 ) -> str:
     """Draw every metric, with one legend above."""
-    legend = "".join(
-        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{method}" '
-        f'd="M0 5H30"/></svg>{escape(label)}</li>'
-        for method, label in labels.items()
-    )
-    cards = ""
+    drawings = []
     for name, by_method in curves.items():
         ordered = {method: by_method[method] for method in labels if method in by_method}
-        title = f"<h3>{title_of(METRICS[name])}</h3>"
         axis = Axis.horizon(max(len(curve.mean) for curve in ordered.values()), fps)
         drawing = chart(ordered, labels, axis, METRICS[name].label)
-        cards += f'<figure class="card">{title}{drawing}</figure>'
-    return f'<ul class="legend">{legend}</ul><div class="charts">{cards}</div>'
+        drawings.append((title_of(METRICS[name]), drawing))
+    return charts(labels, drawings)
 
 
 def _reconstruction(evaluation: Evaluation) -> str:

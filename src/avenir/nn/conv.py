@@ -120,7 +120,7 @@ class GroupDecoder(nn.Module):
             last = index == len(blocks) - 1
             outgoing = 3 * compression.t if last else sizes[index + 1]
             layers += [ChannelNorm(size), nn.SiLU()] if last else []
-            layers.append(_Grow(size, outgoing, block))
+            layers.append(Grow(size, outgoing, block))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, latents: Latents) -> Video:
@@ -135,7 +135,7 @@ class GroupDecoder(nn.Module):
         ).contiguous()
 
 
-class _Grow(nn.Module):
+class Grow(nn.Module):
     """A 3×3 convolution into blocks of pixels, `b c h w -> b C H W`."""
 
     def __init__(self, channels: int, outgoing: int, block: tuple[int, int]) -> None:

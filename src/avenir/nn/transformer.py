@@ -167,5 +167,22 @@ class SpaceTimeTransformer(nn.Module):
         return tokens if self.factorised else tokens // (grid[0] * grid[1])
 
 
+class Exit(nn.Module):
+    """Read tokens `b t s d` out under their frame's vector; zero at first (DiT, 2212.09748)."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+        self.project = nn.Linear(width, channels)
+        for layer in (self.modulation, self.project):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tokens, condition: PerFrame) -> Float[Tensor, "b t s c"]:
+        """Norm, shift and scale, project."""
+        shift, scale = self.modulation(silu(condition))[:, :, None].chunk(2, dim=-1)
+        return self.project(_modulate(x, shift, scale))
+
+
 def _modulate(x: Tokens, shift: Tensor, scale: Tensor) -> Tokens:
     return layer_norm(x, x.shape[-1:]) * (1 + scale) + shift

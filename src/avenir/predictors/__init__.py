@@ -29,6 +29,15 @@ class LatentShape(NamedTuple):
     w: int
     vocabulary: int | None = None
 
+    def grid(self, patch: int) -> tuple[int, int]:
+        """Return rows and columns of tokens of `patch` rows and columns of latents each."""
+        if self.h % patch or self.w % patch:
+            raise AvenirError(
+                f"latents are {self.h}×{self.w} and the predictor's patch is {patch}; the patch "
+                "must divide both: set predictor.patch, or another data.size"
+            )
+        return self.h // patch, self.w // patch
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -44,6 +53,12 @@ class Memory:
     def num_frames(self) -> int:
         """Latent frames remembered."""
         return self.latents.shape[1]
+
+    def led_by(self, condition: Condition | None) -> Condition | None:
+        """Return what led into the frames remembered and what leads into those that come."""
+        if condition is None or self.condition is None:
+            return None
+        return self.condition.then(condition)
 
 
 def remembered(past: Latents, condition: Condition | None, most: int, sinks: int = 0) -> Memory:
@@ -125,9 +140,9 @@ class Predictor(nn.Module, ABC):
     def start(self, past: Latents, condition: Condition | None) -> Memory:
         """Remember what was observed, as much of it as the predictor uses."""
 
-    @abstractmethod
     def room(self, memory: Memory) -> int:
-        """Say how many latent frames one call can predict after this memory."""
+        """Say how many latent frames one call can predict after this memory: a training window."""
+        return self.num_train_frames - memory.num_frames
 
     @abstractmethod
     def predict(

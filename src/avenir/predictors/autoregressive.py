@@ -29,19 +29,8 @@ from avenir.predictors import (
     check_sinks,
     remembered,
 )
-from avenir.samplers import draw
+from avenir.samplers import DrawingConfig, draw
 from avenir.shapes import Latents, Tokens
-
-
-class DrawingConfig(Config):
-    """How tokens are drawn."""
-
-    temperature: float = Field(1.0, ge=0)
-    """Below 1 the likely is drawn more often; 0 is always the likeliest."""
-    top_k: int | None = Field(None, ge=1)
-    """How many of the likeliest tokens may be drawn; none: all."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    """The fewest tokens that together have this chance may be drawn."""
 
 
 class AutoregressiveConfig(Config):
@@ -180,19 +169,13 @@ class Autoregressive(TokenPredictor):
         """Remember the first `sinks` latent frames and the last ones, `past` in all."""
         return remembered(past, condition, self.config.past, self.config.sinks)
 
-    def room(self, memory: Memory) -> int:
-        """Fill the training window."""
-        return self.num_train_frames - memory.num_frames
-
     @torch.no_grad()
     def predict(
         self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
     ) -> tuple[Latents, Memory]:
         """Draw one chunk; keys and values of what is known are computed once."""
         past = self.tokens(memory.latents)
-        both = None
-        if condition is not None and memory.condition is not None:
-            both = memory.condition.then(condition)
+        both = memory.led_by(condition)
         make = self._token_by_token if self.config.order == "raster" else self._frame_by_frame
         chunk = self.embed(make(past, both, length, generator))
         return chunk, self.start(torch.cat([memory.latents, chunk], dim=1), both)
@@ -237,9 +220,7 @@ class Autoregressive(TokenPredictor):
         return rearrange(torch.stack(made, dim=1), "b t (h w) -> b t h w", h=h)
 
     def _drawn(self, hidden: Float[Tensor, "b n d"], chance: torch.Generator) -> Int[Tensor, "b n"]:
-        sampling = self.config.sampling
-        scores = self.leave(hidden)
-        return draw(scores, sampling.temperature, sampling.top_k, sampling.top_p, chance)
+        return draw(self.leave(hidden), self.config.sampling, chance)
 
     # Tokens -----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748). A net
 how far a step goes can learn to take long ones (shortcut models, 2410.12557).
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -14,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
+from torch.nn.functional import silu
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
@@ -29,7 +30,7 @@ from avenir.degradation import (
     shifted,
 )
 from avenir.errors import AvenirError
-from avenir.nn.transformer import Cache, SpaceTimeTransformer
+from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
 from avenir.predictors import (
     LatentShape,
     Memory,
@@ -115,11 +116,6 @@ class Flow(Predictor):
 
     def __init__(self, config: FlowConfig, shape: LatentShape) -> None:
         super().__init__()
-        if shape.h % config.patch or shape.w % config.patch:
-            raise AvenirError(
-                f"latents are {shape.h}×{shape.w} and the predictor's patch is {config.patch}; "
-                "the patch must divide both: set predictor.patch, or another data.size"
-            )
         check_sinks(config.sinks, config.past)
         self.config = config
         self.width, self.depth, self.patch = config.width, config.depth, config.patch
@@ -129,7 +125,7 @@ class Flow(Predictor):
         self.shift = config.shift or shift_of(
             self.num_train_frames * shape.channels * shape.h * shape.w
         )
-        num_tokens = (shape.h // config.patch) * (shape.w // config.patch)
+        num_tokens = math.prod(shape.grid(config.patch))
         self.where = nn.Parameter(0.02 * torch.randn(num_tokens, config.width))
         self.enter = nn.Linear(2 * token, config.width)
         self.enter_condition = nn.Linear(config.width, config.width)
@@ -148,12 +144,10 @@ class Flow(Predictor):
         self.transformer = SpaceTimeTransformer(
             config.width, config.depth, config.heads, config.attention
         )
-        self.final_modulation = nn.Linear(config.width, 2 * config.width)
-        self.leave = nn.Linear(config.width, token)
+        self.leave = Exit(config.width, token)
         self.shares = nn.Linear(config.width, 2 * shape.channels)
-        for layer in (self.final_modulation, self.leave, self.shares):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.shares.weight)
+        nn.init.zeros_(self.shares.bias)
 
     # Training ---------------------------------------------------------------------------------
 
@@ -294,10 +288,13 @@ class Flow(Predictor):
         if tap is not None and degradation is not None:
             after = {tap.layer: through_grid(tap, degradation.weight, h // p)}
         tokens, kept = self.transformer(tokens, per_frame, (h // p, w // p), look, cache, after)
-        shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
-        tokens = self.leave(layer_norm(tokens, tokens.shape[-1:]) * (1 + scale) + shift)
         said = rearrange(
-            tokens, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h // p, w=w // p, p=p, q=p
+            self.leave(tokens, per_frame),
+            "b t (h w) (c p q) -> b t c (h p) (w q)",
+            h=h // p,
+            w=w // p,
+            p=p,
+            q=p,
         )
         of_x, of_seen = self.shares(silu(per_frame))[..., None, None].chunk(2, dim=2)
         return said + of_x * x + of_seen * seen, kept
@@ -307,10 +304,6 @@ class Flow(Predictor):
     def start(self, past: Latents, condition: Condition | None) -> Memory:
         """Remember the first `sinks` latent frames and the last ones, `past` in all."""
         return remembered(past, condition, self.config.past, self.config.sinks)
-
-    def room(self, memory: Memory) -> int:
-        """Fill the training window."""
-        return self.num_train_frames - memory.num_frames
 
     @torch.no_grad()
     def predict(
@@ -341,10 +334,9 @@ class Flow(Predictor):
 
         noise = torch.randn((b, length, *chw), generator=generator, device=device)
         chunk = self._sample(denoise, noise, generator)
-        both = None
-        if condition is not None and memory.condition is not None:
-            both = memory.condition.then(condition)
-        return chunk, self.start(torch.cat([memory.latents, chunk], dim=1), both)
+        return chunk, self.start(
+            torch.cat([memory.latents, chunk], dim=1), memory.led_by(condition)
+        )
 
     def _sample(self, denoise: Denoise, noise: Latents, generator: torch.Generator) -> Latents:
         sampling = self.config.sampling

@@ -7,6 +7,7 @@ is open its prediction is the middle of what may come. Every encoder will do; on
 makes a world that foresees, and cannot be watched.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -14,12 +15,10 @@ from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
-from avenir.errors import AvenirError
-from avenir.nn.transformer import Cache, SpaceTimeTransformer
+from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
 from avenir.predictors import Hidden, LatentShape, Memory, Predictor, Tap, remembered, through_grid
 from avenir.shapes import Latents
 
@@ -51,16 +50,11 @@ class JointEmbedding(Predictor):
 
     def __init__(self, config: JointEmbeddingConfig, shape: LatentShape) -> None:
         super().__init__()
-        if shape.h % config.patch or shape.w % config.patch:
-            raise AvenirError(
-                f"latents are {shape.h}×{shape.w} and the predictor's patch is {config.patch}; "
-                "the patch must divide both: set predictor.patch, or another data.size"
-            )
         self.config = config
         self.width, self.depth, self.patch = config.width, config.depth, config.patch
         self.num_train_frames = config.past + config.rollout
         token = shape.channels * config.patch**2
-        num_tokens = (shape.h // config.patch) * (shape.w // config.patch)
+        num_tokens = math.prod(shape.grid(config.patch))
         self.where = nn.Parameter(0.02 * torch.randn(num_tokens, config.width))
         self.unsteered = nn.Parameter(0.02 * torch.randn(config.width))
         self.enter = nn.Linear(token, config.width)
@@ -68,11 +62,7 @@ class JointEmbedding(Predictor):
         self.transformer = SpaceTimeTransformer(
             config.width, config.depth, config.heads, config.attention
         )
-        self.final_modulation = nn.Linear(config.width, 2 * config.width)
-        self.leave = nn.Linear(config.width, token)
-        for layer in (self.final_modulation, self.leave):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.leave = Exit(config.width, token)
 
     def losses(
         self,
@@ -118,8 +108,7 @@ class JointEmbedding(Predictor):
         counts = torch.ones(b, t, device=x.device)
         after = None if tap is None else {tap.layer: through_grid(tap, counts, h)}
         x, kept = self.transformer(x, per_frame, (h, w), look, cache, after)
-        shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
-        change = self.leave(layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+        change = self.leave(x, per_frame)
         change = rearrange(change, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
         return latents + change, kept
 
@@ -127,18 +116,12 @@ class JointEmbedding(Predictor):
         """Remember the last `past` latent frames."""
         return remembered(past, condition, self.config.past)
 
-    def room(self, memory: Memory) -> int:
-        """Fill the training window."""
-        return self.num_train_frames - memory.num_frames
-
     @torch.no_grad()
     def predict(
         self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
     ) -> tuple[Latents, Memory]:
         """Say one frame after the other; each is computed once and kept. Nothing is drawn."""
-        both, frames, cache = None, memory.latents, None
-        if condition is not None and memory.condition is not None:
-            both = memory.condition.then(condition)
+        both, frames, cache = memory.led_by(condition), memory.latents, None
         new = frames
         for _ in range(length):
             seen = frames.shape[1]

@@ -13,18 +13,18 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, layer_norm, silu
+from torch.nn.functional import cross_entropy
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.degradation import Degradation, draw_rate, hide_future
-from avenir.nn.transformer import Cache, SpaceTimeTransformer
+from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
 from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor, remembered, through_grid
-from avenir.samplers import Hidden, draw, hidden_after, unmask
+from avenir.samplers import DrawingConfig, Hidden, draw, hidden_after, unmask
 from avenir.shapes import Latents, Tokens
 
 
-class UnmaskingConfig(Config):
+class UnmaskingConfig(DrawingConfig):
     """How a chunk is revealed."""
 
     num_steps: int = Field(8, ge=1)
@@ -35,12 +35,6 @@ class UnmaskingConfig(Config):
     """Which are revealed first: the surest, or any."""
     noise: float = Field(1.0, ge=0)
     """How far chance decides which are surest, at first."""
-    temperature: float = Field(1.0, ge=0)
-    """Below 1 the likely is drawn more often; 0 is always the likeliest."""
-    top_k: int | None = Field(None, ge=1)
-    """How many of the likeliest tokens may be drawn; none: all."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    """The fewest tokens that together have this chance may be drawn."""
 
 
 class MaskedConfig(Config):
@@ -90,12 +84,9 @@ class Masked(TokenPredictor):
         self.transformer = SpaceTimeTransformer(
             config.width, config.depth, config.heads, config.attention
         )
-        self.final_modulation = nn.Linear(config.width, 2 * config.width)
-        self.leave = nn.Linear(config.width, len(self.codes), bias=False)
+        self.leave = Exit(config.width, len(self.codes))
         for weight in (self.enter.weight, self.where, self.hidden, self.unsteered):
             nn.init.normal_(weight, std=0.02)
-        for weight in (*self.final_modulation.parameters(), self.leave.weight):
-            nn.init.zeros_(weight)
 
     # Training ---------------------------------------------------------------------------------
 
@@ -185,8 +176,7 @@ class Masked(TokenPredictor):
         if tap is not None and degradation is not None:
             after = {tap.layer: through_grid(tap, degradation.weight, h)}
         x, kept = self.transformer(x, per_frame, (h, w), look, cache, after)
-        shift, scale = self.final_modulation(silu(per_frame))[:, :, None].chunk(2, dim=-1)
-        scores = self.leave(layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+        scores = self.leave(x, per_frame)
         return rearrange(scores, "b t (h w) v -> b t h w v", h=h), kept
 
     # Prediction -------------------------------------------------------------------------------
@@ -194,10 +184,6 @@ class Masked(TokenPredictor):
     def start(self, past: Latents, condition: Condition | None) -> Memory:
         """Remember the last `past` latent frames."""
         return remembered(past, condition, self.config.past)
-
-    def room(self, memory: Memory) -> int:
-        """Fill the training window."""
-        return self.num_train_frames - memory.num_frames
 
     @torch.no_grad()
     def predict(
@@ -213,7 +199,7 @@ class Masked(TokenPredictor):
         unknown = torch.zeros(shape, dtype=torch.long, device=self.codes.device)
 
         def drawn(scores: Float[Tensor, "b t h w v"]) -> Int[Tensor, "b t h w"]:
-            return draw(scores, sampling.temperature, sampling.top_k, sampling.top_p, generator)
+            return draw(scores, sampling, generator)
 
         tokens = unmask(
             lambda tokens, hidden: self.forward(tokens, hidden, condition, cache=cache)[0],
@@ -225,7 +211,7 @@ class Masked(TokenPredictor):
             drawn,
             generator,
         )
-        chunk, both = self.embed(tokens), None
-        if condition is not None and memory.condition is not None:
-            both = memory.condition.then(condition)
-        return chunk, self.start(torch.cat([memory.latents, chunk], dim=1), both)
+        chunk = self.embed(tokens)
+        return chunk, self.start(
+            torch.cat([memory.latents, chunk], dim=1), memory.led_by(condition)
+        )

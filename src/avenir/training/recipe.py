@@ -137,9 +137,14 @@ class Recipe(Config):
 
 
 def find_recipe(path: Path) -> Path:
-    """Return a recipe's file: as given, or by its name among those that avenir brings."""
+    """Return a recipe's file: as given, or by its name among those that avenir brings.
+
+    One in a folder of theirs is named with it: `predictors/flow.toml`.
+    """
     package = Path(avenir.__file__).parent
-    brought = [package / "recipes" / path.name, package.parents[1] / "recipes" / path.name]
+    names = (Path(path.parent.name) / path.name, path.name)
+    folders = (package / "recipes", package.parents[1] / "recipes")
+    brought = [folder / name for name in names for folder in folders]
     return next((each for each in [path, *brought] if each.exists()), path)
 
 
