@@ -9,7 +9,8 @@ from tests.evaluation.conftest import ToyWorld
 
 from avenir.errors import AvenirError
 from avenir.evaluation.continuation import Task, of_another_recording
-from avenir.evaluation.drift import WAYS, _other, failure, growth, measure_drift
+from avenir.evaluation.control import measure_control
+from avenir.evaluation.drift import SEGMENT, WAYS, _other, failure, growth, measure_drift
 from avenir.evaluation.drift_report import Aged, Ageing, write_drift_report
 from avenir.evaluation.metrics import BEST_PSNR
 
@@ -75,16 +76,47 @@ def test_growth_is_a_share_of_the_way_from_the_codec_to_another_recording():
 def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
     worlds, films = [], []
     for name, world in {"good <one>": ToyWorld(), "deaf": ToyWorld(listens=False)}.items():
-        drift, shown = measure_drift(world, 5, task(source, windows), None, quiet, 2)
-        worlds.append(Aged(name=name, key=None, predictor="toy", num_parameters=7, drift=drift))
+        asked = task(source, windows)
+        drift, shown = measure_drift(
+            world, 5, asked, None, quiet, 2, noises=(0.2,), evaluator=world.encoder
+        )
+        control = measure_control(world, asked.cut(5), None, quiet)
+        known = {"name": name, "key": None, "predictor": "toy", "num_parameters": 7}
+        worlds.append(Aged(**known, drift=drift, control=control))
         films.append(shown)
     ageing = Ageing(about="Toys", command="avenir compare", fps=10, worlds=tuple(worlds))
     page = write_drift_report(tmp_path, ageing, films).read_text()
     assert "good &lt;one&gt; | deaf | truth" in page
     assert page.count("<canvas") == 2 * 3  # clips × columns
     assert "not within the horizon" in page and "line-forced1" in page
+    assert "Do actions matter?" in page and "What noise on the past does" in page
+    assert "Kernel distance" in page
     kept = json.loads((tmp_path / "drift.json").read_text())
     assert Ageing.parse(kept) == ageing
+
+
+def test_noise_on_the_past_stays_where_nothing_takes_it_away(source, windows):
+    """The toy rolls its last frame on, noise and all: as much is lost at the end as at first."""
+    asked = task(source, windows)
+    drift, _ = measure_drift(ToyWorld(), 5, asked, None, quiet, noises=(0.1, 0.4))
+    weak, strong = drift.noised
+    assert (weak.noise, strong.noise) == (0.1, 0.4)
+    assert 0 < weak.early["psnr"].mean < strong.early["psnr"].mean
+    assert weak.late["psnr"].mean == pytest.approx(weak.early["psnr"].mean, rel=1e-4)
+    assert set(drift.curves["psnr"]) == set(WAYS)
+
+
+def test_sets_of_clips_are_compared_segment_by_segment(source, windows):
+    """A world that is right is at no distance; one that stands still goes away."""
+    asked = Task(source, source.spread("test", 30, 6), 6, 24, 1, 4, 0)
+    worlds = (ToyWorld(), ToyWorld(listens=False))
+    right, still = (
+        measure_drift(world, 5, asked, None, quiet, evaluator=world.encoder)[0].segments
+        for world in worlds
+    )
+    assert right["free"].mean == pytest.approx([0.0] * (24 // SEGMENT), abs=1e-9)
+    assert still["free"].mean == still["copy_last"].mean
+    assert len(still["forced"].mean) == len(still["random"].low) == 24 // SEGMENT
 
 
 def test_another_clip_is_of_another_recording_where_there_is_one(windows):

@@ -18,6 +18,8 @@ from avenir.evaluation.readout import (
     StateReadout,
     _object_errors,
     _overlap,
+    _returned,
+    _returned_errors,
 )
 from avenir.registry import parse
 from avenir.training.optim import OptimConfig, Optimiser
@@ -100,6 +102,34 @@ def test_labels_are_taken_from_the_frame_the_future_begins_at(readout, batch):
     future = readout.compare(batch.video[:, 1:], batch, 1)
     whole = readout.compare(batch.video, batch, 0)
     assert torch.allclose(future["ego_iou"], whole["ego_iou"][:, 1:], equal_nan=True)
+
+
+def test_what_was_seen_then_hidden_and_is_back_has_returned():
+    """Six frames, three of them past. Things: hidden and back, hidden in the past only, never
+    hidden, first seen in the future, hidden as the past ends."""
+    clear = torch.tensor(
+        [
+            [1, 1, 1, 0, 0, 1],
+            [1, 0, 1, 1, 1, 1],
+            [1, 1, 1, 1, 1, 1],
+            [0, 0, 0, 1, 0, 1],
+            [1, 1, 0, 0, 1, 1],
+        ]
+    ).bool()
+    returned = _returned(clear.T[None], 3)[0].T.int().tolist()
+    assert returned == [[0, 0, 0, 0, 0, 1], [0] * 6, [0] * 6, [0] * 6, [0, 0, 0, 0, 1, 1]]
+
+
+def test_what_is_back_is_looked_for_where_it_is():
+    objects = torch.zeros(1, 2, 2, 4)
+    objects[0, :, 0] = torch.tensor([4.0, 6.0, Class.CAR, 1.0])
+    objects[0, :, 1] = torch.tensor([9.0, 2.0, Class.TRUCK, 1.0])
+    returned = torch.tensor([[[True, False], [False, False]]])
+    found = torch.zeros(1, 2, 12, 12, dtype=torch.bool)
+    assert _returned_errors(found, objects, returned)[0, 0] == CUT_OFF
+    found[0, :, 9, 4] = True
+    errors = _returned_errors(found, objects, returned)
+    assert errors[0, 0] == 3 and errors[0, 1].isnan()
 
 
 def test_object_error_is_zero_for_the_truth_and_the_cut_off_for_nothing():

@@ -51,6 +51,41 @@ def test_settings_of_one_degradation(settings):
         assert spread.abs().max() == 0
 
 
+def test_with_its_own_past_the_last_true_frame_of_it_is_never_seen():
+    """From the middle of training on; what it learns to say stays the true future."""
+    latents = torch.randn(3, 5, *SHAPE[:3])
+    other, future = latents.clone(), latents.clone()
+    other[:, 2] += 1
+    future[:, 3] += 1
+    model = flow(past=3, own_past=1.0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+
+    def loss(latents: torch.Tensor, step: int) -> torch.Tensor:
+        return model.losses(latents, None, Progress(step, 10, generator("own")))["flow"]
+
+    assert torch.equal(loss(latents, 5), loss(other, 5))
+    assert not torch.isclose(loss(latents, 5), loss(future, 5))
+    assert not torch.isclose(loss(latents, 4), loss(other, 4))
+
+
+def test_its_own_past_is_what_it_predicts_of_the_frames_before():
+    model = flow(past=3, own_past=0.5)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    latents = torch.randn(4, 5, *SHAPE[:3])
+    mixed = model._with_own_past(latents, None, 2, generator("own"))
+    made, _ = model.predict(model.start(latents[:2, :2], None), None, 1, generator("own"))
+    assert torch.equal(mixed[:2, 2:3], made)
+    mixed[:2, 2] = latents[:2, 2]
+    assert torch.equal(mixed, latents)
+
+
+def test_a_past_of_one_frame_has_nothing_to_be_made_of():
+    with pytest.raises(AvenirError, match="remember 2 or more"):
+        flow(past=1, own_past=0.5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "predicts", "sampler"),

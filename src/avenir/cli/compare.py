@@ -32,6 +32,9 @@ def compare(
         float, typer.Option(min=0.01, help="Seconds that worlds observe first.")
     ] = 1.0,
     start: Annotated[float, typer.Option(min=0, help="Second at which the video begins.")] = 0.0,
+    noise: Annotated[
+        str, typer.Option(help="Noise on what worlds observe, to see what they bear: 0.1,0.3")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("comparison"),
 ) -> None:
     """Show what models make of the same clips: Model 1 | Model 2 | … | truth, on one page.
@@ -54,7 +57,8 @@ def compare(
     models = [Model(name, load(run)) for name, run in runs.items()]
     worlds = [model.world for model in models]
     if video is None and all(world.predictor is not None for world in worlds):
-        page = _ageing(runs, dict(models), overrides, clips, observe, seconds, out)
+        noises = _numbers(noise)
+        page = _ageing(runs, dict(models), overrides, clips, observe, seconds, noises, out)
         say(f"page: {page}")
         return
     if video is not None:
@@ -76,14 +80,16 @@ def _ageing(
     clips: int,
     observe: float,
     seconds: float,
+    noises: Sequence[float],
     out: Path,
 ) -> Path:
     """Continue the same held-out pasts with every world."""
     from avenir.evaluation.comparison import NUM_SHOWN
     from avenir.evaluation.continuation import Task
+    from avenir.evaluation.control import measure_control
     from avenir.evaluation.drift import measure_drift
     from avenir.evaluation.drift_report import Aged, Ageing, write_drift_report
-    from avenir.evaluation.readout import Readout, labelled
+    from avenir.evaluation.readout import Readout, evaluator_for, labelled
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
@@ -91,7 +97,8 @@ def _ageing(
     source = labelled(make_source(data_of(next(iter(runs.values())), overrides)))
     past, horizon = (max(1, round(each * source.fps)) for each in (observe, seconds))
     task = Task(source, source.spread("test", past + horizon, clips), past, horizon, 1, 8, 0)
-    readout = Readout.of(source, next(iter(worlds.values())).encoder.latent_mean.device)
+    device = next(iter(worlds.values())).encoder.latent_mean.device
+    readout, evaluator = Readout.of(source, device), evaluator_for(source, device)
     told, aged, films = Preparation(), [], []
     for name, world in worlds.items():
         if (world.card.fps, world.card.size) != (source.fps, source.size):
@@ -102,14 +109,21 @@ def _ageing(
             )
         assert world.predictor is not None and world.card.predictor is not None
         trained = world.predictor.num_train_frames * world.encoder.compression.t
+
+        def report(what: str, done: int, total: int, name: str = name) -> None:
+            told(f"{name}, {what}", done, total)
+
         drift, film = measure_drift(
             world,
             trained,
             task,
             readout,
-            lambda w, i, n, m=name: told(f"{m}, {w}", i, n),
+            report,
             NUM_SHOWN,
+            noises,
+            None if evaluator is None else evaluator.encoder,
         )
+        control = measure_control(world, task.cut(trained), readout, report)
         say(f"{name}: {drift.frames_per_second:.0f} frames per second")
         films.append(film)
         aged.append(
@@ -119,6 +133,7 @@ def _ageing(
                 predictor=world.card.predictor["kind"],
                 num_parameters=sum(p.numel() for p in world.parameters()),
                 drift=drift,
+                control=control,
             )
         )
     ageing = Ageing(
@@ -128,6 +143,17 @@ def _ageing(
         worlds=tuple(aged),
     )
     return write_drift_report(out, ageing, films)
+
+
+def _numbers(text: str) -> list[float]:
+    """Parse numbers above 0 with commas between them."""
+    try:
+        numbers = [float(word) for word in text.split(",") if word]
+        if all(number > 0 for number in numbers):
+            return numbers
+    except ValueError:
+        pass
+    raise AvenirError(f"--noise {text} was given; say numbers above 0: --noise 0.1,0.3")
 
 
 def _finest(worlds: Sequence["World"]) -> tuple[tuple[int, int], float]:

@@ -7,7 +7,7 @@ is chosen by who knows the truth, clip by clip and metric by metric: bounds, not
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -88,6 +88,12 @@ class Task(NamedTuple):
     def steering(self, batch: Batch) -> dict[str, Tensor]:
         """Take the signals that may steer a world; labels are no business of its own."""
         return {n: signal for n, signal in batch.signals.items() if n in self.source.signals}
+
+    def cut(self, most: int) -> "Task":
+        """Return the same pasts with a horizon of at most so many frames."""
+        horizon = min(most, self.horizon)
+        windows = [replace(w, num_frames=self.past + horizon) for w in self.windows]
+        return self._replace(windows=windows, horizon=horizon)
 
     def split(self, batch: Batch) -> tuple[Video, Video]:
         """Return what is observed of a batch, and what truly followed."""
@@ -210,7 +216,7 @@ def score(
     """
     scores = compare(made, true, past[:, -1:])
     if readout is not None:
-        scores |= readout.compare(made, batch, past.shape[1] + first, seen)
+        scores |= readout.compare(made, batch, past.shape[1], first, seen)
     return scores
 
 

@@ -8,7 +8,8 @@ moves.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from avenir.clip import Batch, Clip
 from avenir.config import Config
 from avenir.data import Window
+from avenir.device import generator
+from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import copy_last, frames_of
 from avenir.evaluation.continuation import (
@@ -27,6 +30,7 @@ from avenir.evaluation.continuation import (
     of_another_recording,
     score,
 )
+from avenir.evaluation.distances import features_of, kernel_distance
 from avenir.evaluation.intervals import Curve, Interval, interval
 from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.readout import Readout
@@ -42,6 +46,20 @@ WAYS = {
     "random": "another clip's future",
 }
 """Ways to continue, and what they are called."""
+
+SEGMENT = 8
+"""Frames that are looked at together, as sets of clips."""
+
+
+class Noised(Config):
+    """How rollouts bear noise on the past; the same chance draws the undisturbed ones."""
+
+    noise: float
+    """Its standard deviation; pixels are in [-1, 1]."""
+    early: dict[str, Interval]
+    """By metric: how much is lost in the first trained length."""
+    late: dict[str, Interval]
+    """By metric: how much is still lost in the last: less where a world recovers."""
 
 
 class Drift(Config):
@@ -60,6 +78,11 @@ class Drift(Config):
     failure_seconds: dict[str, float | None]
     """By metric: how far ahead it is first no better than another clip's future; none: never
     within the horizon."""
+    segments: dict[str, Curve]
+    """By way: kernel distance to the truth as sets of clips, segment by segment, which tells how
+    pictures decay whatever happens in them; empty without an evaluator."""
+    noised: tuple[Noised, ...]
+    """By how much noise was on the past."""
     growth: dict[str, Interval]
     """By metric: how much worse it is in the last trained length than in the first, as a share of
     the way from the codec to another clip's future."""
@@ -84,17 +107,24 @@ def measure_drift(
     readout: Readout | None,
     report: Report,
     num_shown: int = 0,
+    noises: Sequence[float] = (),
+    evaluator: Encoder | None = None,
 ) -> tuple[Drift, list[Shown]]:
     """Continue windows in every way, far ahead; `trained` frames are a training window's length.
 
-    Keeps the first few clips to look at. Raises AvenirError when there is only one window.
+    Also after `noises` of these standard deviations on the past, each on its own. With an evaluator
+    sets of clips are compared as well. Keeps the first few clips to look at. Raises AvenirError
+    when there is only one window.
     """
     if len(task.windows) < 2:
         raise AvenirError(
             "one clip was given; when a world has failed is told by the future of another: ask "
             "for more clips"
         )
+    if task.horizon < SEGMENT:
+        evaluator = None
     tally, shown, spent = Tally(), [], 0.0
+    features: dict[str, list[list[Tensor]]] = {}
     motion: list[Tensor] = []
     for start, batch in task.batches("rolling out", report):
         past, true = task.split(batch)
@@ -102,8 +132,14 @@ def measure_drift(
         signals = task.steering(batch)
         free = imagined(world, past, signals, task.horizon, "drift", task.seed, start)
         spent += time.monotonic() - began
-        for way, video in _ways(world, task, batch, start, free):
+        for way, video in chain(
+            _ways(world, task, batch, start, free), _noised(world, task, batch, start, noises)
+        ):
             tally.add(way, score(video, true, past, batch, readout))
+            if evaluator is not None and way in WAYS:
+                features.setdefault(way, []).append(_segments(evaluator, video))
+        if evaluator is not None:
+            features.setdefault("truth", []).append(_segments(evaluator, true))
         last = slice(max(0, task.horizon - trained), None)
         motion.append(_change(free[:, last]) / _change(true[:, last]).clamp(min=1e-6))
         for row in range(min(len(past), num_shown - len(shown))):
@@ -111,13 +147,25 @@ def measure_drift(
             made, seen = (torch.cat([past[row], x[row]])[None] for x in (free, true))
             shown.append(Shown(*(Clip.from_video(x, fps, name) for x in (made, seen))))
     table, groups, fps = tally.table(), task.groups, task.source.fps
+    curves = tally.curves(groups, task.seed)
     return Drift(
         num_clips=len(task.windows),
         past=task.past,
         horizon=task.horizon,
         trained=trained,
-        curves=tally.curves(groups, task.seed),
+        curves={
+            name: {way: ways[way] for way in WAYS if way in ways} for name, ways in curves.items()
+        },
         failure_seconds={name: failure(ways, name, fps) for name, ways in table.items()},
+        segments=segment_distances(features, groups, task.seed),
+        noised=tuple(
+            Noised(
+                noise=noise,
+                early=_lost(table, noise, slice(0, trained), groups, task.seed),
+                late=_lost(table, noise, slice(-trained, None), groups, task.seed),
+            )
+            for noise in noises
+        ),
         growth={
             name: growth(ways, name, trained, groups, task.seed) for name, ways in table.items()
         },
@@ -150,6 +198,70 @@ def growth(
     free = ways["free"]
     worse = free[:, -trained:].nanmean(1) - free[:, :trained].nanmean(1)
     return interval(sign * worse / whole, groups, seed)
+
+
+def segment_distances(
+    features: Mapping[str, Sequence[Sequence[Tensor]]], groups: Sequence[str], seed: int
+) -> dict[str, Curve]:
+    """Return how far each way is from `truth` as a set of clips, segment by segment.
+
+    Features are those of every batch and segment, `n d`.
+    """
+    joined = {
+        way: [torch.cat(parts) for parts in zip(*batches, strict=True)]
+        for way, batches in features.items()
+    }
+    true = joined.pop("truth", [])
+    curves = {}
+    for way, segments in joined.items():
+        found = [
+            kernel_distance(real, made, groups, groups, seed)
+            for real, made in zip(true, segments, strict=True)
+        ]
+        curves[way] = Curve(
+            mean=tuple(each.mean for each in found),
+            low=tuple(each.low for each in found),
+            high=tuple(each.high for each in found),
+        )
+    return curves
+
+
+def _segments(evaluator: Encoder, video: Video) -> list[Tensor]:
+    """Return the features of every whole segment of a batch."""
+    whole = video[:, : video.shape[1] // SEGMENT * SEGMENT]
+    return [features_of(evaluator, part) for part in whole.split(SEGMENT, dim=1)]
+
+
+def _lost(
+    table: dict[str, dict[str, Tensor]], noise: float, where: slice, groups: list[str], seed: int
+) -> dict[str, Interval]:
+    """Return how much worse rollouts from a noised past are, by metric."""
+    lost = {}
+    for name, ways in table.items():
+        sign = -1 if METRICS[name].higher_is_better else 1
+        difference = sign * (ways[_way_of(noise)] - ways["free"])[:, where].nanmean(1)
+        lost[name] = interval(difference, groups, seed)
+    return lost
+
+
+def _way_of(noise: float) -> str:
+    return f"noise {noise:g}"
+
+
+def _noised(
+    world: Imagines, task: Task, batch: Batch, start: int, noises: Sequence[float]
+) -> Iterator[tuple[str, Video]]:
+    (past, _), signals = task.split(batch), task.steering(batch)
+    rows = range(start, start + len(past))
+    chances = [generator("noised", task.seed, row) for row in rows]
+    noise = torch.stack([torch.randn(past.shape[1:], generator=chance) for chance in chances])
+    for share in noises:
+        seen = (past + share * noise).clamp(-1, 1)
+        # The chance is that of the undisturbed rollouts: what differs is the noise.
+        yield (
+            _way_of(share),
+            imagined(world, seen, signals, task.horizon, "drift", task.seed, start),
+        )
 
 
 def _ways(

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from avenir.config import Config
 from avenir.evaluation.charts import Axis, chart, charts, coloured
-from avenir.evaluation.drift import WAYS, Drift, Shown
+from avenir.evaluation.control import Control
+from avenir.evaluation.drift import SEGMENT, WAYS, Drift, Shown
+from avenir.evaluation.generation import MARKS
 from avenir.evaluation.intervals import Curve, Interval
-from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.metrics import METRICS, Metric
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
-from avenir.evaluation.tables import title_of
+from avenir.evaluation.tables import plain_table, title_of
 
 FORMAT = 1
 """Version of `drift.json`."""
@@ -39,6 +41,8 @@ class Aged(Config):
     """Of encoder, conditioner and predictor."""
     drift: Drift
     """How it ages."""
+    control: Control | None
+    """Whether its actions matter, over a trained length; none: nothing steers it."""
 
 
 class Ageing(Config):
@@ -70,7 +74,12 @@ def drift_page(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
     sections = []
     if films and films[0]:
         sections.append(_watch(ageing, films))
-    sections += [_curves(ageing), _numbers(ageing), _how(ageing)]
+    sections += [_curves(ageing), _numbers(ageing)]
+    if any(world.control is not None for world in ageing.worlds):
+        sections.append(_control(ageing.worlds))
+    if ageing.worlds[0].drift.noised:
+        sections.append(_noise(ageing.worlds))
+    sections.append(_how(ageing))
     first = ageing.worlds[0].drift
     lead = (
         f"{ageing.about}: {first.num_clips:,} clips, {first.past / ageing.fps:.1f}\u00a0s "
@@ -122,10 +131,12 @@ def _curves(ageing: Ageing) -> str:
     labels |= {way: WAYS[way] for way in _REFERENCES}
     drawings = []
     for metric in ageing.worlds[0].drift.curves:
-        curves = _of_all(ageing.worlds, metric)
+        curves = _of_all([world.drift.curves[metric] for world in ageing.worlds])
         axis = Axis.horizon(ageing.worlds[0].drift.horizon, ageing.fps)
         drawing = chart(curves, labels, axis, METRICS[metric].label)
         drawings.append((title_of(METRICS[metric]), drawing))
+    if ageing.worlds[0].drift.segments:
+        drawings.append(_segments(ageing, labels))
     lengths = ", ".join(
         f"{world.name} {world.drift.trained / ageing.fps:.1f}\u00a0s" for world in ageing.worlds
     )
@@ -138,19 +149,26 @@ def _curves(ageing: Ageing) -> str:
     )
 
 
-def _of_all(worlds: Sequence[Aged], metric: str) -> Mapping[str, Curve]:
+def _segments(ageing: Ageing, labels: Mapping[str, str]) -> tuple[str, str]:
+    """Draw how pictures decay, one point for each segment."""
+    metric, curves = MARKS["kernel_distance"], _of_all([w.drift.segments for w in ageing.worlds])
+    ends = [(i + 1) * SEGMENT / ageing.fps for i in range(len(curves["world0"].mean))]
+    drawing = chart(curves, labels, Axis(ends, "seconds ahead"), metric.label)
+    return f"{title_of(metric)}, {SEGMENT} frames together", drawing
+
+
+def _of_all(worlds: Sequence[Mapping[str, Curve]]) -> Mapping[str, Curve]:
+    """Name the lines of every world, and those that are alike for all."""
     curves = {}
-    for i, world in enumerate(worlds):
-        ways = world.drift.curves[metric]
+    for i, ways in enumerate(worlds):
         curves |= {f"world{i}": ways["free"], f"forced{i}": ways["forced"]}
-    first = worlds[0].drift.curves[metric]
-    return curves | {way: first[way] for way in _REFERENCES}
+    return curves | {way: worlds[0][way] for way in _REFERENCES}
 
 
 def _numbers(ageing: Ageing) -> str:
     tables = ""
     for metric in ageing.worlds[0].drift.curves:
-        body = ""
+        lines = [("", [*map(escape, WAYS.values()), "growth", "fails"])]
         for world in ageing.worlds:
             drift, ways = world.drift, world.drift.curves[metric]
             fails = drift.failure_seconds[metric]
@@ -159,15 +177,8 @@ def _numbers(ageing: Ageing) -> str:
                 _share(drift.growth[metric]),
                 "never" if fails is None else f"{fails:.1f}\u00a0s",
             ]
-            line = "".join(f"<td>{cell}</td>" for cell in cells)
-            body += f'<tr><th scope="row">{escape(world.name)}</th>{line}</tr>'
-        head = "".join(
-            f'<th scope="col">{escape(word)}</th>' for word in (*WAYS.values(), "growth", "fails")
-        )
-        tables += (
-            f'<div class="scroll"><table><caption>{title_of(METRICS[metric])}</caption><thead><tr>'
-            f'<th scope="col"></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        )
+            lines.append((world.name, cells))
+        tables += plain_table(title_of(METRICS[metric]), lines)
     return section(
         "numbers",
         "The numbers",
@@ -176,6 +187,66 @@ def _numbers(ageing: Ageing) -> str:
         "on its own is first no better than another clip's future.",
         f'<div class="tables">{tables}</div>',
     )
+
+
+def _control(worlds: Sequence[Aged]) -> str:
+    lost = {
+        world.name: {
+            row.metric: row.difference
+            for row in world.control.rows
+            if row.seconds is None and row.difference is not None
+        }
+        for world in worlds
+        if world.control is not None
+    }
+    metrics = list(dict.fromkeys(name for rows in lost.values() for name in rows))
+    lines = [("", [title_of(METRICS[name]) for name in metrics])]
+    for world, rows in lost.items():
+        found = [(rows.get(name), METRICS[name]) for name in metrics]
+        cells = ["–" if row is None else _difference(row, metric) for row, metric in found]
+        lines.append((world, cells))
+    return section(
+        "control",
+        "Do actions matter?",
+        "How much is lost under another recording's actions, from the same past and noise, over a "
+        "window as long as those of training: above zero where a world listens.",
+        f'<div class="tables">{plain_table("", lines)}</div>',
+    )
+
+
+def _noise(worlds: Sequence[Aged]) -> str:
+    tables = ""
+    for name, metric in METRICS.items():
+        lines = [("", ["noise", "lost at first", "lost at the end"])]
+        for world in worlds:
+            for each in world.drift.noised:
+                if name in each.early:
+                    lost = [_with_bounds(each.early[name]), _with_bounds(each.late[name])]
+                    lines.append((world.name, [f"{each.noise:g}", *lost]))
+        tables += plain_table(title_of(metric), lines) if len(lines) > 1 else ""
+    return section(
+        "noise",
+        "What noise on the past does",
+        "How much is lost in the first trained length, and how much still in the last, when what "
+        "was observed is noisy (its standard deviation; pixels are in [−1, 1]).",
+        f'<div class="tables">{tables}</div>',
+    )
+
+
+def _difference(better: Interval, metric: Metric) -> str:
+    """Write how much better something is, whichever way the metric goes."""
+    sign = 1 if metric.higher_is_better else -1
+    ends = [None if x is None else sign * x for x in (better.low, better.mean, better.high)]
+    low, mean, high = ends if sign > 0 else ends[::-1]
+    return _with_bounds(Interval(mean=mean, low=low, high=high))
+
+
+def _with_bounds(found: Interval) -> str:
+    if found.mean is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return f"{found.mean:.2f}"
+    return f"{found.mean:.2f} <small>[{found.low:.2f},\u00a0{found.high:.2f}]</small>"
 
 
 def _how(ageing: Ageing) -> str:

@@ -7,6 +7,7 @@ Knows one sample per clip, and nothing of training.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -164,7 +165,7 @@ class Judge:
             features.append(described(seen))
             if self.readout is not None:
                 latents = seen if self.shared else None
-                read = self.readout.compare(true, batch, self.task.past, latents)
+                read = self.readout.compare(true, batch, self.task.past, seen=latents)
                 for name, value in read.items():
                     scores.setdefault(name, []).append(value.flatten())
         return torch.cat(features), _means(scores)
@@ -175,7 +176,9 @@ class Judge:
 
 
 def _means(scores: Mapping[str, Sequence[Tensor]]) -> Marks:
-    return {name: float(torch.cat(list(parts)).nanmean()) for name, parts in scores.items()}
+    """Average over clips and frames; what no frame can be scored by is left out."""
+    means = {name: float(torch.cat(list(parts)).nanmean()) for name, parts in scores.items()}
+    return {name: mean for name, mean in means.items() if not isnan(mean)}
 
 
 def _kernel(

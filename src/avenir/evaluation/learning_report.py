@@ -18,6 +18,7 @@ from avenir.evaluation.learning_speed import Effect
 from avenir.evaluation.learning_table import learning_tables
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
+from avenir.evaluation.tables import plain_table
 
 
 def write_learning_report(folder: Path, conclusion: Conclusion, films: Sequence[Column]) -> Path:
@@ -144,7 +145,7 @@ def _foretold(conclusion: Conclusion) -> str:
         f"({MARKS[conclusion.metrics[0]].label.lower()}). Means over seeds; 95 % intervals over "
         f"arms, of which there are {len(arms)}; {len(conclusion.foretold)} numbers were tried, and "
         "some fit by chance.",
-        f'<div class="tables">{_table("", lines)}</div>',
+        f'<div class="tables">{plain_table("", lines)}</div>',
     )
 
 
@@ -159,7 +160,7 @@ def _found_table(caption: str, found: Sequence[Found]) -> str:
                 if each.metric == metric and each.all_in == all_in
             ]
             lines.append((f"{MARKS[metric].label}, {'all in' if all_in else 'generator'}", cells))
-    return _table(caption, lines)
+    return plain_table(escape(caption), lines)
 
 
 def _effect(found: Effect) -> str:
@@ -186,7 +187,7 @@ def _pair_table(caption: str, pairs: Sequence[Pair]) -> str:
                 ],
             )
         )
-    return _table(caption, lines)
+    return plain_table(escape(caption), lines)
 
 
 def _rows(rows: Sequence[Row]) -> str:
@@ -200,21 +201,7 @@ def _rows(rows: Sequence[Row]) -> str:
         "rows",
         "Every row",
         "At the last step. Commits: " + ", ".join(sorted({row.commit for row in rows})) + ".",
-        _table("", lines),
-    )
-
-
-def _table(caption: str, lines: Sequence[tuple[str, Sequence[str]]]) -> str:
-    def line(tag: str, name: str, cells: Sequence[str]) -> str:
-        inside = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
-        return f'<tr><th scope="row">{escape(name)}</th>{inside}</tr>'
-
-    head, *body = lines
-    rows = "".join(line("td", name, cells) for name, cells in body)
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return (
-        f'<div class="scroll"><table>{title}<thead>{line("th", *head)}</thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        plain_table("", lines),
     )
 
 

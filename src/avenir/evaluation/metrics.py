@@ -46,6 +46,7 @@ METRICS = {
     "ego_error": Metric("Ego position error", "px", False),
     "ego_iou": Metric("Ego overlap (IoU)", "", True),
     "object_error": Metric("Object position error", "px", False),
+    "returned_error": Metric("Position error of what was hidden", "px", False),
     "large_iou": Metric("Overlap of cars and trucks (IoU)", "", True),
     "small_iou": Metric("Overlap of motorbikes and pedestrians (IoU)", "", True),
     "state_error": Metric("Error of the state read", "deviations", False),

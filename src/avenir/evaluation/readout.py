@@ -119,9 +119,18 @@ class Readout:
         classes = logits[:, :, :-1].argmax(2)
         return Reading(_middle(classes == Class.EGO), classes, _peaks(logits[:, :, -1].sigmoid()))
 
-    def compare(self, made: Video, batch: Batch, first: int, seen: Latents | None = None) -> Scores:
-        """Score made frames against the labels of a batch from frame `first` on."""
-        labels = {n: s[:, first : first + made.shape[1]] for n, s in batch.signals.items()}
+    def compare(
+        self,
+        made: Video,
+        batch: Batch,
+        past: int,
+        first: int = 0,
+        seen: Latents | None = None,
+    ) -> Scores:
+        """Score made frames against the labels of a batch from frame `first` after its past on."""
+        here = slice(past + first, past + first + made.shape[1])
+        labels = {n: s[:, here] for n, s in batch.signals.items()}
+        returned = _returned(_clear(batch.signals["objects"], made.shape[-2:]), past)[:, here]
         reading = self.read(made, seen)
         true = labels["segmentation"]
         shows = labels["ego_visible"][..., 0] >= _SEEN
@@ -133,6 +142,7 @@ class Readout:
             "ego_error": torch.where(shows, error, nothing),
             "ego_iou": torch.where(shows, _overlap(reading.classes, true, (Class.EGO,)), nothing),
             "object_error": _object_errors(reading.objects, labels["objects"]),
+            "returned_error": _returned_errors(reading.objects, labels["objects"], returned),
             "large_iou": _overlap(reading.classes, true, (Class.CAR, Class.TRUCK)),
             "small_iou": _overlap(reading.classes, true, (Class.MOTORBIKE, Class.PEDESTRIAN)),
         }
@@ -150,7 +160,8 @@ class Readout:
             for name, value in (self.compare(video, batch, 0) | {"pixel_accuracy": right}).items():
                 scores.setdefault(name, []).append(value.nanmean(1))
         groups = [window.recording.name for window in windows]
-        values = {name: interval(torch.cat(parts), groups) for name, parts in scores.items()}
+        told = scores.keys() & ReadoutScore.model_fields.keys()  # nothing returns without a past
+        values = {name: interval(torch.cat(scores[name]), groups) for name in told}
         return ReadoutScore(num_clips=len(windows), num_frames=num_frames, **values)
 
     def _logits(self, video: Video) -> Float[Tensor, "b T c H W"]:
@@ -166,10 +177,18 @@ class StateReadout:
     def __init__(self, encoder: Regressor) -> None:
         self.encoder = encoder
 
-    def compare(self, made: Video, batch: Batch, first: int, seen: Latents | None = None) -> Scores:
-        """Score made frames from frame `first` of a batch on: root mean square over numbers."""
+    def compare(
+        self,
+        made: Video,
+        batch: Batch,
+        past: int,
+        first: int = 0,
+        seen: Latents | None = None,
+    ) -> Scores:
+        """Score made frames from frame `first` after a batch's past on: root mean square."""
         device = self.encoder.latent_mean.device
-        signal = batch.signals[self.encoder.config.signal][:, first : first + made.shape[1]]
+        here = slice(past + first, past + first + made.shape[1])
+        signal = batch.signals[self.encoder.config.signal][:, here]
         if seen is None:
             seen = self.encoder.encode(made.to(device))
         error = self.encoder.read(seen.to(device)) - self.encoder.normalised(signal.to(device))
@@ -220,18 +239,43 @@ def _object_errors(
     half is the mean distance from each one found to the nearest of which anything shows. Every
     distance counts at most `CUT_OFF`, which is also the error of finding nothing where things are.
     """
-    errors = torch.empty(found.shape[:2])
-    height, width = found.shape[-2:]
+    errors, shown = torch.empty(found.shape[:2]), _clear(objects, found.shape[-2:])
     for i in range(found.shape[0]):
         for j in range(found.shape[1]):
             read = found[i, j].nonzero().flip(-1).float()
-            x, y, kind, visible = objects[i, j].unbind(-1)
-            inside = (kind > 0) & (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
-            there = objects[i, j, :, :2]
-            clear, any_of = there[inside & (visible >= _SEEN)], there[(kind > 0) & (visible > 0)]
+            there, kind, visible = objects[i, j, :, :2], *objects[i, j, :, 2:].unbind(-1)
+            clear, any_of = there[shown[i, j]], there[(kind > 0) & (visible > 0)]
             errors[i, j] = (_to_nearest(clear, read) + _to_nearest(read, any_of)) / 2
             if len(clear) and not len(read):
                 errors[i, j] = CUT_OFF
+    return errors
+
+
+def _clear(objects: Float[Tensor, "b T n 4"], size: Sequence[int]) -> Bool[Tensor, "b T n"]:
+    """Say of which things half shows, their middles inside the picture."""
+    (x, y, kind, visible), (height, width) = objects.unbind(-1), size
+    inside = (kind > 0) & (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+    return inside & (visible >= _SEEN)
+
+
+def _returned(clear: Bool[Tensor, "b T n"], past: int) -> Bool[Tensor, "b T n"]:
+    """Say which things were seen in the past, then were not, at its end or later, and are again."""
+    known = clear[:, :past].any(1, keepdim=True)
+    hidden = ~clear
+    hidden[:, : max(0, past - 1)] = False
+    return known & clear & hidden.cummax(1).values
+
+
+def _returned_errors(
+    found: Bool[Tensor, "b T H W"],
+    objects: Float[Tensor, "b T n 4"],
+    returned: Bool[Tensor, "b T n"],
+) -> Float[Tensor, "b T"]:
+    """Return the mean distance from things that are back to the nearest one found; NaN of none."""
+    errors = torch.full(found.shape[:2], torch.nan)
+    for i, j in returned.any(2).nonzero().tolist():
+        read = found[i, j].nonzero().flip(-1).float()
+        errors[i, j] = _to_nearest(objects[i, j, returned[i, j], :2], read)
     return errors
 
 

@@ -65,6 +65,22 @@ def distance_table(generation: Generation) -> str:
     )
 
 
+def plain_table(caption: str, lines: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Lay out lines, each a name and cells in HTML; the first is the head."""
+
+    def line(tag: str, name: str, cells: Sequence[str]) -> str:
+        inside = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
+        return f'<tr><th scope="row">{escape(name)}</th>{inside}</tr>'
+
+    head, *body = lines
+    rows = "".join(line("td", name, cells) for name, cells in body)
+    title = f"<caption>{caption}</caption>" if caption else ""
+    return (
+        f'<div class="scroll"><table>{title}<thead>{line("th", *head)}</thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
 def title_of(metric: Metric) -> str:
     """Name a metric with its unit and say which way is better."""
     unit = f", {metric.unit}" if metric.unit else ""

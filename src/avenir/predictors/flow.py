@@ -105,6 +105,9 @@ class FlowConfig(Config):
     shortcut: float = Field(0.0, ge=0, le=1)
     """Share of every batch on which it also learns to go as far in one step as in two; 0: it is not
     told how far a step goes."""
+    own_past: float | None = Field(None, gt=0, le=1)
+    """Share of every batch, in the second half of training, whose last frame of the past is what
+    the predictor itself makes of those before it; none: pasts are true."""
     sampling: SamplingConfig = SamplingConfig.model_validate({})
     """How a chunk is drawn."""
 
@@ -117,6 +120,11 @@ class Flow(Predictor):
     def __init__(self, config: FlowConfig, shape: LatentShape) -> None:
         super().__init__()
         check_sinks(config.sinks, config.past)
+        if config.own_past is not None and config.past < 2:
+            raise AvenirError(
+                f"predictor.own_past is {config.own_past} and past {config.past}; the last frame "
+                "of the past is made of those before it: remember 2 or more"
+            )
         self.config = config
         self.width, self.depth, self.patch = config.width, config.depth, config.patch
         self.path = Path(config.path)
@@ -159,7 +167,11 @@ class Flow(Predictor):
         tap: Tap | None = None,
     ) -> dict[str, Tensor]:
         """Degrade, predict, compare: one weighted mean over the hidden frames."""
-        degradation = self.degrade(latents, progress.generator)
+        own = 0
+        if self.config.own_past is not None and progress.fraction >= 0.5:
+            own = max(1, round(self.config.own_past * len(latents)))
+            latents = self._with_own_past(latents, condition, own, progress.generator)
+        degradation = self.degrade(latents, progress.generator, full=own)
         tau = degradation.level[:, :, None, None, None]
         noise = torch.randn(latents.shape, generator=progress.generator, device=latents.device)
         true = Mixed(latents, noise)
@@ -224,12 +236,33 @@ class Flow(Predictor):
         )
         return _weighted(one - two, degradation)
 
+    def _with_own_past(
+        self, latents: Latents, condition: Condition | None, rows: int, chance: torch.Generator
+    ) -> Latents:
+        """Put what it makes itself in the place of the last past frame of the first rows.
+
+        While it predicts it is fed with what it made: here it learns to go back to the truth from
+        there, as in self-forcing (2506.08009), by the true next frames instead of a critic.
+        """
+        last = min(self.config.past, latents.shape[1] - 1) - 1
+        steer = None if condition is None else condition.rows(rows)
+        before, after = (None, None) if steer is None else (steer[:last], steer[last : last + 1])
+        made, _ = self.predict(self.start(latents[:rows, :last], before), after, 1, chance)
+        latents = latents.clone()
+        latents[:rows, last : last + 1] = made
+        return latents
+
     def degrade(
-        self, latents: Latents, generator: torch.Generator, tau: Float[Tensor, " b"] | None = None
+        self,
+        latents: Latents,
+        generator: torch.Generator,
+        tau: Float[Tensor, " b"] | None = None,
+        full: int = 0,
     ) -> Degradation:
         """Draw what each window hides: its past is given, or every frame has its own level.
 
-        With `tau` all that is hidden of a window is at the window's.
+        With `tau` all that is hidden of a window is at the window's. The first `full` rows show the
+        full past.
         """
         config, (b, t) = self.config, latents.shape[:2]
         device = latents.device
@@ -246,6 +279,7 @@ class Flow(Predictor):
         most = min(config.past, t - 1)
         some = torch.randint(1, most + 1, (b,), generator=generator, device=device)
         num_past = torch.where(chance(config.full_past), most, some).masked_fill(forced, 0)
+        num_past[:full] = most
         noise = torch.rand(b, generator=generator, device=device) * config.past_noise
         return hide_future(every, num_past, 1 - noise)
 
