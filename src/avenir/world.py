@@ -175,6 +175,37 @@ class World(nn.Module):
             yield Clip.from_video(video, self.card.fps, name=f"{clip.name}, imagined")
 
     @torch.no_grad()
+    def fill(self, before: Clip, after: Clip, seconds: float, seed: int = 0) -> Clip:
+        """Imagine what lies between two clips, seeing both.
+
+        It is whole groups of frames long, and `after` begins with one. Raises AvenirError when the
+        predictor sees one side only, or the hole is longer than it can fill.
+        """
+        if self.predictor is None:
+            raise self._predicts_nothing()
+        before, after = self.fitted(before), self.fitted(after)
+        f_t, device = self.encoder.compression.t, self.encoder.latent_mean.device
+        length = max(1, -(-round(seconds * self.card.fps) // f_t))
+        if min(before.num_frames, after.num_frames) < f_t:
+            raise AvenirError(
+                f"{before.num_frames} and {after.num_frames} frames are known on the sides of a "
+                f"hole; this world needs at least {f_t} of both: give longer clips"
+            )
+        last = after.num_frames // f_t * f_t
+        cut = before.frames[before.num_frames % f_t :], after.frames[:last]
+        known = [self.encoder.encode(to_video(frames).to(device)) for frames in cut]
+        condition = None
+        if self.conditioner is not None:
+            condition = self.conditioner({}, sum(z.shape[1] for z in known) + length, 1)
+        chance = generator("fill", seed, device=device)
+        hole = self.predictor.fill(*known, condition, length, chance)
+        back = self.encoder.look_back
+        seen = known[0][:, max(0, known[0].shape[1] - back) :]
+        video = self.encoder.decode(torch.cat([seen, hole], dim=1))[:, seen.shape[1] * f_t :]
+        video = video[..., : before.size[0], : before.size[1]]
+        return Clip.from_video(video, self.card.fps, name=f"{before.name}, filled")
+
+    @torch.no_grad()
     def imagine(
         self,
         past: Video,
@@ -189,10 +220,7 @@ class World(nn.Module):
         the pieces are `(b k) T C H W`.
         """
         if self.predictor is None:
-            raise AvenirError(
-                f"{self.card.name!r} holds an encoder and no predictor: it can only encode; train "
-                "a world on it with `encoder=` in a predictor's recipe"
-            )
+            raise self._predicts_nothing()
         f_t, device = self.encoder.compression.t, self.encoder.latent_mean.device
         extra = past.shape[1] % f_t
         if past.shape[1] < f_t:
@@ -246,6 +274,12 @@ class World(nn.Module):
             video = video[..., : clip.size[0], : clip.size[1]]
             yield Clip.from_video(video, clip.fps, name=f"{clip.name}, reconstructed")
             earlier = window[:, max(0, window.shape[1] - look_back) :]
+
+    def _predicts_nothing(self) -> AvenirError:
+        return AvenirError(
+            f"{self.card.name!r} holds an encoder and no predictor: it can only encode; train "
+            "a world on it with `encoder=` in a predictor's recipe"
+        )
 
     def fitted(self, clip: Clip) -> Clip:
         """Bring a clip to the world's rate and size."""

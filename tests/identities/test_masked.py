@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 from avenir.clip import Condition, Progress
 from avenir.degradation import draw_rate
 from avenir.device import generator
-from avenir.predictors import LatentShape
+from avenir.errors import AvenirError
+from avenir.predictors import LatentShape, masked
 from avenir.predictors.masked import Masked, MaskedConfig
 from avenir.rollout import rollout
 from avenir.samplers import DrawingConfig, draw, hidden_after, unmask
@@ -149,6 +150,47 @@ def test_drawing_one_at_a_time_in_any_order_draws_from_the_joint_distribution():
     index = drawn[:, 0] * 9 + drawn[:, 1] * 3 + drawn[:, 2]
     shares = torch.bincount(index, minlength=27).view(3, 3, 3) / rows
     torch.testing.assert_close(shares, joint, atol=0.012, rtol=0)
+
+
+def test_a_hole_with_nothing_behind_it_is_the_future():
+    """Cached or not, under the conditions of the same frames."""
+    sure = {"temperature": 0.0, "noise": 0.0, "num_steps": 3}
+    world, condition = predictor(past=2, chunk=2, sampling=sure), steering(5)
+    before, chance = world.embed(some_tokens(3)), generator("fill")
+    made = world.fill(before, before[:, :0], condition, 2, chance)
+    ahead, _ = world.predict(world.start(before, condition[:3]), condition[3:], 2, chance)
+    assert torch.equal(made, ahead)
+
+
+def test_a_hole_is_filled_by_what_is_on_both_sides_as_far_as_a_window_reaches(monkeypatch):
+    world = predictor(past=2, chunk=3, sampling={"num_steps": 1})
+    before, after = world.embed(some_tokens(3)), world.embed(some_tokens(4)[:, 1:])
+    other, seen = world.embed((some_tokens(3) + 1) % 11), []
+
+    def watched(scores, *settings):
+        seen.append(scores[:, 2])
+        return draw(scores, *settings)
+
+    def scores(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        assert world.fill(before, after, steering(7), 1, generator("fill")).shape[1] == 1
+        return seen.pop()
+
+    def mixed(first: torch.Tensor, then: torch.Tensor, count: int) -> torch.Tensor:
+        return torch.cat([first[:, :count], then[:, count:]], dim=1)
+
+    monkeypatch.setattr(masked, "draw", watched)
+    usual = scores(before, after)
+    assert torch.equal(scores(mixed(other, before, 1), after), usual)  # out of the window
+    assert not torch.allclose(scores(mixed(before, other, 2), after), usual)
+    assert not torch.allclose(scores(before, mixed(other, after, 1)), usual)
+    assert torch.equal(scores(before, mixed(after, other, 2)), usual)  # it holds 2 + 3 frames
+
+
+def test_a_hole_longer_than_a_window_is_refused():
+    world = predictor(past=2, chunk=2)
+    before, after = world.embed(some_tokens(3)), world.embed(some_tokens(1))
+    with pytest.raises(AvenirError, match="make it smaller"):
+        world.fill(before, after, None, 3, generator("fill"))
 
 
 def test_the_surest_are_revealed_first_and_what_is_known_stays():

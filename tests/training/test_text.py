@@ -50,5 +50,17 @@ def test_a_refrain_is_learnt_and_continued(kind, tmp_path, capsys):
     predict(run, tmp_path / "start.md", seconds=16.0, out=tmp_path / "more.md")
     assert (tmp_path / "more.md").read_text() == "a di da la di da la di da "
     assert capsys.readouterr().out == " di da la di da \n"
+    (tmp_path / "hole.md").write_text("a di da la ____a la di")
+    if kind == "masked":
+        predict(run, tmp_path / "hole.md", fill="____", out=tmp_path / "full.md")
+        assert (tmp_path / "full.md").read_text() == "a di da la di da la di"
+        with pytest.raises(AvenirError, match="no such hole"):
+            predict(run, tmp_path / "hole.md", fill="::", out=tmp_path / "full.md")
+        (tmp_path / "hole.md").write_text("la di" + 30 * "_" + "la")
+        with pytest.raises(AvenirError, match="make it smaller"):
+            predict(run, tmp_path / "hole.md", fill=30 * "_", out=tmp_path / "full.md")
+    else:
+        with pytest.raises(AvenirError, match="kind 'masked'"):
+            predict(run, tmp_path / "hole.md", fill="____", out=tmp_path / "full.md")
     with pytest.raises(AvenirError, match="cannot be read: No such file"):
         predict(run, tmp_path / "nothing.md", out=tmp_path / "more.md")

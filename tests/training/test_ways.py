@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from avenir.clip import Clip
 from avenir.device import generator
+from avenir.errors import AvenirError
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_source
@@ -51,6 +53,22 @@ def test_a_recipe_trains_and_its_world_goes_on(way, runs):
     signals = {name: batch.signals[name] for name in source.signals}
     made = torch.cat(list(world.imagine(past, signals, 8, 1, generator("way"))), dim=1)
     assert made.shape == true.shape and made.isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*collapsed")
+def test_a_hole_in_a_video_is_filled_in_whole_groups(runs):
+    recipe = load_recipe(WAYS["masked"], words(WAYS["masked"]))
+    world = World.load(train(recipe, runs))
+    source = make_source(recipe.data)
+    video = source.clip(source.spread("test", 16, 1)[0])
+    before, after = video.frames[:7], video.frames[9:]
+    sides = [Clip(frames, source.fps) for frames in (before, after)]
+    made = world.fill(*sides, seconds=2 / source.fps)
+    assert made.frames.shape == (2, *before.shape[1:])
+    assert torch.equal(made.frames, world.fill(*sides, seconds=2 / source.fps).frames)
+    with pytest.raises(AvenirError, match="give longer clips"):
+        world.fill(sides[0], Clip(after[:1], source.fps), seconds=0.2)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -22,22 +22,33 @@ def predict(
     actions: Annotated[
         Path | None, typer.Option(help="csv with a header and one row for each imagined frame.")
     ] = None,
+    fill: Annotated[
+        str, typer.Option(help="What stands in a text for a hole to fill, as long: '____'")
+    ] = "",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The mp4 to write.")] = Path("future.mp4"),
 ) -> None:
     """Continue a video: the observed seconds, then the imagined ones, as one mp4.
 
     A world of text continues a text file, a byte a second, on the terminal and behind the text in
-    --out. All of the file is observed.
+    --out. All of the file is observed. With --fill it writes where the file has a hole instead,
+    seeing both sides of it.
     """
+    from avenir.errors import AvenirError
     from avenir.training.log import Steps, say
     from avenir.video import Writer, read
     from avenir.world import load
 
     world = load(run)
     if world.card.encoder["kind"] == "text":
-        _write_on(world, video, round(seconds), seed, out)
+        given = _text(video)
+        if fill:
+            _fill(world, given, fill.encode(), seed, out)
+        else:
+            _write_on(world, given, round(seconds), seed, out)
         return
+    if fill:
+        raise AvenirError("--fill was given for a video; it fills holes in texts: leave it out")
     observed = world.fitted(read(video, seconds=observe, start_seconds=start))
     steering = None if actions is None else _read_actions(actions)
     pieces = world.stream(observed, seconds, steering, seed=seed)
@@ -49,13 +60,9 @@ def predict(
     say(f"{out}: {observed.seconds:.2f} s observed, then {seconds:.2f} s imagined")
 
 
-def _write_on(world: "World", path: Path, num_bytes: int, seed: int, out: Path) -> None:
-    """Continue a text, and say it as it comes."""
-    import sys
-
-    from avenir.data.text import clip_of, text_of
+def _text(path: Path) -> bytes:
+    """Read a text of one byte or more."""
     from avenir.errors import AvenirError
-    from avenir.training.log import say
 
     try:
         given = path.read_bytes()
@@ -63,6 +70,34 @@ def _write_on(world: "World", path: Path, num_bytes: int, seed: int, out: Path) 
         raise AvenirError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     if not given:
         raise AvenirError(f"{str(path)!r} is empty; give a text of one byte or more")
+    return given
+
+
+def _fill(world: "World", given: bytes, hole: bytes, seed: int, out: Path) -> None:
+    """Write where a text has a hole, and say the whole."""
+    from avenir.data.text import clip_of, text_of
+    from avenir.errors import AvenirError
+    from avenir.training.log import say
+
+    before, found, after = given.partition(hole)
+    if not found or not before or not after:
+        raise AvenirError(
+            f"--fill {hole.decode()!r} was given, and the text has no such hole between two parts "
+            "of it: put it where something is missing"
+        )
+    made = text_of(world.fill(clip_of(before), clip_of(after), float(len(hole)), seed))
+    out.write_bytes(before + made + after)
+    say(f"filled: {made.decode(errors='replace')!r}")
+    say(f"{out}: {len(hole):,} bytes filled between {len(before):,} and {len(after):,}")
+
+
+def _write_on(world: "World", given: bytes, num_bytes: int, seed: int, out: Path) -> None:
+    """Continue a text, and say it as it comes."""
+    import sys
+
+    from avenir.data.text import clip_of, text_of
+    from avenir.training.log import say
+
     with out.open("wb") as file:
         file.write(given)
         for piece in world.stream(clip_of(given), float(max(1, num_bytes)), seed=seed):

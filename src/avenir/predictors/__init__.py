@@ -150,6 +150,23 @@ class Predictor(nn.Module, ABC):
     ) -> tuple[Latents, Memory]:
         """Predict `length` latent frames under their condition, and remember them."""
 
+    def fill(
+        self,
+        before: Latents,
+        after: Float[Tensor, "b s c h w"],
+        condition: Condition | None,
+        length: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b _n c h w"]:
+        """Say what `length` latent frames lie between what came before and what comes after.
+
+        `condition` covers all three. Raises AvenirError for kinds that see one side only.
+        """
+        raise AvenirError(
+            f"a {type(self).__name__} was asked to fill a hole; it knows what came before and "
+            "nothing of what comes after: train a predictor of kind 'masked'"
+        )
+
 
 class TokenPredictor(Predictor):
     """Continues codes: latents become tokens on the way in, and tokens latents on the way out.

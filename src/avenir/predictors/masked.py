@@ -6,11 +6,12 @@ past of a window is never hidden and never looks ahead, so that it is computed o
 is a video of one token per frame.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -18,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.degradation import Degradation, draw_rate, hide_future
+from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
 from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor, remembered, through_grid
 from avenir.samplers import DrawingConfig, Hidden, draw, hidden_after, unmask
@@ -190,28 +192,79 @@ class Masked(TokenPredictor):
         self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
     ) -> tuple[Latents, Memory]:
         """Reveal one chunk; the past is computed once and kept meanwhile."""
-        b, sampling = len(memory.latents), self.config.sampling
-        shape = (b, length, self.h, self.w)
-        cache = None
+        cache, shape = None, (len(memory.latents), length, self.h, self.w)
         if memory.num_frames:
             past = self.tokens(memory.latents)
             cache = self.forward(past, torch.zeros_like(past).bool(), memory.condition)[1]
         unknown = torch.zeros(shape, dtype=torch.long, device=self.codes.device)
-
-        def drawn(scores: Float[Tensor, "b t h w v"]) -> Int[Tensor, "b t h w"]:
-            return draw(scores, sampling, generator)
-
-        tokens = unmask(
+        tokens = self._revealed(
             lambda tokens, hidden: self.forward(tokens, hidden, condition, cache=cache)[0],
             unknown,
             torch.ones_like(unknown).bool(),
-            hidden_after(length * self.h * self.w, sampling.num_steps, sampling.schedule),
-            sampling.order,
-            sampling.noise,
-            drawn,
             generator,
         )
         chunk = self.embed(tokens)
         return chunk, self.start(
             torch.cat([memory.latents, chunk], dim=1), memory.led_by(condition)
+        )
+
+    @torch.no_grad()
+    def fill(
+        self,
+        before: Latents,
+        after: Float[Tensor, "b s c h w"],
+        condition: Condition | None,
+        length: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b _n c h w"]:
+        """Reveal a hole in a window as long as those of training, where both its sides are known.
+
+        Nothing is seen of what lies farther away. Raises AvenirError when it is longer than a
+        window leaves room for.
+        """
+        past = before[:, before.shape[1] - min(before.shape[1], self.config.past) :]
+        room = self.num_train_frames - past.shape[1]
+        if length > room:
+            raise AvenirError(
+                f"a hole of {length} latent frames is to be filled; after a past of "
+                f"{past.shape[1]} this predictor fills {room}: make it smaller, or train with "
+                "a larger predictor.chunk"
+            )
+        coming = after[:, : room - length]
+        if condition is not None:
+            first = before.shape[1] - past.shape[1]
+            condition = condition[first : before.shape[1] + length + coming.shape[1]]
+        unknown = torch.zeros_like(before[:, :1]).expand(-1, length, -1, -1, -1)
+        tokens = self.tokens(torch.cat([past, unknown, coming], dim=1))
+        (b, t), start = tokens.shape[:2], past.shape[1]
+        hidden = torch.zeros_like(tokens).bool()
+        hidden[:, start : start + length] = True
+        ones = torch.ones(b, device=tokens.device)
+        degradation = hide_future(0 * ones[:, None].expand(b, t), (start * ones).long(), ones)
+        revealed = self._revealed(
+            lambda tokens, hidden: self.forward(tokens, hidden, condition, degradation)[0],
+            tokens,
+            hidden,
+            generator,
+        )
+        return self.embed(revealed[:, start : start + length])
+
+    def _revealed(
+        self,
+        score: Callable[[Tokens, Hidden], Float[Tensor, "b t h w v"]],
+        tokens: Tokens,
+        hidden: Hidden,
+        generator: torch.Generator,
+    ) -> Tokens:
+        """Reveal what is hidden, equally much in every row, by the settings there are."""
+        sampling, count = self.config.sampling, int(hidden[0].sum())
+        return unmask(
+            score,
+            tokens,
+            hidden,
+            hidden_after(count, sampling.num_steps, sampling.schedule),
+            sampling.order,
+            sampling.noise,
+            lambda scores: draw(scores, sampling, generator),
+            generator,
         )
