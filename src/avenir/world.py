@@ -191,16 +191,17 @@ class World(nn.Module):
                 f"{before.num_frames} and {after.num_frames} frames are known on the sides of a "
                 f"hole; this world needs at least {f_t} of both: give longer clips"
             )
-        last = after.num_frames // f_t * f_t
-        cut = before.frames[before.num_frames % f_t :], after.frames[:last]
-        known = [self.encoder.encode(to_video(frames).to(device)) for frames in cut]
+        cut = (
+            before.frames[before.num_frames % f_t :],
+            after.frames[: f_t * (after.num_frames // f_t)],
+        )
+        past, coming = (self.encoder.encode(to_video(frames).to(device)) for frames in cut)
         condition = None
         if self.conditioner is not None:
-            condition = self.conditioner({}, sum(z.shape[1] for z in known) + length, 1)
+            condition = self.conditioner({}, past.shape[1] + length + coming.shape[1], 1)
         chance = generator("fill", seed, device=device)
-        hole = self.predictor.fill(*known, condition, length, chance)
-        back = self.encoder.look_back
-        seen = known[0][:, max(0, known[0].shape[1] - back) :]
+        hole = self.predictor.fill(past, coming, condition, length, chance)
+        seen = past[:, max(0, past.shape[1] - self.encoder.look_back) :]
         video = self.encoder.decode(torch.cat([seen, hole], dim=1))[:, seen.shape[1] * f_t :]
         video = video[..., : before.size[0], : before.size[1]]
         return Clip.from_video(video, self.card.fps, name=f"{before.name}, filled")
