@@ -18,7 +18,7 @@ from avenir.clip import Clip
 from avenir.config import Config
 from avenir.data import Recording, Skipped, Source, Split, Window
 from avenir.errors import AvenirError
-from avenir.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval
+from avenir.evaluation.intervals import LEVEL, NUM_RESAMPLES
 from avenir.evaluation.metrics import BEST_PSNR
 from avenir.evaluation.reconstruction import (
     Reconstruction,
@@ -28,7 +28,7 @@ from avenir.evaluation.reconstruction import (
 from avenir.evaluation.report import details, page, resource, section
 from avenir.evaluation.settings import Report
 from avenir.evaluation.side_by_side import GAIN, Column, side_by_side
-from avenir.evaluation.tables import facts_list
+from avenir.evaluation.tables import facts_list, written
 from avenir.world import World
 
 FORMAT = 1
@@ -184,21 +184,13 @@ def _facts(compared: Compared) -> dict[str, str]:
     cell, channels = "×".join(map(str, found.compression)), found.latent_shape[1]
     bits = found.bits_per_pixel
     return {
-        "PSNR, dB": _with_bounds(found.psnr, 2),
-        "SSIM": _with_bounds(found.ssim, 3),
+        "PSNR, dB": written(found.psnr),
+        "SSIM": written(found.ssim, ".3f"),
         "Compression": f"{found.numbers_ratio:.1f} times "
         f"<small>{cell}, {channels}\u00a0channel{'s' * (channels > 1)}</small>",
         "Bits per pixel": "no finite rate" if bits is None else f"at most {bits:.3f}",
         "Frames": f"{width}×{height} at {compared.fps:g} fps",
     }
-
-
-def _with_bounds(found: Interval | None, digits: int) -> str:
-    assert found is not None and found.mean is not None
-    mean = f"{found.mean:.{digits}f}"
-    if found.low is None or found.high is None:
-        return mean
-    return f"{mean} <small>[{found.low:.{digits}f},\u00a0{found.high:.{digits}f}]</small>"
 
 
 def _page(comparison: Comparison, columns: Sequence[Column]) -> str:

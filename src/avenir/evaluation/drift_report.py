@@ -16,7 +16,7 @@ from avenir.evaluation.intervals import Curve, Interval
 from avenir.evaluation.metrics import METRICS, Metric
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
-from avenir.evaluation.tables import plain_table, title_of
+from avenir.evaluation.tables import plain_table, title_of, written
 
 FORMAT = 1
 """Version of `drift.json`."""
@@ -90,6 +90,7 @@ def drift_page(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
     style += coloured("world", line="stroke-width: 2.6;")
     style += coloured("forced", line="stroke-dasharray: 5 4;", band="opacity: .07;")
     style += ".line-random { stroke: var(--muted); stroke-dasharray: 1 4; }\n"
+    style += ".tables th { white-space: normal; }\n"
     return page("Avenir comparison", title, lead, sections, style)
 
 
@@ -113,7 +114,7 @@ def _facts(world: Aged) -> dict[str, str]:
     facts = {
         "Predictor": escape(world.predictor),
         "Parameters": f"{world.num_parameters / 1e6:.1f} M",
-        "Moves": f"{_share(drift.motion)} of what truly moves, at the end",
+        "Moves": f"{written(drift.motion, '.0%')} of what truly moves, at the end",
         "Frames a second": f"{drift.frames_per_second:.0f}",
     }
     for name in sorted(_TOLD & drift.failure_seconds.keys()):
@@ -174,7 +175,7 @@ def _numbers(ageing: Ageing) -> str:
             fails = drift.failure_seconds[metric]
             cells = [
                 *(_mean(ways[way]) if way in ways else "–" for way in WAYS),
-                _share(drift.growth[metric]),
+                written(drift.growth[metric], ".0%"),
                 "never" if fails is None else f"{fails:.1f}\u00a0s",
             ]
             lines.append((world.name, cells))
@@ -200,7 +201,7 @@ def _control(worlds: Sequence[Aged]) -> str:
         if world.control is not None
     }
     metrics = list(dict.fromkeys(name for rows in lost.values() for name in rows))
-    lines = [("", [title_of(METRICS[name]) for name in metrics])]
+    lines = [("", [_named(METRICS[name]) for name in metrics])]
     for world, rows in lost.items():
         found = [(rows.get(name), METRICS[name]) for name in metrics]
         cells = ["–" if row is None else _difference(row, metric) for row, metric in found]
@@ -221,9 +222,9 @@ def _noise(worlds: Sequence[Aged]) -> str:
         for world in worlds:
             for each in world.drift.noised:
                 if name in each.early:
-                    lost = [_with_bounds(each.early[name]), _with_bounds(each.late[name])]
+                    lost = [written(each.early[name]), written(each.late[name])]
                     lines.append((world.name, [f"{each.noise:g}", *lost]))
-        tables += plain_table(title_of(metric), lines) if len(lines) > 1 else ""
+        tables += plain_table(_named(metric), lines) if len(lines) > 1 else ""
     return section(
         "noise",
         "What noise on the past does",
@@ -233,20 +234,17 @@ def _noise(worlds: Sequence[Aged]) -> str:
     )
 
 
+def _named(metric: Metric) -> str:
+    """Name a metric of which a loss is told, which way it goes being said already."""
+    return escape(f"{metric.label}, {metric.unit}" if metric.unit else metric.label)
+
+
 def _difference(better: Interval, metric: Metric) -> str:
     """Write how much better something is, whichever way the metric goes."""
     sign = 1 if metric.higher_is_better else -1
     ends = [None if x is None else sign * x for x in (better.low, better.mean, better.high)]
     low, mean, high = ends if sign > 0 else ends[::-1]
-    return _with_bounds(Interval(mean=mean, low=low, high=high))
-
-
-def _with_bounds(found: Interval) -> str:
-    if found.mean is None:
-        return "–"
-    if found.low is None or found.high is None:
-        return f"{found.mean:.2f}"
-    return f"{found.mean:.2f} <small>[{found.low:.2f},\u00a0{found.high:.2f}]</small>"
+    return written(Interval(mean=mean, low=low, high=high))
 
 
 def _how(ageing: Ageing) -> str:
@@ -257,11 +255,3 @@ def _how(ageing: Ageing) -> str:
 def _mean(curve: Curve) -> str:
     values = [value for value in curve.mean if value is not None]
     return f"{sum(values) / len(values):.2f}" if values else "–"
-
-
-def _share(found: Interval) -> str:
-    if found.mean is None:
-        return "–"
-    if found.low is None or found.high is None:
-        return f"{found.mean:.0%}"
-    return f"{found.mean:.0%} <small>[{found.low:.0%},\u00a0{found.high:.0%}]</small>"

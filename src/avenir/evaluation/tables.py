@@ -203,6 +203,18 @@ def facts_list(facts: Mapping[str, object]) -> str:
     return f"<dl>{''.join(items)}</dl>"
 
 
+def written(found: Interval | None, spec: str = ".2f") -> str:
+    """Write a mean and, small, its bounds in HTML, each by a format such as `.2f`."""
+    if found is None or found.mean is None:
+        return "–"
+    spec = f"z{spec}"  # no minus before a nought
+    mean = _minus(format(found.mean, spec))
+    if found.low is None or found.high is None:
+        return mean
+    low, high = (_minus(format(end, spec)) for end in (found.low, found.high))
+    return f"{mean} <small>[{low},\u00a0{high}]</small>"
+
+
 def _with_bounds(interval: Interval, digits: int) -> str:
     if interval.mean is None:
         return "–"
