@@ -84,6 +84,7 @@ def _ageing(
     out: Path,
 ) -> Path:
     """Continue the same held-out pasts with every world."""
+    from avenir.evaluation.album import with_album
     from avenir.evaluation.comparison import NUM_SHOWN
     from avenir.evaluation.continuation import Task
     from avenir.evaluation.control import measure_control
@@ -113,6 +114,7 @@ def _ageing(
         def report(what: str, done: int, total: int, name: str = name) -> None:
             told(f"{name}, {what}", done, total)
 
+        world = with_album(world, source, report)
         drift, film = measure_drift(
             world,
             trained,

@@ -13,6 +13,7 @@ import numpy as np
 from avenir.data import Source
 from avenir.device import seed_of
 from avenir.errors import AvenirError
+from avenir.evaluation.album import Album, with_album
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control
 from avenir.evaluation.generation import Generation, measure_generation
@@ -49,7 +50,11 @@ def evaluate(
     given and may not judge is an error.
     """
     started = time.monotonic()
-    task = _task(world, source, settings)
+    task, album = _task(world, source, settings), None
+    if world.predictor is not None and not world.encoder.can_decode:
+        world = with_album(world, source, report)
+        assert isinstance(world.encoder, Album)
+        album = len(world.encoder.groups)
     # The reader says how it does on real frames before it judges any other.
     readout = Readout.of(task.source, world.encoder.latent_mean.device)
     reading = readout.held_out(task.source) if readout else None
@@ -77,6 +82,7 @@ def evaluate(
         command=command,
         seconds=round(time.monotonic() - started, 1),
         readout=reading,
+        album=album,
         reconstruction=reconstruction,
         continuation=continuation,
         generation=generation,

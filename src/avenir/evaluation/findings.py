@@ -42,7 +42,7 @@ def findings(evaluation: Evaluation) -> str:
             Finding(
                 f"{reconstruction.psnr.mean:.1f} dB",
                 f"PSNR of held-out clips through the encoder and back, "
-                f"{reconstruction.numbers_ratio:.0f} times fewer numbers than pixels hold.",
+                f"{reconstruction.numbers_ratio:.3g} times fewer numbers than pixels hold.",
             )
         )
     parts = (

@@ -129,7 +129,16 @@ def _lead(evaluation: Evaluation) -> str:
         f"{continuation.num_clips:,} held-out clips from {continuation.num_recordings:,} "
         f"recordings ({evaluation.source}), {shape}: "
         f"{continuation.past / fps:.1f}\u00a0s observed, {continuation.horizon / fps:.1f}\u00a0s "
-        f"imagined, {futures} future{'s' * (futures > 1)} of each."
+        f"imagined, {futures} future{'s' * (futures > 1)} of each." + _album(evaluation.album)
+    )
+
+
+def _album(count: int | None) -> str:
+    if count is None:
+        return ""
+    return (
+        f" The encoder cannot decode: what is shown and measured are those of {count:,} groups of "
+        "training frames whose latents are nearest to what is foreseen; so is the codec's line."
     )
 
 

@@ -41,6 +41,8 @@ class Evaluation(Config):
     """How long it took."""
     readout: ReadoutScore | None = None
     """How well the segmenter reads real frames; none when there is no key to the truth."""
+    album: int | None = None
+    """How many groups of training frames stand in for pictures; none: the encoder decodes."""
     reconstruction: Reconstruction
     """What the encoder keeps."""
     continuation: Continuation | None = None

@@ -1,0 +1,82 @@
+"""Pictures for latents that cannot be decoded: the training frames whose own latents are nearest.
+
+What a predictor foresees in the space of a representation can so be watched, and measured as any
+other future. It can be no better than the album: how near that comes to true futures stands beside
+it, where the codec of other worlds stands.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from avenir.clip import Batch, Progress
+from avenir.data import Source
+from avenir.encoders import Encoder, ParameterGroup, Posterior
+from avenir.evaluation.baselines import frames_of
+from avenir.evaluation.settings import Report
+from avenir.shapes import Latents, Video
+from avenir.world import World
+
+_MOST_GROUPS, _MOST_NUMBERS = 4000, 2**26
+"""Groups of frames in an album, and numbers of all their latents: 256 MiB."""
+
+_BATCH = 32
+
+
+class Album(Encoder):
+    """An encoder, with pictures in the place of a decoder."""
+
+    can_decode = True
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        latents: Float[Tensor, "n c h w"],
+        groups: Float[Tensor, "n T C H W"],
+    ) -> None:
+        super().__init__(encoder.compression, encoder.channels)
+        self.encoder, self.groups = encoder, groups
+        self.latent_mean, self.latent_std = encoder.latent_mean, encoder.latent_std
+        self.points = latents.flatten(1).to(encoder.latent_mean.device)
+
+    def raw_posterior(self, video: Video) -> Posterior:
+        """Encode as the encoder does."""
+        return self.encoder.raw_posterior(video)
+
+    def decode(self, latents: Latents) -> Video:
+        """Return, for every latent frame, the group of frames whose latents are nearest to it."""
+        b = len(latents)
+        near = torch.cdist(rearrange(latents, "b t c h w -> (b t) (c h w)"), self.points).argmin(1)
+        return rearrange(self.groups[near.cpu()], "(b t) f C H W -> b (t f) C H W", b=b)
+
+    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Learn nothing: an album is made."""
+        return {}
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Name nothing."""
+        return []
+
+
+@torch.no_grad()
+def with_album(world: World, source: Source, report: Report) -> World:
+    """Give a world whose encoder cannot decode an album of training frames.
+
+    Any other world comes back as it is.
+    """
+    encoder = world.encoder
+    if encoder.can_decode:
+        return world
+    _, h, w = encoder.compression.latent_shape(1, *source.size)
+    count = max(1, min(_MOST_GROUPS, _MOST_NUMBERS // (encoder.channels * h * w)))
+    windows = source.spread("train", encoder.compression.t, count)
+    latents, groups = [], []
+    for start in range(0, len(windows), _BATCH):
+        report("filling the album", start, len(windows))
+        video = frames_of(source.read(windows[start : start + _BATCH]))
+        latents.append(encoder.encode(video.to(encoder.latent_mean.device))[:, 0].cpu())
+        groups.append(video)
+    report("filling the album", len(windows), len(windows))
+    album = Album(encoder, torch.cat(latents), torch.cat(groups))
+    return World(world.card, album, world.conditioner, world.predictor)
