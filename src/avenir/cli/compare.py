@@ -108,13 +108,13 @@ def _ageing(
                 f"the first world gives {source.size} at {source.fps:g}: compare worlds of one "
                 "size and rate"
             )
-        assert world.predictor is not None and world.card.predictor is not None
-        trained = world.predictor.num_train_frames * world.encoder.compression.t
 
         def report(what: str, done: int, total: int, name: str = name) -> None:
             told(f"{name}, {what}", done, total)
 
         world = with_album(world, source, report)
+        assert world.predictor is not None and world.card.predictor is not None
+        trained = world.predictor.num_train_frames * world.encoder.compression.t
         drift, film = measure_drift(
             world,
             trained,
