@@ -131,7 +131,7 @@ class World(nn.Module):
         except RuntimeError:
             raise AvenirError(
                 f"the weights in {str(folder)!r} do not fit what its card describes: it was "
-                "written by another version of avenir; use that one, or train again"
+                "written by another version of avenir; use that one, or train again elsewhere"
             ) from None
         return world.eval().to(device or best_device())
 
@@ -178,8 +178,9 @@ class World(nn.Module):
     def fill(self, before: Clip, after: Clip, seconds: float, seed: int = 0) -> Clip:
         """Imagine what lies between two clips, seeing both.
 
-        It is whole groups of frames long, and `after` begins with one. Raises AvenirError when the
-        predictor sees one side only, or the hole is longer than it can fill.
+        It is whole groups of frames long, and `after` begins with one. Actions that the clips hold
+        steer them; those of the hole are unknown. Raises AvenirError when the predictor sees one
+        side only, or the hole is longer than it can fill.
         """
         if self.predictor is None:
             raise self._predicts_nothing()
@@ -198,7 +199,10 @@ class World(nn.Module):
         past, coming = (self.encoder.encode(to_video(frames).to(device)) for frames in cut)
         condition = None
         if self.conditioner is not None:
-            condition = self.conditioner({}, past.shape[1] + length + coming.shape[1], 1)
+            ends = past.shape[1], coming.shape[1]
+            condition = self.conditioner(
+                self._signals_around(before, after, length * f_t), sum(ends) + length, 1
+            )
         chance = generator("fill", seed, device=device)
         hole = self.predictor.fill(past, coming, condition, length, chance)
         seen = past[:, max(0, past.shape[1] - self.encoder.look_back) :]
@@ -286,6 +290,21 @@ class World(nn.Module):
         """Bring a clip to the world's rate and size."""
         summed = [name for name, signal in self.card.signals.items() if signal.change == "delta"]
         return clip.resized(*self.card.size).resampled(self.card.fps, summed)
+
+    def _signals_around(self, before: Clip, after: Clip, hole: int) -> dict[str, Tensor]:
+        """Lay the actions of whole groups on both sides of a hole on one axis."""
+        if "actions" not in self.card.signals:
+            return {}
+        f_t, size = self.encoder.compression.t, self.card.signals["actions"].size
+        unknown = [torch.full((clip.num_frames, size), float("nan")) for clip in (before, after)]
+        left, right = (
+            clip.signals.get("actions", nothing)
+            for clip, nothing in zip((before, after), unknown, strict=True)
+        )
+        left = left[before.num_frames % f_t :]
+        right = right[: f_t * (after.num_frames // f_t)]
+        laid = torch.cat([left, torch.full((hole, size), float("nan")), right])
+        return {"actions": laid[None].to(self.encoder.latent_mean.device)}
 
     def _signals(self, clip: Clip, actions: Tensor | None, horizon: int) -> dict[str, Tensor]:
         """Lay the actions of past and future on one axis; what nobody said is NaN."""

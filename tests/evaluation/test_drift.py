@@ -81,7 +81,7 @@ def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
             world, 5, asked, None, quiet, 2, noises=(0.2,), evaluator=world.encoder
         )
         control = measure_control(world, asked.cut(5), None, quiet)
-        known = {"name": name, "key": None, "predictor": "toy", "num_parameters": 7}
+        known = {"name": name, "key": None, "predictor": "toy", "num_parameters": 7, "album": None}
         worlds.append(Aged(**known, drift=drift, control=control))
         films.append(shown)
     ageing = Ageing(about="Toys", command="avenir compare", fps=10, worlds=tuple(worlds))

@@ -116,8 +116,10 @@ def test_what_was_seen_then_hidden_and_is_back_has_returned():
             [1, 1, 0, 0, 1, 1],
         ]
     ).bool()
-    returned = _returned(clear.T[None], 3)[0].T.int().tolist()
+    returned = _returned(clear.T[None], ~clear.T[None], 3)[0].T.int().tolist()
     assert returned == [[0, 0, 0, 0, 0, 1], [0] * 6, [0] * 6, [0] * 6, [0, 0, 0, 0, 1, 1]]
+    never_gone = torch.zeros_like(clear)  # only half covered in between
+    assert not _returned(clear.T[None], never_gone.T[None], 3).any()
 
 
 def test_what_is_back_is_looked_for_where_it_is():

@@ -186,11 +186,26 @@ def test_a_hole_is_filled_by_what_is_on_both_sides_as_far_as_a_window_reaches(mo
     assert torch.equal(scores(before, mixed(after, other, 2)), usual)  # it holds 2 + 3 frames
 
 
-def test_a_hole_longer_than_a_window_is_refused():
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_window_of_a_long_past_and_one_frame_ahead_still_sees_what_comes_after(length):
+    """As in recipes/predictors/masked.toml: half of what the hole leaves goes to either side."""
+    world = predictor(past=3, chunk=1, sampling={"temperature": 0.0, "noise": 0.0, "num_steps": 1})
+    before, after = world.embed(some_tokens(4)), world.embed(some_tokens(2))
+    others = [world.embed(torch.full_like(some_tokens(2), token)) for token in range(11)]
+    made = [
+        world.fill(before, each, steering(4 + length + 2), length, generator("fill"))
+        for each in (after, *others)
+    ]
+    assert made[0].shape[1] == length
+    assert any(not torch.equal(each, made[0]) for each in made[1:])
+
+
+@pytest.mark.parametrize(("length", "num_after"), [(3, 1), (4, 0)])
+def test_a_hole_that_leaves_no_room_for_both_sides_is_refused(length, num_after):
     world = predictor(past=2, chunk=2)
-    before, after = world.embed(some_tokens(3)), world.embed(some_tokens(1))
+    before, after = world.embed(some_tokens(3)), world.embed(some_tokens(1))[:, :num_after]
     with pytest.raises(AvenirError, match="make it smaller"):
-        world.fill(before, after, None, 3, generator("fill"))
+        world.fill(before, after, None, length, generator("fill"))
 
 
 def test_the_surest_are_revealed_first_and_what_is_known_stays():

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from avenir.errors import AvenirError
+from avenir.nn.conv import GroupEncoder
 from avenir.nn.wavelet import WaveletDecoder, WaveletEncoder, haar, halvings, levels, unhaar
 from avenir.shapes import Compression
 
@@ -40,6 +42,15 @@ def test_levels_and_halvings_make_the_compression(grid):
     for block in halvings(Compression(*grid)):
         total = [done * step for done, step in zip(total, block, strict=True)]
     assert tuple(total) == grid
+
+
+@pytest.mark.parametrize("grid", [(3, 8, 8), (6, 8, 8), (4, 12, 12)])
+def test_other_factors_than_powers_of_two_are_refused(grid):
+    with pytest.raises(AvenirError, match="powers of two"):
+        WaveletEncoder(Compression(*grid), 8, 1, 5)
+    if grid[1] == 12:
+        with pytest.raises(AvenirError, match="powers of two"):
+            GroupEncoder(Compression(*grid), 8, 1, 5)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

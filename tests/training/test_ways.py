@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from avenir.clip import Clip
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.training.loop import train
@@ -62,13 +61,16 @@ def test_a_hole_in_a_video_is_filled_in_whole_groups(runs):
     world = World.load(train(recipe, runs))
     source = make_source(recipe.data)
     video = source.clip(source.spread("test", 16, 1)[0])
-    before, after = video.frames[:7], video.frames[9:]
-    sides = [Clip(frames, source.fps) for frames in (before, after)]
-    made = world.fill(*sides, seconds=2 / source.fps)
-    assert made.frames.shape == (2, *before.shape[1:])
-    assert torch.equal(made.frames, world.fill(*sides, seconds=2 / source.fps).frames)
+    before, after = video[:7], video[9:]
+    made = world.fill(before, after, seconds=2 / source.fps)
+    assert made.frames.shape == (2, *before.frames.shape[1:])
+    assert torch.equal(made.frames, world.fill(before, after, seconds=2 / source.fps).frames)
+    driven = world._signals_around(before, after, 2)["actions"][0]
+    known = [before.signals["actions"][1:], after.signals["actions"][:6]]
+    assert torch.equal(driven[[*range(6), *range(8, 14)]], torch.cat(known))
+    assert driven[6:8].isnan().all()
     with pytest.raises(AvenirError, match="give longer clips"):
-        world.fill(sides[0], Clip(after[:1], source.fps), seconds=0.2)
+        world.fill(before, after[:1], seconds=0.2)
 
 
 @pytest.mark.parametrize("way", WAYS)

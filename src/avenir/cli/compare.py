@@ -1,5 +1,6 @@
 """`avenir compare`: what several encoders, or several worlds, make of the same clips."""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,13 +55,18 @@ def compare(
             f"{' '.join(overrides)} and --video were given; settings are of held-out data: "
             "leave one of the two out"
         )
+    noises = _numbers(noise)
     models = [Model(name, load(run)) for name, run in runs.items()]
     worlds = [model.world for model in models]
     if video is None and all(world.predictor is not None for world in worlds):
-        noises = _numbers(noise)
         page = _ageing(runs, dict(models), overrides, clips, observe, seconds, noises, out)
         say(f"page: {page}")
         return
+    if noises:
+        raise AvenirError(
+            f"--noise {noise} was given; it is put on what worlds observe before they go on: give "
+            "runs with a predictor, and no --video"
+        )
     if video is not None:
         about, shown = video.name, _of_video(video, worlds, seconds, start)
     else:
@@ -84,10 +90,11 @@ def _ageing(
     out: Path,
 ) -> Path:
     """Continue the same held-out pasts with every world."""
-    from avenir.evaluation.album import with_album
+    from avenir.evaluation.album import Album, with_album
     from avenir.evaluation.comparison import NUM_SHOWN
     from avenir.evaluation.continuation import Task
     from avenir.evaluation.control import measure_control
+    from avenir.evaluation.distances import check_judge
     from avenir.evaluation.drift import measure_drift
     from avenir.evaluation.drift_report import Aged, Ageing, write_drift_report
     from avenir.evaluation.readout import Readout, evaluator_for, labelled
@@ -100,6 +107,13 @@ def _ageing(
     task = Task(source, source.spread("test", past + horizon, clips), past, horizon, 1, 8, 0)
     device = next(iter(worlds.values())).encoder.latent_mean.device
     readout, evaluator = Readout.of(source, device), evaluator_for(source, device)
+    if evaluator is not None:
+        try:
+            for world in worlds.values():
+                check_judge(evaluator.card, world.card)
+        except AvenirError as error:
+            say(f"sets of clips are not compared: {error}")
+            evaluator = None
     told, aged, films = Preparation(), [], []
     for name, world in worlds.items():
         if (world.card.fps, world.card.size) != (source.fps, source.size):
@@ -113,6 +127,7 @@ def _ageing(
             told(f"{name}, {what}", done, total)
 
         world = with_album(world, source, report)
+        album = world.encoder if isinstance(world.encoder, Album) else None
         assert world.predictor is not None and world.card.predictor is not None
         trained = world.predictor.num_train_frames * world.encoder.compression.t
         drift, film = measure_drift(
@@ -125,7 +140,9 @@ def _ageing(
             noises,
             None if evaluator is None else evaluator.encoder,
         )
-        control = measure_control(world, task.cut(trained), readout, report)
+        control = None
+        if world.conditioner is not None:
+            control = measure_control(world, task.cut(trained), readout, report)
         say(f"{name}: {drift.frames_per_second:.0f} frames per second")
         films.append(film)
         aged.append(
@@ -134,6 +151,7 @@ def _ageing(
                 key=world.card.provenance.get("key"),
                 predictor=world.card.predictor["kind"],
                 num_parameters=sum(p.numel() for p in world.parameters()),
+                album=None if album is None else len(album.groups),
                 drift=drift,
                 control=control,
             )
@@ -151,8 +169,8 @@ def _numbers(text: str) -> list[float]:
     """Parse numbers above 0 with commas between them."""
     try:
         numbers = [float(word) for word in text.split(",") if word]
-        if all(number > 0 for number in numbers):
-            return numbers
+        if all(0 < number < math.inf for number in numbers):
+            return list(dict.fromkeys(numbers))
     except ValueError:
         pass
     raise AvenirError(f"--noise {text} was given; say numbers above 0: --noise 0.1,0.3")

@@ -74,7 +74,7 @@ def _text(path: Path) -> bytes:
 
 
 def _fill(world: "World", given: bytes, hole: bytes, seed: int, out: Path) -> None:
-    """Write where a text has a hole, and say the whole."""
+    """Write the text with its hole filled, and say what was filled in."""
     from avenir.data.text import clip_of, text_of
     from avenir.errors import AvenirError
     from avenir.training.log import say

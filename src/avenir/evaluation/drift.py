@@ -84,8 +84,9 @@ class Drift(Config):
     noised: tuple[Noised, ...]
     """By how much noise was on the past."""
     growth: dict[str, Interval]
-    """By metric: how much worse it is in the last trained length than in the first, as a share of
-    the way from the codec to another clip's future."""
+    """By metric: how much worse it is in the last trained length than in the first, or in the
+    second half of a shorter horizon, as a share of the way from the codec to another clip's
+    future."""
     motion: Interval
     """How much changes from frame to frame in the last trained length, as a share of the truth."""
     frames_per_second: float
@@ -147,6 +148,7 @@ def measure_drift(
             made, seen = (torch.cat([past[row], x[row]])[None] for x in (free, true))
             shown.append(Shown(*(Clip.from_video(x, fps, name) for x in (made, seen))))
     table, groups, fps = tally.table(), task.groups, task.source.fps
+    length = max(1, min(trained, task.horizon // 2))
     curves = tally.curves(groups, task.seed)
     return Drift(
         num_clips=len(task.windows),
@@ -161,13 +163,13 @@ def measure_drift(
         noised=tuple(
             Noised(
                 noise=noise,
-                early=_lost(table, noise, slice(0, trained), groups, task.seed),
-                late=_lost(table, noise, slice(-trained, None), groups, task.seed),
+                early=_lost(table, noise, slice(0, length), groups, task.seed),
+                late=_lost(table, noise, slice(-length, None), groups, task.seed),
             )
             for noise in noises
         ),
         growth={
-            name: growth(ways, name, trained, groups, task.seed) for name, ways in table.items()
+            name: growth(ways, name, length, groups, task.seed) for name, ways in table.items()
         },
         motion=interval(torch.cat(motion), groups, task.seed),
         frames_per_second=len(task.windows) * task.horizon / spent,
@@ -186,9 +188,9 @@ def failure(ways: dict[str, Tensor], metric: str, fps: float) -> float | None:
 
 
 def growth(
-    ways: dict[str, Tensor], metric: str, trained: int, groups: list[str], seed: int
+    ways: dict[str, Tensor], metric: str, length: int, groups: list[str], seed: int
 ) -> Interval:
-    """Return how much worse the last `trained` frames are than the first, against the whole way.
+    """Return how much worse the last `length` frames are than the first, against the whole way.
 
     The whole way is from the codec to another clip's future; 1 has lost everything.
     """
@@ -196,7 +198,7 @@ def growth(
     floor = ways["codec"] if "codec" in ways else torch.zeros(1)
     whole = sign * (ways["random"].nanmean() - floor.nanmean())
     free = ways["free"]
-    worse = free[:, -trained:].nanmean(1) - free[:, :trained].nanmean(1)
+    worse = free[:, -length:].nanmean(1) - free[:, :length].nanmean(1)
     return interval(sign * worse / whole, groups, seed)
 
 
@@ -245,7 +247,7 @@ def _lost(
 
 
 def _way_of(noise: float) -> str:
-    return f"noise {noise:g}"
+    return f"noise {noise!r}"
 
 
 def _noised(

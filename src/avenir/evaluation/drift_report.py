@@ -39,6 +39,8 @@ class Aged(Config):
     """Kind of its predictor."""
     num_parameters: int
     """Of encoder, conditioner and predictor."""
+    album: int | None
+    """How many groups of training frames stand in for pictures; none: its encoder decodes."""
     drift: Drift
     """How it ages."""
     control: Control | None
@@ -117,6 +119,8 @@ def _facts(world: Aged) -> dict[str, str]:
         "Moves": f"{written(drift.motion, '.0%')} of what truly moves, at the end",
         "Frames a second": f"{drift.frames_per_second:.0f}",
     }
+    if world.album is not None:
+        facts["Pictures"] = f"the nearest of {world.album:,} groups of training frames"
     for name in sorted(_TOLD & drift.failure_seconds.keys()):
         seconds = drift.failure_seconds[name]
         fails = "not within the horizon" if seconds is None else f"after {seconds:.1f}\u00a0s"
@@ -183,9 +187,10 @@ def _numbers(ageing: Ageing) -> str:
     return section(
         "numbers",
         "The numbers",
-        "Means over all frames. Growth: how much worse the last trained length is than the first, "
-        "as a share of the way from the codec to another clip's future. Fails: when a world "
-        "on its own is first no better than another clip's future.",
+        "Means over all frames. Growth: how much worse the last trained length is than the first "
+        "(or the second half than the first, of a shorter horizon), as a share of the way from the "
+        "codec to another clip's future. Fails: when a world on its own is first no better than "
+        "another clip's future.",
         f'<div class="tables">{tables}</div>',
     )
 
@@ -228,8 +233,9 @@ def _noise(worlds: Sequence[Aged]) -> str:
     return section(
         "noise",
         "What noise on the past does",
-        "How much is lost in the first trained length, and how much still in the last, when what "
-        "was observed is noisy (its standard deviation; pixels are in [−1, 1]).",
+        "How much is lost in the first trained length and how much still in the last, or in the "
+        "halves of a shorter horizon, when what was observed is noisy (its standard deviation; "
+        "pixels are in [−1, 1]).",
         f'<div class="tables">{tables}</div>',
     )
 

@@ -37,12 +37,13 @@ def findings(evaluation: Evaluation) -> str:
     if evaluation.control is not None:
         items.append(_actions(evaluation.control))
     reconstruction = evaluation.reconstruction
-    if reconstruction.psnr is not None and reconstruction.psnr.mean is not None:
+    decodes = evaluation.album is None
+    if decodes and reconstruction.psnr is not None and reconstruction.psnr.mean is not None:
         items.append(
             Finding(
                 f"{reconstruction.psnr.mean:.1f} dB",
                 f"PSNR of held-out clips through the encoder and back, "
-                f"{reconstruction.numbers_ratio:.3g} times fewer numbers than pixels hold.",
+                f"{reconstruction.numbers_ratio:,.1f} times fewer numbers than pixels hold.",
             )
         )
     parts = (

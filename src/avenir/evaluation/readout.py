@@ -41,6 +41,10 @@ _SEEN = 0.5
 """Share of a thing that must show before not finding it is an error."""
 
 
+_HIDDEN = 0.1
+"""Most of a thing that shows when it is hidden."""
+
+
 class Reading(NamedTuple):
     """What a segmenter reads from frames."""
 
@@ -130,7 +134,9 @@ class Readout:
         """Score made frames against the labels of a batch from frame `first` after its past on."""
         here = slice(past + first, past + first + made.shape[1])
         labels = {n: s[:, here] for n, s in batch.signals.items()}
-        returned = _returned(_clear(batch.signals["objects"], made.shape[-2:]), past)[:, here]
+        objects = batch.signals["objects"]
+        clear, hidden = _clear(objects, made.shape[-2:]), objects[..., 3] <= _HIDDEN
+        returned = _returned(clear, hidden, past)[:, here]
         reading = self.read(made, seen)
         true = labels["segmentation"]
         shows = labels["ego_visible"][..., 0] >= _SEEN
@@ -258,12 +264,14 @@ def _clear(objects: Float[Tensor, "b T n 4"], size: Sequence[int]) -> Bool[Tenso
     return inside & (visible >= _SEEN)
 
 
-def _returned(clear: Bool[Tensor, "b T n"], past: int) -> Bool[Tensor, "b T n"]:
-    """Say which things were seen in the past, then were not, at its end or later, and are again."""
+def _returned(
+    clear: Bool[Tensor, "b T n"], hidden: Bool[Tensor, "b T n"], past: int
+) -> Bool[Tensor, "b T n"]:
+    """Say which things were clear in the past, then hidden, at its end or later, and are back."""
     known = clear[:, :past].any(1, keepdim=True)
-    hidden = ~clear
-    hidden[:, : max(0, past - 1)] = False
-    return known & clear & hidden.cummax(1).values
+    gone = hidden.clone()
+    gone[:, : max(0, past - 1)] = False
+    return known & clear & gone.cummax(1).values
 
 
 def _returned_errors(

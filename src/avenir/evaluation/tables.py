@@ -193,6 +193,9 @@ def definitions(evaluation: Evaluation) -> str:
             "less than half of it shows are left out.",
             "Object position error": "half the mean distance from each thing that is there to the "
             f"nearest read, half the reverse, at most {CUT_OFF:g} px each.",
+            "Position error of what was hidden": "of things seen in the past, hidden at its end or "
+            "later and back since: their mean distance to the nearest thing read, at most "
+            f"{CUT_OFF:g} px; frames without any are left out.",
         }
     return facts_list(words)
 

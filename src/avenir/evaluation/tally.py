@@ -41,10 +41,18 @@ class Tally:
             self._parts.setdefault(metric, {}).setdefault(method, []).append(values.cpu())
 
     def table(self) -> dict[str, dict[str, Float[Tensor, "n T"]]]:
-        """Return scores of all clips by metric and method."""
-        return {
+        """Return scores of all clips by metric and method.
+
+        A metric that nothing could be scored by is left out.
+        """
+        table = {
             metric: {method: torch.cat(parts) for method, parts in methods.items()}
             for metric, methods in self._parts.items()
+        }
+        return {
+            metric: methods
+            for metric, methods in table.items()
+            if not all(scores.isnan().all() for scores in methods.values())
         }
 
     def curves(self, groups: Sequence[str], seed: int) -> dict[str, dict[str, Curve]]:

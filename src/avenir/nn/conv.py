@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from avenir.errors import AvenirError
 from avenir.shapes import Compression, Latents, Video
 
 
@@ -62,7 +63,15 @@ class LookBack(nn.Module):
 
 
 def stages(compression: Compression) -> list[tuple[int, int]]:
-    """Split the spatial factors after a first block of up to 4×4 pixels into halvings."""
+    """Split the spatial factors after a first block of up to 4×4 pixels into halvings.
+
+    Raises AvenirError when one is no power of two.
+    """
+    if any(factor & (factor - 1) for factor in compression[1:]):
+        raise AvenirError(
+            f"compression {list(compression)} was given; rows and columns are halved step by step: "
+            "give powers of two"
+        )
     steps, (height, width) = [], compression[1:]
     first = (min(4, height), min(4, width))
     height, width = height // first[0], width // first[1]

@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from avenir.errors import AvenirError
 from avenir.nn.conv import ChannelNorm, Grow, LookBack, ResidualBlock, widths
 from avenir.shapes import Compression, Latents, Video
 
@@ -77,7 +78,7 @@ class WaveletDecoder(nn.Module):
         self, compression: Compression, width: int, depth: int, channels: int, reach: int
     ) -> None:
         super().__init__()
-        self.compression, self.levels = compression, levels(compression)
+        self.levels = levels(compression)
         *blocks, _ = halvings(compression)[::-1]
         sizes, frames = widths(width, len(blocks) + 1)[::-1], 1
         self.enter = nn.Conv2d(channels, sizes[0], 3, padding=1)
@@ -115,7 +116,15 @@ def levels(compression: Compression) -> list[tuple[int, ...]]:
 
 
 def halvings(compression: Compression) -> list[tuple[int, int, int]]:
-    """Return the blocks of frames, rows and columns by which the trunk goes on; first by none."""
+    """Return the blocks of frames, rows and columns by which the trunk goes on; first by none.
+
+    Raises AvenirError when a factor is no power of two.
+    """
+    if any(factor & (factor - 1) for factor in compression):
+        raise AvenirError(
+            f"compression {list(compression)} was given; wavelets and what follows them halve: "
+            "give powers of two"
+        )
     t, h, w = (factor // math.gcd(factor, 2**_LEVELS) for factor in compression)
     blocks = [(1, 1, 1)]
     while (t, h, w) != (1, 1, 1):

@@ -167,7 +167,7 @@ class Flow(Predictor):
         tap: Tap | None = None,
     ) -> dict[str, Tensor]:
         """Degrade, predict, compare: one weighted mean over the hidden frames."""
-        own = 0
+        true_latents, own = latents, 0
         if self.config.own_past is not None and progress.fraction >= 0.5:
             own = max(1, round(self.config.own_past * len(latents)))
             latents = self._with_own_past(latents, condition, own, progress.generator)
@@ -189,7 +189,7 @@ class Flow(Predictor):
         if self.stride is not None:
             rows = max(1, round(self.config.shortcut * len(latents)))
             steer = None if condition is None else condition.rows(rows)
-            losses["shortcut"] = self._shortcut(latents[:rows], steer, progress.generator)
+            losses["shortcut"] = self._shortcut(true_latents[:rows], steer, progress.generator)
         return losses
 
     def _shortcut(

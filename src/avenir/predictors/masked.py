@@ -219,18 +219,19 @@ class Masked(TokenPredictor):
     ) -> Float[Tensor, "b _n c h w"]:
         """Reveal a hole in a window as long as those of training, where both its sides are known.
 
-        Nothing is seen of what lies farther away. Raises AvenirError when it is longer than a
-        window leaves room for.
+        Half of what the hole leaves of the window is given to either side, more where the other is
+        short; nothing is seen of what lies farther away. Raises AvenirError when it leaves no room.
         """
-        past = before[:, before.shape[1] - min(before.shape[1], self.config.past) :]
-        room = self.num_train_frames - past.shape[1]
-        if length > room:
+        room, least = self.num_train_frames - length, min(1, self.config.past)
+        if room < least + min(1, after.shape[1]):
             raise AvenirError(
-                f"a hole of {length} latent frames is to be filled; after a past of "
-                f"{past.shape[1]} this predictor fills {room}: make it smaller, or train with "
-                "a larger predictor.chunk"
+                f"a hole of {length} latent frames is to be filled, and a window of this predictor "
+                f"holds {self.num_train_frames} with what is known around it: make it smaller, or "
+                "train with a larger predictor.chunk"
             )
-        coming = after[:, : room - length]
+        num_after = min(after.shape[1], max(1, room // 2))
+        num_past = min(before.shape[1], self.config.past, room - num_after)
+        past, coming = before[:, before.shape[1] - num_past :], after[:, : room - num_past]
         if condition is not None:
             first = before.shape[1] - past.shape[1]
             condition = condition[first : before.shape[1] + length + coming.shape[1]]

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from avenir.errors import AvenirError
 from avenir.training.ema import EMA
 from avenir.training.optim import Optimiser
 
@@ -32,11 +33,20 @@ def save_state(
 
 
 def load_state(folder: Path, model: nn.Module, optimisers: list[Optimiser], ema: EMA) -> int:
-    """Restore a run and return how many steps it has done."""
+    """Restore a run and return how many steps it has done.
+
+    Raises AvenirError when another version of avenir wrote it.
+    """
     with safe_open(folder / STATE, "pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model.load_state_dict(_under("model.", tensors))
+    try:
+        model.load_state_dict(_under("model.", tensors))
+    except RuntimeError:
+        raise AvenirError(
+            f"the unfinished run in {str(folder)!r} was written by another version of avenir: go "
+            "on with that one, or remove the folder and begin anew"
+        ) from None
     for name, value in _under("ema.", tensors).items():
         ema.average[name].copy_(value)
     for number, optimiser in enumerate(optimisers):

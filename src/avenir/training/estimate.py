@@ -35,17 +35,21 @@ class Cost:
         )
 
 
-def estimate(recipe: Recipe, task: Task, batch: Batch, num_steps: int = 5) -> Cost:
-    """Time steps of a copy of the task on one batch; the task itself is not touched."""
+def estimate(recipe: Recipe, task: Task, batch: Batch) -> Cost:
+    """Time steps of a copy of the task on one batch; the task itself is not touched.
+
+    Three are as at the beginning of training, of which the first is not counted, and two as at the
+    end: what begins half-way is paid for in one half.
+    """
     # All that trains is copied, the data are not.
     twin = copy.deepcopy(task, {id(data): data for data in (task.data, task.source)})
     step = Step(recipe, twin)
-    seconds = []
-    for number in range(num_steps):
+    seconds, last = [], max(0, recipe.train.steps - 2)
+    for number in (0, 1, 2, max(0, last - 1), last):
         started = time.perf_counter()
         step.run(batch, Progress(number, recipe.train.steps, _chance(batch)))
         seconds.append(time.perf_counter() - started)
-    step_seconds = statistics.median(seconds[1:])
+    step_seconds = (statistics.median(seconds[1:3]) + statistics.median(seconds[3:])) / 2
     return Cost(
         num_parameters=sum(p.numel() for p in task.world.parameters()),
         num_trained=sum(p.numel() for p in task.trained.parameters() if p.requires_grad),
