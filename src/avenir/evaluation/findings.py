@@ -94,8 +94,8 @@ def _against_rivals(continuation: Continuation, metric: str) -> Finding:
 def _actions(control: Control) -> Finding:
     metric = "moving_psnr"
     rows = _of(control.rows, metric, None)
-    row = next(row for row in rows if row.method == "shuffled")
-    if row.difference is None or row.difference.mean is None:
+    row = next((row for row in rows if row.method == "shuffled"), None)
+    if row is None or row.difference is None or row.difference.mean is None:
         return Finding("–", "Actions: nothing moved that could be scored.")
     sure = tone(row.difference, True)
     verdict = {
