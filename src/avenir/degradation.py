@@ -165,3 +165,11 @@ def hide_future(
         rank=(~is_past).long(),
         weight=(~is_past).float(),
     )
+
+
+def last_seen(x: Latents, degradation: Degradation) -> Float[Tensor, "b 1 c h w"]:
+    """Return the last frame of each row's past, `b 1 c h w`; zeros where nothing is given."""
+    num_past = (degradation.weight == 0).sum(dim=1)
+    rows = torch.arange(len(x), device=x.device)
+    frame = x[rows, (num_past - 1).clamp(min=0)][:, None]
+    return frame * (num_past > 0)[:, None, None, None, None]

@@ -5,12 +5,12 @@ import torch
 
 from avenir.clip import Condition
 from avenir.conditioners.actions import ActionsConditioner, ActionsConfig
-from avenir.degradation import hide_future
+from avenir.degradation import hide_future, last_seen
 from avenir.device import generator
 from avenir.encoders.kl import KL, KLConfig
 from avenir.nn.attention import Attention, grid_positions, rotate, rotation
 from avenir.predictors import LatentShape
-from avenir.predictors.flow import Flow, FlowConfig, last_seen
+from avenir.predictors.flow import Flow, FlowConfig
 from avenir.rollout import rollout
 
 SHAPE = LatentShape(channels=3, h=4, w=6)

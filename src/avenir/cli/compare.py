@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
     from avenir.clip import Clip
     from avenir.data import Window
+    from avenir.encoders import Encoder
     from avenir.evaluation.comparison import Comparison
+    from avenir.evaluation.continuation import Task
+    from avenir.evaluation.drift import Shown
+    from avenir.evaluation.drift_report import Aged
+    from avenir.evaluation.readout import Readout
+    from avenir.evaluation.settings import Report
     from avenir.world import World
 
     Clips = dict[Window, Clip]
@@ -90,13 +96,9 @@ def _ageing(
     out: Path,
 ) -> Path:
     """Continue the same held-out pasts with every world."""
-    from avenir.evaluation.album import Album, with_album
-    from avenir.evaluation.comparison import NUM_SHOWN
     from avenir.evaluation.continuation import Task
-    from avenir.evaluation.control import measure_control
     from avenir.evaluation.distances import check_judge
-    from avenir.evaluation.drift import measure_drift
-    from avenir.evaluation.drift_report import Aged, Ageing, write_drift_report
+    from avenir.evaluation.drift_report import Ageing, write_drift_report
     from avenir.evaluation.readout import Readout, evaluator_for, labelled
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
@@ -126,36 +128,11 @@ def _ageing(
         def report(what: str, done: int, total: int, name: str = name) -> None:
             told(f"{name}, {what}", done, total)
 
-        world = with_album(world, source, report)
-        album = world.encoder if isinstance(world.encoder, Album) else None
-        assert world.predictor is not None and world.card.predictor is not None
-        trained = world.predictor.num_train_frames * world.encoder.compression.t
-        drift, film = measure_drift(
-            world,
-            trained,
-            task,
-            readout,
-            report,
-            NUM_SHOWN,
-            noises,
-            None if evaluator is None else evaluator.encoder,
-        )
-        control = None
-        if world.conditioner is not None:
-            control = measure_control(world, task.cut(trained), readout, report)
-        say(f"{name}: {drift.frames_per_second:.0f} frames per second")
+        judge = None if evaluator is None else evaluator.encoder
+        one, film = _aged(name, world, task, readout, judge, noises, report)
+        say(f"{name}: {one.drift.frames_per_second:.0f} frames per second")
+        aged.append(one)
         films.append(film)
-        aged.append(
-            Aged(
-                name=name,
-                key=world.card.provenance.get("key"),
-                predictor=world.card.predictor["kind"],
-                num_parameters=sum(p.numel() for p in world.parameters()),
-                album=None if album is None else len(album.groups),
-                drift=drift,
-                control=control,
-            )
-        )
     ageing = Ageing(
         about="Held out from " + (" ".join(overrides) or f"the data of {aged[0].name}"),
         command=" ".join(["avenir", *sys.argv[1:]]),
@@ -163,6 +140,42 @@ def _ageing(
         worlds=tuple(aged),
     )
     return write_drift_report(out, ageing, films)
+
+
+def _aged(
+    name: str,
+    world: "World",
+    task: "Task",
+    readout: "Readout | None",
+    evaluator: "Encoder | None",
+    noises: Sequence[float],
+    report: "Report",
+) -> "tuple[Aged, list[Shown]]":
+    """Measure how one world ages and whether its actions matter."""
+    from avenir.evaluation.album import Album, with_album
+    from avenir.evaluation.comparison import NUM_SHOWN
+    from avenir.evaluation.control import measure_control
+    from avenir.evaluation.drift import measure_drift
+    from avenir.evaluation.drift_report import Aged
+
+    world = with_album(world, task.source, report)
+    album = world.encoder if isinstance(world.encoder, Album) else None
+    assert world.predictor is not None and world.card.predictor is not None
+    trained = world.predictor.num_train_frames * world.encoder.compression.t
+    drift, film = measure_drift(world, trained, task, readout, report, NUM_SHOWN, noises, evaluator)
+    control = None
+    if world.conditioner is not None:
+        control = measure_control(world, task.cut(trained), readout, report)
+    aged = Aged(
+        name=name,
+        key=world.card.provenance.get("key"),
+        predictor=world.card.predictor["kind"],
+        num_parameters=sum(p.numel() for p in world.parameters()),
+        album=None if album is None else len(album.groups),
+        drift=drift,
+        control=control,
+    )
+    return aged, film
 
 
 def _numbers(text: str) -> list[float]:

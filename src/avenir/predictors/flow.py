@@ -26,6 +26,7 @@ from avenir.degradation import (
     Target,
     draw_tau,
     hide_future,
+    last_seen,
     shift_of,
     shifted,
 )
@@ -304,7 +305,8 @@ class Flow(Predictor):
         what does not move need not be found by attention. At the exit a share of `x` and of `seen`,
         set by level and channel, is added: tokens need only carry what these do not say.
         """
-        p, (h, w) = self.config.patch, x.shape[-2:]
+        p = self.config.patch
+        h, w = x.shape[-2] // p, x.shape[-1] // p
         both = torch.cat([x, seen.expand_as(x)], dim=2)
         tokens = self.enter(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
         # Rotary positions say how far apart two tokens are; this says where each one is.
@@ -320,16 +322,10 @@ class Flow(Predictor):
         look = None if degradation is None else degradation.look
         after = None
         if tap is not None and degradation is not None:
-            after = {tap.layer: through_grid(tap, degradation.weight, h // p)}
-        tokens, kept = self.transformer(tokens, per_frame, (h // p, w // p), look, cache, after)
-        said = rearrange(
-            self.leave(tokens, per_frame),
-            "b t (h w) (c p q) -> b t c (h p) (w q)",
-            h=h // p,
-            w=w // p,
-            p=p,
-            q=p,
-        )
+            after = {tap.layer: through_grid(tap, degradation.weight, h)}
+        tokens, kept = self.transformer(tokens, per_frame, (h, w), look, cache, after)
+        said = self.leave(tokens, per_frame)
+        said = rearrange(said, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
         of_x, of_seen = self.shares(silu(per_frame))[..., None, None].chunk(2, dim=2)
         return said + of_x * x + of_seen * seen, kept
 
@@ -393,14 +389,6 @@ def _weighted(error: Latents, degradation: Degradation) -> Float[Tensor, ""]:
     """Average squared errors over the frames that count."""
     weight = degradation.weight
     return (error.square().mean(dim=(2, 3, 4)) * weight).sum() / weight.sum()
-
-
-def last_seen(x: Latents, degradation: Degradation) -> Float[Tensor, "b 1 c h w"]:
-    """Return the last frame of each row's past, `b 1 c h w`; zeros where nothing is given."""
-    num_past = (degradation.weight == 0).sum(dim=1)
-    rows = torch.arange(len(x), device=x.device)
-    frame = x[rows, (num_past - 1).clamp(min=0)][:, None]
-    return frame * (num_past > 0)[:, None, None, None, None]
 
 
 def _sinusoids(level: NoiseLevel, width: int, longest: float = 1000.0) -> PerFrame:
