@@ -192,17 +192,15 @@ class World(nn.Module):
                 f"{before.num_frames} and {after.num_frames} frames are known on the sides of a "
                 f"hole; this world needs at least {f_t} of both: give longer clips"
             )
-        cut = (
-            before.frames[before.num_frames % f_t :],
-            after.frames[: f_t * (after.num_frames // f_t)],
-        )
-        past, coming = (self.encoder.encode(to_video(frames).to(device)) for frames in cut)
+        before = before[before.num_frames % f_t :]
+        after = after[: f_t * (after.num_frames // f_t)]
+        past, coming = (self.encoder.encode(clip.video.to(device)) for clip in (before, after))
         condition = None
         if self.conditioner is not None:
-            ends = past.shape[1], coming.shape[1]
-            condition = self.conditioner(
-                self._signals_around(before, after, length * f_t), sum(ends) + length, 1
-            )
+            signals = self._signals_around(before, after, length * f_t)
+            on_device = {name: signal.to(device) for name, signal in signals.items()}
+            num_frames = past.shape[1] + length + coming.shape[1]
+            condition = self.conditioner(on_device, num_frames, 1)
         chance = generator("fill", seed, device=device)
         hole = self.predictor.fill(past, coming, condition, length, chance)
         seen = past[:, max(0, past.shape[1] - self.encoder.look_back) :]
@@ -292,19 +290,12 @@ class World(nn.Module):
         return clip.resized(*self.card.size).resampled(self.card.fps, summed)
 
     def _signals_around(self, before: Clip, after: Clip, hole: int) -> dict[str, Tensor]:
-        """Lay the actions of whole groups on both sides of a hole on one axis."""
-        if "actions" not in self.card.signals:
-            return {}
-        f_t, size = self.encoder.compression.t, self.card.signals["actions"].size
-        unknown = [torch.full((clip.num_frames, size), float("nan")) for clip in (before, after)]
-        left, right = (
-            clip.signals.get("actions", nothing)
-            for clip, nothing in zip((before, after), unknown, strict=True)
-        )
-        left = left[before.num_frames % f_t :]
-        right = right[: f_t * (after.num_frames // f_t)]
-        laid = torch.cat([left, torch.full((hole, size), float("nan")), right])
-        return {"actions": laid[None].to(self.encoder.latent_mean.device)}
+        """Lay the actions on both sides of a hole on one axis; those inside are unknown."""
+        signals = self._signals(before, None, hole + after.num_frames)
+        for name, laid in signals.items():
+            if name in after.signals:
+                laid[0, -after.num_frames :] = after.signals[name]
+        return signals
 
     def _signals(self, clip: Clip, actions: Tensor | None, horizon: int) -> dict[str, Tensor]:
         """Lay the actions of past and future on one axis; what nobody said is NaN."""

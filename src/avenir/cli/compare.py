@@ -152,14 +152,13 @@ def _aged(
     report: "Report",
 ) -> "tuple[Aged, list[Shown]]":
     """Measure how one world ages and whether its actions matter."""
-    from avenir.evaluation.album import Album, with_album
+    from avenir.evaluation.album import groups_in, with_album
     from avenir.evaluation.comparison import NUM_SHOWN
     from avenir.evaluation.control import measure_control
     from avenir.evaluation.drift import measure_drift
     from avenir.evaluation.drift_report import Aged
 
     world = with_album(world, task.source, report)
-    album = world.encoder if isinstance(world.encoder, Album) else None
     assert world.predictor is not None and world.card.predictor is not None
     trained = world.predictor.num_train_frames * world.encoder.compression.t
     drift, film = measure_drift(world, trained, task, readout, report, NUM_SHOWN, noises, evaluator)
@@ -171,7 +170,7 @@ def _aged(
         key=world.card.provenance.get("key"),
         predictor=world.card.predictor["kind"],
         num_parameters=sum(p.numel() for p in world.parameters()),
-        album=None if album is None else len(album.groups),
+        album=groups_in(world),
         drift=drift,
         control=control,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from avenir.data import Source
 from avenir.device import seed_of
 from avenir.errors import AvenirError
-from avenir.evaluation.album import Album, with_album
+from avenir.evaluation.album import groups_in, with_album
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control
 from avenir.evaluation.generation import Generation, measure_generation
@@ -50,11 +50,9 @@ def evaluate(
     given and may not judge is an error.
     """
     started = time.monotonic()
-    task, album = _task(world, source, settings), None
-    if world.predictor is not None and not world.encoder.can_decode:
+    task = _task(world, source, settings)
+    if world.predictor is not None:
         world = with_album(world, source, report)
-        assert isinstance(world.encoder, Album)
-        album = len(world.encoder.groups)
     # The reader says how it does on real frames before it judges any other.
     readout = Readout.of(task.source, world.encoder.latent_mean.device)
     reading = readout.held_out(task.source) if readout else None
@@ -82,7 +80,7 @@ def evaluate(
         command=command,
         seconds=round(time.monotonic() - started, 1),
         readout=reading,
-        album=album,
+        album=groups_in(world),
         reconstruction=reconstruction,
         continuation=continuation,
         generation=generation,

@@ -59,6 +59,11 @@ class Album(Encoder):
         return []
 
 
+def groups_in(world: World) -> int | None:
+    """Return how many groups of frames a world's album holds; None of one that decodes."""
+    return len(world.encoder.groups) if isinstance(world.encoder, Album) else None
+
+
 @torch.no_grad()
 def with_album(world: World, source: Source, report: Report) -> World:
     """Give a world whose encoder cannot decode an album of training frames.
