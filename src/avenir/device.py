@@ -10,6 +10,12 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_name() -> str:
+    """Name what `best_device` computes on: `cpu`, or the GPU's model."""
+    device = best_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def seed_of(*parts: int | str) -> int:
     """Derive one 63-bit seed from several numbers and words, the same on every machine."""
     digest = hashlib.sha256(repr(parts).encode()).digest()

@@ -70,6 +70,9 @@ class Row(Config):
     """What each run took: its generator's `per_step`, and in all every run it stands on."""
     commit: str
     """Version of the code."""
+    device: str = "cpu"
+    """What the generator was trained on. Seconds of pairs on different devices do not compare;
+    within a pair they do."""
     passport: Passport | None = None
     """What its latent was worth before the generator was trained; where the protocol asks."""
 

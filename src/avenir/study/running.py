@@ -176,6 +176,7 @@ def measure(
         seconds=seconds_of(world),
         passport=_passport(study, world, cell.arm) if study.protocol.passport else None,
         commit=version,
+        device=world.card.provenance.get("device", "cpu"),
     )
     partial = row_path.with_suffix(".partial")
     partial.write_text(row.model_dump_json(indent=1))

@@ -16,7 +16,7 @@ import torch
 
 from avenir.clip import Progress
 from avenir.data import Source, batches
-from avenir.device import best_device, generator, seed_of
+from avenir.device import best_device, device_name, generator, seed_of
 from avenir.errors import AvenirError, TrainingError
 from avenir.training.aligned import AlignedEncoderTask, AlignedPredictorTask
 from avenir.training.checkpoint import STATE, load_state, save_state
@@ -186,6 +186,7 @@ def _run(
         "memory_gib_estimated": None if cost is None else round(cost.memory_bytes / 2**30, 2),
         "parameters": sum(p.numel() for p in task.world.parameters()),
         "torch": torch.__version__,
+        "device": device_name(),
         "threads": torch.get_num_threads(),
         "finished": True,
     }
