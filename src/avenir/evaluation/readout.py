@@ -113,15 +113,16 @@ class Readout:
     def read(self, video: Video, seen: Latents | None = None) -> Reading:
         """Say where the ego and other things are; `seen` are its encoder's latents, if known."""
         if seen is not None:
-            mean, std = self.encoder.latent_mean.cpu(), self.encoder.latent_std.cpu()
-            logits = seen * std + mean
+            mean, std = self.encoder.latent_mean, self.encoder.latent_std
+            logits = seen.to(mean.device) * std + mean
         else:
             # A held picture, such as the last frame expanded over the horizon, is read once.
             held = video.shape[1] > 1 and video.stride(1) == 0
             logits = self._logits(video[:, :1] if held else video)
             logits = logits.expand(-1, video.shape[1], -1, -1, -1)
-        classes = logits[:, :, :-1].argmax(2)
-        return Reading(_middle(classes == Class.EGO), classes, _peaks(logits[:, :, -1].sigmoid()))
+        classes = logits[:, :, :-1].argmax(2).cpu()
+        things = _peaks(logits[:, :, -1].sigmoid()).cpu()
+        return Reading(_middle(classes == Class.EGO), classes, things)
 
     def compare(
         self,
@@ -161,7 +162,7 @@ class Readout:
         for start in range(0, len(windows), 16):
             batch = source.read(windows[start : start + 16])
             video = frames_of(batch)
-            read = self._logits(video)[:, :, :-1].argmax(2)
+            read = self._logits(video)[:, :, :-1].argmax(2).cpu()
             right = (read == batch.signals["segmentation"]).float().mean((2, 3))
             for name, value in (self.compare(video, batch, 0) | {"pixel_accuracy": right}).items():
                 scores.setdefault(name, []).append(value.nanmean(1))
@@ -173,7 +174,7 @@ class Readout:
     def _logits(self, video: Video) -> Float[Tensor, "b T c H W"]:
         device = self.encoder.latent_mean.device
         # A few frames at a time: activations hold many times the numbers of a frame.
-        parts = [self.encoder.raw_posterior(p.to(device)).mean.cpu() for p in video.split(8, dim=1)]
+        parts = [self.encoder.raw_posterior(p.to(device)).mean for p in video.split(8, dim=1)]
         return torch.cat(parts, dim=1)
 
 

@@ -3,6 +3,7 @@
 A decay of 0.9999 copied from long runs leaves a short one full of its random start. Here the decay
 never exceeds 1 - 10/steps, and rises to it as (1 + step)/(10 + step).
 """
+# pyright: reportPrivateImportUsage=false
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,12 @@ class EMA:
     def update(self, module: nn.Module, step: int) -> None:
         """Move the average toward the module's weights; counts and flags are copied."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+        now = module.state_dict()
+        moving = [name for name, value in now.items() if value.is_floating_point()]
+        average = [self.average[name] for name in moving]
+        torch._foreach_lerp_(average, [now[name] for name in moving], 1 - decay)
+        for name in now.keys() - set(moving):
+            self.average[name].copy_(now[name])
 
     def swap(self, module: nn.Module) -> None:
         """Exchange the module's weights with the average; calling it twice changes nothing."""

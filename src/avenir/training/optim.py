@@ -4,10 +4,14 @@ Muon (Jordan 2024) orthogonalises the momentum of every matrix, here in float32:
 `torch.optim.Muon`, is unusable on a CPU. What is no matrix descends with AdamW.
 """
 
+# pyright: reportPrivateImportUsage=false
+# PyTorch lists its operations on many tensors at once among its functions, though their names begin
+# with an underscore. A step of a small model on a GPU costs what it takes to launch operations.
+
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -55,18 +59,19 @@ def orthogonalise(matrices: Tensor, num_iterations: int = 5) -> Tensor:
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    x = matrices.reshape(-1, *matrices.shape[-2:])
+    x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    gram = x @ x.mT
-    product = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
+    gram = torch.bmm(x, x.mT)
+    product = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
     for number in range(num_iterations):
-        factor = b * gram + c * gram @ gram
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor @ product
+        product = torch.bmm(factor, product)
         if number < num_iterations - 1:
-            gram = factor @ gram @ factor
-    x = product @ x
-    return x.mT if tall else x
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+    x = torch.bmm(product, x)
+    return (x.mT if tall else x).reshape(matrices.shape)
 
 
 class Optimiser(torch.optim.Optimizer):
@@ -85,46 +90,59 @@ class Optimiser(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Descend once."""
         for group in self.param_groups:
-            (self._muon if group["muon"] else self._adamw)(group)
+            moving = {p: p.grad for p in group["params"] if p.grad is not None}
+            if moving:
+                descend = self._muon if group["muon"] else self._adamw
+                descend(list(moving), list(moving.values()), group["rate"])
 
-    def _muon(self, group: dict[str, Any]) -> None:
+    def _muon(self, parameters: list[Tensor], gradients: list[Tensor], factor: float) -> None:
         config, same_shape = self.config, defaultdict(list)
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            momentum = state.setdefault("momentum", torch.zeros_like(parameter))
-            momentum.lerp_(parameter.grad, 0.05)
-            update = parameter.grad.lerp(momentum, 0.95).flatten(1)
-            same_shape[update.shape].append((parameter, update))
+        momenta = [self._state(p, "momentum")["momentum"] for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 0.05)
+        for parameter, update in zip(
+            parameters, torch._foreach_lerp(gradients, momenta, 0.95), strict=True
+        ):
+            matrix = update.flatten(1)
+            same_shape[matrix.shape].append((parameter, matrix))
+        torch._foreach_mul_(parameters, 1 - factor * config.learning_rate * config.weight_decay)
         for (rows, columns), members in same_shape.items():
-            updates = orthogonalise(torch.stack([update for _, update in members]))
-            scale = group["rate"] * config.matrix_learning_rate * max(1, rows / columns) ** 0.5
-            for (parameter, _), update in zip(members, updates, strict=True):
-                parameter.mul_(1 - group["rate"] * config.learning_rate * config.weight_decay)
-                parameter.sub_(update.view_as(parameter), alpha=scale)
+            updates = orthogonalise(torch.stack([matrix for _, matrix in members]))
+            scale = factor * config.matrix_learning_rate * max(1, rows / columns) ** 0.5
+            moved = [parameter for parameter, _ in members]
+            by = [update.view_as(p) for p, update in zip(moved, updates, strict=True)]
+            torch._foreach_sub_(moved, by, alpha=scale)
 
-    def _adamw(self, group: dict[str, Any]) -> None:
+    def _adamw(self, parameters: list[Tensor], gradients: list[Tensor], factor: float) -> None:
         config, (beta1, beta2) = self.config, self.config.betas
-        parameters = [p for p in group["params"] if p.grad is not None]
         if config.clip is not None:
             nn.utils.clip_grad_norm_(parameters, config.clip)
-        for parameter in parameters:
-            assert parameter.grad is not None
-            state = self.state[parameter]
-            if not state:
-                state["count"] = torch.zeros(())
-                state["mean"] = torch.zeros_like(parameter)
-                state["square"] = torch.zeros_like(parameter)
-            state["count"] += 1
-            state["mean"].lerp_(parameter.grad, 1 - beta1)
-            state["square"].lerp_(parameter.grad.square(), 1 - beta2)
-            count = float(state["count"])
-            size = group["rate"] * config.learning_rate / (1 - beta1**count)
-            root = (state["square"] / (1 - beta2**count)).sqrt().add_(1e-8)
-            if parameter.dim() > 1:
-                parameter.mul_(1 - group["rate"] * config.learning_rate * config.weight_decay)
-            parameter.addcdiv_(state["mean"], root, value=-size)
+        states = [self._state(p, "mean", "square") for p in parameters]
+        counts = [self._counted(state) for state in states]
+        means, squares = ([state[name] for state in states] for name in ("mean", "square"))
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - beta2)
+        roots = torch._foreach_div(squares, [1 - beta2**count for count in counts])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, 1e-8)
+        rate = factor * config.learning_rate
+        kept = [1 - rate * config.weight_decay if p.dim() > 1 else 1.0 for p in parameters]
+        torch._foreach_mul_(parameters, kept)
+        sizes = [-rate / (1 - beta1**count) for count in counts]
+        torch._foreach_addcdiv_(parameters, means, roots, sizes)
+
+    def _state(self, parameter: Tensor, *names: str) -> dict[str, Tensor]:
+        state = self.state[parameter]
+        for name in names:
+            if name not in state:
+                state[name] = torch.zeros_like(parameter)
+        return state
+
+    @staticmethod
+    def _counted(state: dict[str, Tensor]) -> float:
+        """Count a step; the count stays on the CPU, where reading it costs nothing."""
+        count = float(state["count"]) + 1 if "count" in state else 1.0
+        state["count"] = torch.tensor(count)
+        return count
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:
