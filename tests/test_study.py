@@ -13,6 +13,7 @@ import torch
 
 from avenir.clip import Clip
 from avenir.data.lerobot import write_dataset
+from avenir.device import device_name
 from avenir.errors import AvenirError
 from avenir.evaluation.learning_report import write_learning_report
 from avenir.study import Cell, Study, conclude, reseeded
@@ -151,6 +152,7 @@ def test_every_cell_has_a_row_and_the_page_tells_of_it(finished, tmp_path):
 def test_arms_of_a_pair_start_alike_and_cost_what_they_stand_on(finished):
     aligned = finished.row(Cell("aligned", 1, 0))
     unaligned = finished.row(Cell("unaligned", 1, 0))
+    assert aligned.device == unaligned.device == device_name()
     assert set(unaligned.seconds) == {"per_step", "tokenizer"}
     assert set(aligned.seconds) == {"per_step", "tokenizer", "teacher"}
     own = {"frechet_codec", "kernel_codec"}  # the marks that depend on the arm's own codec
@@ -201,14 +203,20 @@ def test_settings_are_chosen_at_the_budget_on_a_seed_that_no_pair_uses(
     with pytest.raises(AvenirError, match="have not been chosen"):
         study.chosen("aligned")
     asked: list[Cell] = []
-    monkeypatch.setattr(
-        "avenir.study.running.execute", lambda _, cells, workers: asked.extend(cells)
-    )
+    begun: list[Recipe] = []
+
+    def execute(_, cells, workers, ahead):
+        asked.extend(cells)
+        begun.extend(ahead)
+
+    monkeypatch.setattr("avenir.study.running.execute", execute)
     with pytest.raises(AvenirError, match="have not been chosen"):
         run(study, study.protocol.seeds, workers=1)
     assert [tuple(cell) for cell in asked] == [
         (arm, 0, choice) for arm in ("unaligned", "aligned") for choice in (0, 1)
     ]
+    stood_on = [study.recipe(Cell(arm, 1, 1)).parents["encoder"] for arm in study.protocol.arms]
+    assert begun == stood_on  # whatever is chosen
     for cell in asked:
         trained = study.recipe(cell).train
         assert (trained.steps, trained.snapshots) == (4, (4,))

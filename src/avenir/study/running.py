@@ -57,18 +57,29 @@ class Job(NamedTuple):
 
 
 def run(study: Study, seeds: Sequence[int], workers: int) -> None:
-    """Train and measure every cell of some seeds that has no row yet, choosing settings first."""
+    """Train and measure every cell of some seeds that has no row yet, choosing settings first.
+
+    What no choice changes of the seeds, their encoders, is begun by workers that have to wait.
+    """
     protocol = study.protocol
-    if protocol.grid:
-        choices = range(len(protocol.grid))
-        seed = protocol.development_seed
-        execute(study, [Cell(a, seed, c) for a in protocol.arms for c in choices], workers)
+    choices = range(len(protocol.grid))
+    tried = [Cell(a, protocol.development_seed, c) for a in protocol.arms for c in choices]
+    if any(study.row(cell) is None for cell in tried):
+        coming = [
+            [study.recipe(Cell(arm, seed, choice)).parents["encoder"] for choice in choices]
+            for seed in seeds
+            for arm in protocol.arms
+        ]
+        ahead = [first for first, *others in coming if all(each == first for each in others)]
+        execute(study, tried, workers, ahead)
     cells = [Cell(arm, seed, study.chosen(arm)) for seed in seeds for arm in protocol.arms]
     execute(study, cells, workers)
 
 
-def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
-    """Do what cells need, in parallel processes of one thread each."""
+def execute(
+    study: Study, cells: Sequence[Cell], workers: int, ahead: Sequence[Recipe | Path] = ()
+) -> None:
+    """Do what cells need, in parallel processes of one thread each; and what later ones will."""
     (study.folder / "rows").mkdir(parents=True, exist_ok=True)
     version = commit()
     jobs: dict[Path, Job] = {}
@@ -83,6 +94,9 @@ def execute(study: Study, cells: Sequence[Cell], workers: int) -> None:
         path = study.folder / "rows" / f"{cell.name}.json"
         arguments = (study.path, study.overrides, study.folder, cell, folder, path, version)
         jobs[path] = Job(f"measure {cell.name}", "measure", frozenset(needs), measure, arguments)
+    for recipe in ahead:
+        if isinstance(recipe, Recipe):
+            lay_out(recipe, study.folder / "runs", jobs)
     total, done, took = len(jobs), set[Path](), defaultdict[str, list[float]](list)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
