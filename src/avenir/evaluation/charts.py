@@ -11,7 +11,7 @@ from typing import NamedTuple
 from avenir.evaluation.intervals import Curve
 
 WIDTH, HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 12, 40
 _COLOURS = (
     "#2563c9",
     "#d9480f",
