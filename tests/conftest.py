@@ -7,6 +7,10 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+# What is asked bit for bit holds on a CPU. Whether there is a GPU is asked once, after this.
+if "AVENIR_TEST_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 # Shapes written in annotations are checked while tests run, and cost nothing otherwise.
 _SHAPED = "clip conditioners degradation encoders losses nn predictors rollout samplers world"
 _hook = install_import_hook([f"avenir.{name}" for name in _SHAPED.split()], "beartype.beartype")
