@@ -44,6 +44,7 @@ REDUCED = {
     "avenir train recipes/driving.toml": f"{_TINY} train.cache_phases=1 predictor.depth=1",
     "avenir train recipes/mine.toml": f"{_TINY} train.cache_phases=1 predictor.depth=1",
     "avenir train recipes/predictors/": f"{_QUICK} predictor.depth=1",
+    "avenir train recipes/text/": "train.steps=2 train.batch_size=2 predictor.width=16",
     "avenir encode runs/quickstart_tokenizer": "data.train_recordings=3 data.test_recordings=2",
     "avenir evaluate": "--clips 8 --samples 2",
     "avenir compare": "--seconds 0.5",

@@ -49,6 +49,8 @@ def test_windows_are_stretches_of_files_and_files_are_split_by_name(tmp_path):
     (tmp_path / "notes.txt").write_text("not taken")
     texts = source(tmp_path, files="*.py", test=("a/two*",))
     assert [r.name for r in texts.recordings("test")] == ["a/two.py"]
+    fewer = source(tmp_path, files="*.py", without=("*/one.py", "*.txt"), test=("a/two*",))
+    assert [r.name for r in fewer.recordings("train")] == ["b/three.py"]
     [window] = texts.spread("test", 10, 1)
     assert text_of(texts.clip(window)) == b"abcdefghij"
     windows = texts.draw("train", 4, 200, seed=0)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from avenir.cli.evaluate import evaluate
 from avenir.cli.predict import predict
 from avenir.data.text import clip_of, text_of
 from avenir.errors import AvenirError
@@ -50,6 +51,8 @@ def test_a_refrain_is_learnt_and_continued(kind, tmp_path, capsys):
     predict(run, tmp_path / "start.md", seconds=16.0, out=tmp_path / "more.md")
     assert (tmp_path / "more.md").read_text() == "a di da la di da la di da "
     assert capsys.readouterr().out == " di da la di da \n"
+    evaluate(run, clips=4)
+    assert "What bytes cost" in (run / "evaluation" / "report.html").read_text()
     (tmp_path / "hole.md").write_text("a di da la ____a la di")
     if kind == "masked":
         predict(run, tmp_path / "hole.md", fill="____", out=tmp_path / "full.md")

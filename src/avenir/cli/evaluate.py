@@ -6,15 +6,20 @@ from typing import Annotated
 
 import typer
 
-from avenir.cli.arguments import Clips, Evaluator, Observe, Overrides, Run, Seconds, Seed
+from avenir.cli.arguments import Clips, Evaluator, Overrides, Run, Seed
 
 
 def evaluate(
     run: Run,
     overrides: Overrides = None,
     clips: Clips = 64,
-    observe: Observe = 1.0,
-    seconds: Seconds = 2.0,
+    observe: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Seconds that are observed; 1 unless said."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.01, help="Seconds to imagine after them; 2 unless said.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Futures whose mean is judged too.")] = 8,
     evaluator: Evaluator = None,
     seed: Seed = 0,
@@ -22,7 +27,11 @@ def evaluate(
         Path | None, typer.Option(help="Folder of the report; `evaluation` in the run unless said.")
     ] = None,
 ) -> None:
-    """Measure reconstruction and continuation beside their baselines, and write the report."""
+    """Measure reconstruction and continuation beside their baselines, and write the report.
+
+    Of a world of text, where a byte is a second: what held-out bytes cost, and what another such
+    world, the evaluator, makes of what it writes in 1, 2, 4, … steps.
+    """
     from avenir.evaluation import EvaluationConfig
     from avenir.evaluation import evaluate as judge
     from avenir.training.log import Preparation, say
@@ -32,11 +41,12 @@ def evaluate(
 
     world = load(run)
     source = make_source(data_of(run, overrides or []))
+    is_text = world.card.encoder["kind"] == "text"
     settings = EvaluationConfig.parse(
         {
             "num_clips": clips,
-            "past_seconds": observe,
-            "horizon_seconds": seconds,
+            "past_seconds": observe or (None if is_text else 1.0),
+            "horizon_seconds": seconds or (None if is_text else 2.0),
             "num_samples": samples,
             "seed": seed,
         }
@@ -45,5 +55,12 @@ def evaluate(
     recipe = (run / "recipe.toml").read_text()
     command = " ".join(["avenir", *sys.argv[1:]])
     other = None if evaluator is None else load(evaluator)
-    judge(world, source, settings, folder, recipe, command, other, Preparation())
+    if is_text:
+        from avenir.evaluation.text import evaluate_text
+        from avenir.evaluation.text_report import write_text_report
+
+        found = evaluate_text(world, source, settings, command, other, Preparation())
+        write_text_report(folder, found, recipe, world.card.provenance)
+    else:
+        judge(world, source, settings, folder, recipe, command, other, Preparation())
     say(f"report: {folder / 'report.html'}")

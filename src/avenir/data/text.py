@@ -27,6 +27,8 @@ class TextConfig(Config):
     """The folder; every folder below it is searched too."""
     files: str = "*"
     """Pattern of the files to take: `*.py`."""
+    without: tuple[str, ...] = ()
+    """Patterns (`*/tests/*`) of files to leave out, by their path in the folder."""
     test: tuple[str, ...] = ()
     """Patterns (`json/*`) of the files to test on; none: a fraction chosen by name."""
     test_fraction: float = 0.1
@@ -79,7 +81,9 @@ class Text(Source):
         for path in sorted(self.root.rglob("*")):
             name = path.relative_to(self.root).as_posix()
             hidden = any(part.startswith(".") for part in Path(name).parts)
-            if hidden or not path.is_file() or not fnmatch(path.name, self.config.files):
+            if hidden or not fnmatch(path.name, self.config.files) or not path.is_file():
+                continue
+            if any(fnmatch(name, pattern) for pattern in self.config.without):
                 continue
             text = path.read_bytes()
             try:

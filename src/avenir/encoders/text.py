@@ -36,9 +36,7 @@ class Text(FixedTokenizer):
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Read the number of every pixel."""
-        digits = ((video + 1) * 127.5).round().long()
-        number = digits[:, :, 0] + 256 * digits[:, :, 1] + 65536 * digits[:, :, 2]
-        return Posterior(self.raw_embed(number.clamp(max=self.config.vocabulary - 1)))
+        return Posterior(self.raw_embed(numbers(video).clamp(max=self.config.vocabulary - 1)))
 
     def raw_decode(self, latents: Latents) -> Video:
         """Write the number of every code into a pixel."""
@@ -55,3 +53,9 @@ class Text(FixedTokenizer):
         """Write the bits: 1 where one is set, -1 where it is not."""
         is_set = tokens[:, :, None] // self.bits[:, None, None] % 2
         return 2.0 * is_set - 1
+
+
+def numbers(video: Video) -> Tokens:
+    """Read the number that every pixel holds in base 256, red first."""
+    digits = ((video + 1) * 127.5).round().long()
+    return digits[:, :, 0] + 256 * digits[:, :, 1] + 65536 * digits[:, :, 2]

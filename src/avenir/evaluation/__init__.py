@@ -29,6 +29,7 @@ __all__ = ["Evaluation", "EvaluationConfig", "evaluate"]
 
 
 _BATCH_NUMBERS, _BATCH_CLIPS = 2**24, 16
+_HORIZON_SECONDS = 4.0
 """Most numbers (64 MiB), and most clips, that are in work together."""
 
 
@@ -118,7 +119,7 @@ def _task(world: World, source: Source, settings: EvaluationConfig) -> Task:
         )
     source = labelled(source)
     past = _num_past(world, settings)
-    horizon = max(1, round(settings.horizon_seconds * source.fps))
+    horizon = max(1, round((settings.horizon_seconds or _HORIZON_SECONDS) * source.fps))
     windows = source.spread("test", past + horizon, settings.num_clips)
     order = np.random.default_rng(seed_of("order", settings.seed)).permutation(len(windows))
     numbers = (past + horizon) * 3 * source.size[0] * source.size[1]

@@ -8,13 +8,17 @@ text) they do not. Masked prediction bounds the cost from above, in the mean ove
 import math
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from avenir.clip import Condition
 from avenir.config import Config
 from avenir.device import generator
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.intervals import Interval, interval
 from avenir.evaluation.settings import Report
 from avenir.predictors import TokenPredictor
+from avenir.shapes import Latents
 from avenir.world import World
 
 _DRAWS = 16
@@ -41,6 +45,22 @@ class Likelihood(Config):
 
 
 @torch.no_grad()
+def bits_per_frame(
+    predictor: TokenPredictor,
+    latents: Latents,
+    condition: Condition | None,
+    num_past: int,
+    chance: torch.Generator,
+) -> Float[Tensor, " b"]:
+    """Say what latent frames after the first `num_past` cost, in the mean over them."""
+    draws = [
+        predictor.cost(latents, condition, num_past, chance)
+        for _ in range(_DRAWS if predictor.bounds else 1)
+    ]
+    return torch.stack(draws).mean(0).mean(1) / math.log(2)
+
+
+@torch.no_grad()
 def measure_likelihood(world: World, task: Task, report: Report) -> Likelihood | None:
     """Ask what the futures of windows cost, as much as is predicted at once; none of numbers.
 
@@ -64,11 +84,7 @@ def measure_likelihood(world: World, task: Task, report: Report) -> Likelihood |
             signals = {name: value.to(device) for name, value in task.steering(batch).items()}
             condition = world.conditioner(signals, used.stop, len(latents))[used]
         chance = generator("likelihood", task.seed, start, device=device)
-        draws = [
-            predictor.cost(latents, condition, num_past, chance)
-            for _ in range(_DRAWS if predictor.bounds else 1)
-        ]
-        costs.append(torch.stack(draws).mean(0).mean(1).cpu() / math.log(2))
+        costs.append(bits_per_frame(predictor, latents, condition, num_past, chance).cpu())
     bits = torch.cat(costs)
     pixels = f_t * task.source.size[0] * task.source.size[1]
     return Likelihood(

@@ -17,8 +17,9 @@ class EvaluationConfig(Config):
     """Held-out windows, spread over the test recordings."""
     past_seconds: float | None = Field(None, gt=0)
     """How much is observed; none: a third of what the world was trained on at once."""
-    horizon_seconds: float = Field(4.0, gt=0)
-    """How far ahead is imagined; also the length of windows when only an encoder is measured."""
+    horizon_seconds: float | None = Field(None, gt=0)
+    """How far ahead is imagined, also the length of windows when only an encoder is measured; none:
+    4 seconds, and of text as much as is predicted at once."""
     num_samples: int = Field(8, ge=1)
     """Futures of each clip in the mean of samples."""
     num_train_windows: int = Field(4000, ge=1)

@@ -7,7 +7,7 @@ One call predicts one chunk; `rollout.py` loops.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -117,6 +117,8 @@ class Predictor(nn.Module, ABC):
     """Continues latents `b t c h w` under a condition `b t d`."""
 
     Config: ClassVar[type[Config]]
+    config: Any
+    """Its settings, of its kind's own class."""
     width: int
     """Width of its tokens, and of the condition's vectors."""
     depth: int
