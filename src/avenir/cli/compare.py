@@ -165,11 +165,15 @@ def _aged(
     control = None
     if world.conditioner is not None:
         control = measure_control(world, task.cut(trained), readout, report)
+    known = world.card.provenance
+    here = known.get("processor_seconds_here")
     aged = Aged(
         name=name,
-        key=world.card.provenance.get("key"),
+        key=known.get("key"),
         predictor=world.card.predictor["kind"],
         num_parameters=sum(p.numel() for p in world.parameters()),
+        train_seconds=here and here / max(1, known["steps_here"]) * known["steps"],
+        train_gib=known.get("memory_gib"),
         album=groups_in(world),
         drift=drift,
         control=control,

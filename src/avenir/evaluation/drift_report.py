@@ -39,6 +39,10 @@ class Aged(Config):
     """Kind of its predictor."""
     num_parameters: int
     """Of encoder, conditioner and predictor."""
+    train_seconds: float | None
+    """Processor time that training its predictor took; none where the run does not say."""
+    train_gib: float | None
+    """Most memory that this held."""
     album: int | None
     """How many groups of training frames stand in for pictures; none: its encoder decodes."""
     drift: Drift
@@ -119,6 +123,10 @@ def _facts(world: Aged) -> dict[str, str]:
         "Moves": f"{written(drift.motion, '.0%')} of what truly moves, at the end",
         "Frames a second": f"{drift.frames_per_second:.0f}",
     }
+    if world.train_seconds is not None and world.train_gib is not None:
+        facts["Trained in"] = (
+            f"{world.train_seconds / 60:.1f} min of processor time, {world.train_gib:.1f} GiB"
+        )
     if world.album is not None:
         facts["Pictures"] = f"the nearest of {world.album:,} groups of training frames"
     for name in sorted(_TOLD & drift.failure_seconds.keys()):
