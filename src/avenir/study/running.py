@@ -249,7 +249,10 @@ def films(study: Study, num_clips: int = 2) -> list[Column]:
     """
     protocol, source = study.protocol, study.source
     frames = protocol.past + protocol.horizon
-    batch = source.read(source.spread("test", frames, 64)[:num_clips])
+    every = source.spread("test", frames, 64)
+    # From the middle of as many parts: of different recordings, where they are long.
+    chosen = {(2 * i + 1) * len(every) // (2 * num_clips) for i in range(num_clips)}
+    batch = source.read([every[i] for i in sorted(chosen)])
     assert batch.video is not None
     past, true = batch.video.split((protocol.past, protocol.horizon), dim=1)
     steering = {name: batch.signals[name] for name in source.signals}
