@@ -16,9 +16,9 @@ from avenir.data.lerobot import write_dataset
 from avenir.device import device_name
 from avenir.errors import AvenirError
 from avenir.evaluation.learning_report import write_learning_report
-from avenir.study import Cell, Study, conclude, reseeded
-from avenir.study.running import _alone_in, films, measure, run, seconds_left
-from avenir.training.loop import train
+from avenir.study import Cell, Study, conclude, reseeded, run_folder
+from avenir.study.running import _alone_in, execute, films, measure, run, seconds_left
+from avenir.training.loop import is_finished, train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World
 
@@ -235,6 +235,15 @@ def test_finished_cells_are_not_run_again(finished, monkeypatch):
     before = [path.stat().st_mtime_ns for path in (finished.folder / "rows").iterdir()]
     run(finished, finished.protocol.seeds, workers=1)
     assert [path.stat().st_mtime_ns for path in (finished.folder / "rows").iterdir()] == before
+
+
+@pytest.mark.slow
+def test_what_later_cells_stand_on_is_trained_ahead_of_them(protocol, tmp_path):
+    study = Study(protocol, [], tmp_path)
+    encoder = study.recipe(Cell("unaligned", 1, 0)).parents["encoder"]
+    assert isinstance(encoder, Recipe)
+    execute(study, [], workers=1, ahead=[encoder])
+    assert is_finished(run_folder(encoder, tmp_path / "runs"))
 
 
 @pytest.mark.slow

@@ -89,3 +89,12 @@ def test_curves_at_other_steps_are_refused():
     other = rows()[0].model_copy(update={"steps": (1, 2, 3, 4, 5)})
     with pytest.raises(AvenirError, match="measured at steps"):
         compare_arms("alignment", ARMS, [other, *rows()[1:]], ["ego_error"], Gate())
+
+
+def test_rows_of_different_devices_make_no_pair():
+    """Chance differs there. What does not say where it was trained is taken as it is."""
+    known = [each.model_copy(update={"device": "cpu"}) for each in rows()]
+    compare_arms("alignment", ARMS, [*known[:-1], rows()[-1]], ["ego_error"], Gate())
+    known[-1] = known[-1].model_copy(update={"device": "a GPU"})
+    with pytest.raises(AvenirError, match="rows of seed 5 were trained on a GPU and cpu"):
+        compare_arms("alignment", ARMS, known, ["ego_error"], Gate())

@@ -82,8 +82,8 @@ def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
         )
         control = measure_control(world, asked.cut(5), None, quiet)
         known = {"name": name, "key": None, "predictor": "toy", "num_parameters": 7, "album": None}
-        cost = {"train_seconds": 90.0, "train_gib": 0.5} if name == "deaf" else {}
-        known |= {"train_seconds": None, "train_gib": None} | cost
+        cost = {"device": "cpu", "train_seconds": 90.0, "train_gib": 0.5} if name == "deaf" else {}
+        known |= cost
         worlds.append(Aged(**known, drift=drift, control=control))
         films.append(shown)
     ageing = Ageing(about="Toys", command="avenir compare", fps=10, worlds=tuple(worlds))
@@ -93,7 +93,7 @@ def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
     assert "not within the horizon" in page and "line-forced1" in page
     assert "Do actions matter?" in page and "What noise on the past does" in page
     assert "Kernel distance" in page
-    assert page.count("1.5 min of processor time, 0.5 GiB") == 1
+    assert page.count("1.5 min, 0.5 GiB (cpu)") == 1
     kept = json.loads((tmp_path / "drift.json").read_text())
     assert Ageing.parse(kept) == ageing
 

@@ -15,10 +15,11 @@ def evaluate(
     clips: Clips = 64,
     observe: Annotated[
         float | None,
-        typer.Option(min=0.01, help="Seconds that are observed; 1 unless said."),
+        typer.Option(min=0.01, help="Seconds that are observed; 1, of text what is remembered."),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.01, help="Seconds to imagine after them; 2 unless said.")
+        float | None,
+        typer.Option(min=0.01, help="Seconds to imagine; 2, of text what is written at once."),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Futures whose mean is judged too.")] = 8,
     evaluator: Evaluator = None,

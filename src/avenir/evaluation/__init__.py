@@ -28,8 +28,8 @@ from avenir.world import World
 __all__ = ["Evaluation", "EvaluationConfig", "evaluate"]
 
 
-_BATCH_NUMBERS, _BATCH_CLIPS = 2**24, 16
 _HORIZON_SECONDS = 4.0
+_BATCH_NUMBERS, _BATCH_CLIPS = 2**24, 16
 """Most numbers (64 MiB), and most clips, that are in work together."""
 
 

@@ -70,9 +70,9 @@ class Row(Config):
     """What each run took: its generator's `per_step`, and in all every run it stands on."""
     commit: str
     """Version of the code."""
-    device: str = "cpu"
-    """What the generator was trained on. Seconds of pairs on different devices do not compare;
-    within a pair they do."""
+    device: str = "unknown"
+    """What the generator was trained on: chance, and so a pair, is of one device. On a GPU seconds
+    are those of the clock, and runs that share it slow each other down."""
     passport: Passport | None = None
     """What its latent was worth before the generator was trained; where the protocol asks."""
 
@@ -175,6 +175,14 @@ def compare_arms(
     table = {(row.arm, row.seed): row for row in rows}
     named = [arms.baseline, arms.treatment] + ([arms.placebo] if arms.placebo else [])
     seeds = sorted({seed for _, seed in table if all((arm, seed) in table for arm in named)})
+
+    for seed in seeds:
+        devices = {table[arm, seed].device for arm in named} - {"unknown"}
+        if len(devices) > 1:
+            raise AvenirError(
+                f"rows of seed {seed} were trained on {' and '.join(sorted(devices))}: chance "
+                "differs there, and they make no pair; gather the seed on one of them"
+            )
 
     def sides(base: str, other: str) -> list[tuple[Row, Row]]:
         return [(table[base, seed], table[other, seed]) for seed in seeds]

@@ -39,10 +39,12 @@ class Aged(Config):
     """Kind of its predictor."""
     num_parameters: int
     """Of encoder, conditioner and predictor."""
-    train_seconds: float | None
-    """Processor time that training its predictor took; none where the run does not say."""
-    train_gib: float | None
-    """Most memory that this held."""
+    device: str | None = None
+    """What its predictor was trained on; none where the run does not say."""
+    train_seconds: float | None = None
+    """What that took: of the processor, or on a GPU by the clock."""
+    train_gib: float | None = None
+    """Most memory that it held there."""
     album: int | None
     """How many groups of training frames stand in for pictures; none: its encoder decodes."""
     drift: Drift
@@ -124,8 +126,8 @@ def _facts(world: Aged) -> dict[str, str]:
         "Frames a second": f"{drift.frames_per_second:.0f}",
     }
     if world.train_seconds is not None and world.train_gib is not None:
-        facts["Trained in"] = (
-            f"{world.train_seconds / 60:.1f} min of processor time, {world.train_gib:.1f} GiB"
+        facts["Predictor trained in"] = (
+            f"{world.train_seconds / 60:.1f} min, {world.train_gib:.1f} GiB ({world.device})"
         )
     if world.album is not None:
         facts["Pictures"] = f"the nearest of {world.album:,} groups of training frames"

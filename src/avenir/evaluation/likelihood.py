@@ -71,7 +71,8 @@ def measure_likelihood(world: World, task: Task, report: Report) -> Likelihood |
         return None
     encoder, f_t = world.encoder, world.encoder.compression.t
     device, observed = encoder.latent_mean.device, task.past // f_t
-    num_past = min(observed, predictor.num_train_frames - 1)
+    shown = torch.zeros(1, observed, *predictor.codes.shape[1:], 1, 1, device=device)
+    num_past = predictor.start(shown, None).num_frames
     ahead = min(task.horizon // f_t, predictor.num_train_frames - num_past)
     used = slice(observed - num_past, observed + ahead)
     costs, places = [], 1

@@ -1,11 +1,12 @@
 """How well a world of text foretells bytes and writes them, beside what needs no world.
 
-Text has no pixels to compare. What counts is what held-out bytes cost (likelihood.py); what another
-world of text, the judge, would pay for what was written; and whether it repeats itself.
+Text has no pixels to compare. What counts is what held-out bytes cost; what another world of text,
+the judge, would pay for what was written; and whether it repeats itself. Costs are those of every
+byte of the horizon, from as much of the text before it as a world sees.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import log2
 
@@ -14,14 +15,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from avenir.config import Config
-from avenir.data import Source
+from avenir.data import Source, Window
 from avenir.device import generator, seed_of
 from avenir.encoders.text import numbers
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.intervals import Interval, interval
-from avenir.evaluation.likelihood import Likelihood, bits_per_frame, measure_likelihood
+from avenir.evaluation.likelihood import bits_per_frame
 from avenir.evaluation.settings import EvaluationConfig, Report
 from avenir.predictors import Predictor, TokenPredictor
 from avenir.shapes import Video
@@ -47,7 +48,7 @@ class Written(Config):
     """Texts that continue held-out ones, in so many steps."""
 
     steps: int | None
-    """In which each was written; none: one byte after the other, or the true texts."""
+    """In which each call wrote; none: one byte after the other, or the true texts."""
     judged: Interval | None
     """Bits per byte that the judge pays; none where nobody judges."""
     entropy: float
@@ -66,7 +67,7 @@ class Filled(Config):
     both: Interval
     """Share of bytes that are the true ones where both sides are seen."""
     before: Interval
-    """The same where only what comes before is."""
+    """The same, in as many steps, where only what comes before is seen."""
 
 
 class Passage(Config):
@@ -97,14 +98,20 @@ class TextEvaluation(Config):
     """What was typed."""
     judge: str | None
     """Who judges what is written."""
+    judge_bounds: bool
+    """Whether what it pays is an upper bound."""
     num_windows: int
     """Held-out texts."""
     past: int
     """Bytes given of each."""
     horizon: int
     """Bytes after them."""
-    likelihood: Likelihood | None
-    """What the true bytes cost; none for a world that gives no chances."""
+    at_once: int
+    """Bytes that one call writes."""
+    cost: Interval | None
+    """Bits per byte that the true texts cost; none for a world that gives no chances."""
+    bounds: bool
+    """Whether that is an upper bound."""
     without_world: dict[str, Interval]
     """What they cost without a world, in bits per byte: see `WITHOUT_WORLD`."""
     truth: Written
@@ -131,25 +138,32 @@ def evaluate_text(
     """Measure what applies to a world of text on held-out files.
 
     A second is a byte; where none are given, as many are as it remembers and as it predicts at
-    once. Raises AvenirError for a judge that gives texts no chances, or one that judges itself.
+    once. Raises AvenirError for what is no world of bytes, and for a judge that gives bytes no
+    chances, has read the held-out texts, or is the world itself.
     """
     started, predictor = time.monotonic(), _writer(world)
+    remembers = predictor.start(_nothing(world, predictor.num_train_frames), None).num_frames
+    past = max(1, round(settings.past_seconds or remembers))
+    at_once = predictor.room(predictor.start(_nothing(world, past), None))
+    horizon = max(1, round(settings.horizon_seconds or at_once))
+    # Drawn as training draws: spread evenly, most would be beginnings of files.
+    seed = seed_of("held out", settings.seed)
+    windows = source.draw("test", past + horizon, settings.num_clips, seed)
     if judge is not None:
-        _check_judge(judge, world)
-    chunk = predictor.room(predictor.start(_nothing_of(world, predictor.num_train_frames), None))
-    past = round(settings.past_seconds or max(1, predictor.num_train_frames - chunk))
-    horizon = round(settings.horizon_seconds or chunk)
-    windows = source.spread("test", past + horizon, settings.num_clips)
+        _check_judge(judge, world, windows)
     task = Task(source, windows, past, horizon, 1, _BATCH, settings.seed)
+    without_world = _without_world(task)
     video = torch.cat([frames_of(batch) for _, batch in task.batches("reading", report)])
     true = numbers(video)[..., 0, 0]
+    _continued(world, task, video[:_BATCH], report)  # what only the first call costs is not timed
     written, made = [], true
-    for steps in _steps(predictor, chunk):
+    for steps in _steps(predictor, min(at_once, horizon)):
         began = time.monotonic()
         with _in_steps(predictor, steps):
             made = _continued(world, task, video, report)
-        rate = (time.monotonic() - began) / made[:, past:].numel()
-        written.append(_counted(made, task, judge, steps, 1 / rate))
+        rate = made[:, past:].numel() / (time.monotonic() - began)
+        written.append(_counted(made, task, judge, steps, rate))
+    gives_chances = isinstance(predictor, TokenPredictor)
     shown = list(zip(task.groups, true, made, strict=True))[: settings.num_examples]
     return TextEvaluation(
         world=world.card.name,
@@ -158,14 +172,17 @@ def evaluate_text(
         settings=settings,
         command=command,
         judge=None if judge is None else judge.card.name,
+        judge_bounds=judge is not None and _bounds(judge),
         num_windows=len(windows),
         past=past,
         horizon=horizon,
-        likelihood=measure_likelihood(world, task, report),
-        without_world=_without_world(task, true, settings.num_train_windows),
+        at_once=min(at_once, horizon),
+        cost=_paid(true, task, world) if gives_chances else None,
+        bounds=_bounds(world),
+        without_world=without_world(true),
         truth=_counted(true, task, judge, None, None),
         written=tuple(written),
-        filled=_filled(world, task, video, made),
+        filled=_filled(world, task, video, min(at_once, horizon) // 4),
         passages=tuple(
             Passage(
                 name=name,
@@ -185,30 +202,46 @@ def _writer(world: World) -> Predictor:
             f"{world.card.name!r} holds an encoder of text, of which nothing is learnt, and no "
             "predictor: evaluate a world that was trained on it"
         )
+    if world.encoder.vocabulary != _BYTES:
+        raise AvenirError(
+            f"{world.card.name!r} is a world of {world.encoder.vocabulary} tokens; what is "
+            f"evaluated as text are bytes, {_BYTES} of them"
+        )
     return world.predictor
 
 
-def _check_judge(judge: World, world: World) -> None:
-    """Refuse who cannot say what a text costs, and who judges its own."""
+def _check_judge(judge: World, world: World, windows: Sequence[Window]) -> None:
+    """Refuse who cannot say what a text costs, who judges its own, and who knows the answers."""
+    name, known = judge.card.name, judge.card.provenance
     if judge.card.encoder != world.card.encoder or not isinstance(judge.predictor, TokenPredictor):
         raise AvenirError(
-            f"{judge.card.name!r} was given to judge what {world.card.name!r} writes, and it gives "
-            "texts of these codes no chances: name a world of text that predicts tokens"
+            f"{name!r} was given to judge what {world.card.name!r} writes, and it gives bytes no "
+            "chances: name a world of text that predicts tokens"
         )
-    if judge.card.provenance.get("key") == world.card.provenance.get("key"):
-        raise AvenirError(f"{world.card.name!r} was given to judge itself: name another world")
+    if known.get("key") is not None and known["key"] == world.card.provenance.get("key"):
+        raise AvenirError(f"{name!r} was given to judge itself: name another world")
+    read = {window.recording.identity for window in windows} & set(known.get("recordings", ()))
+    if read:
+        raise AvenirError(
+            f"{name!r} was given to judge, and learnt from {len(read)} of the held-out texts: name "
+            "a world that was trained on the same files as the one it judges"
+        )
 
 
-def _nothing_of(world: World, num_frames: int) -> Tensor:
+def _bounds(world: World) -> bool:
+    return isinstance(world.predictor, TokenPredictor) and world.predictor.bounds
+
+
+def _nothing(world: World, num_frames: int) -> Tensor:
     shape = (1, num_frames, world.encoder.channels, 1, 1)
     return torch.zeros(shape, device=world.encoder.latent_mean.device)
 
 
-def _steps(predictor: Predictor, chunk: int) -> list[int | None]:
+def _steps(predictor: Predictor, at_once: int) -> list[int | None]:
     """Say in how many steps to write, where that is free: 1, 2, 4, … and one for every byte."""
-    if not hasattr(predictor.config.sampling, "num_steps"):
+    if not hasattr(getattr(predictor.config, "sampling", None), "num_steps"):
         return [None]
-    return [*(2**power for power in range((chunk - 1).bit_length())), chunk]
+    return [*(2**power for power in range((at_once - 1).bit_length())), at_once]
 
 
 @contextmanager
@@ -244,66 +277,78 @@ def _counted(
     runs = future.unfold(1, min(_RUN, future.shape[1]), 1).flatten(0, 1)
     return Written(
         steps=steps,
-        judged=None if judge is None else _judged(rows, task, judge),
+        judged=None if judge is None else _paid(rows, task, judge),
         entropy=float(-(share[share > 0] * share[share > 0].log2()).sum()),
         distinct=len(runs.unique(dim=0)) / len(runs),
         bytes_per_second=rate,
     )
 
 
-def _judged(rows: Bytes, task: Task, judge: World) -> Interval:
-    """Say what the judge would pay for what follows the past, as far as it sees at once."""
-    predictor, device = judge.predictor, judge.encoder.latent_mean.device
+def _paid(rows: Bytes, task: Task, world: World) -> Interval:
+    """Say what a world pays for what follows the past, in bits per byte.
+
+    All of it, in as many goes as it takes a world that foretells fewer bytes at once.
+    """
+    predictor, device = world.predictor, world.encoder.latent_mean.device
     assert isinstance(predictor, TokenPredictor)
-    num_past = min(task.past, predictor.num_train_frames - 1)
-    ahead = min(task.horizon, predictor.num_train_frames - num_past)
-    used = rows[:, task.past - num_past : task.past + ahead, None, None].to(device)
-    chance = generator("judging", task.seed, device=device)
-    bits = [
-        bits_per_frame(predictor, judge.encoder.embed(part), None, num_past, chance).cpu()
-        for part in used.split(_BATCH)
-    ]
-    return interval(torch.cat(bits), task.groups, task.seed)
+    chance, bits = generator("paying", task.seed, device=device), torch.zeros(len(rows))
+    done, end = task.past, task.past + task.horizon
+    while done < end:
+        memory = predictor.start(_nothing(world, done), None)
+        ahead = min(predictor.room(memory), end - done)
+        seen = rows[:, done - memory.num_frames : done + ahead, None, None].to(device)
+        costs = [
+            bits_per_frame(predictor, world.encoder.embed(part), None, memory.num_frames, chance)
+            for part in seen.split(_BATCH)
+        ]
+        bits += ahead * torch.cat(costs).cpu()
+        done += ahead
+    return interval(bits / task.horizon, task.groups, task.seed)
 
 
-def _without_world(task: Task, true: Bytes, num_windows: int) -> dict[str, Interval]:
-    """Say what bytes cost by how often each occurs in training: alone, and after another."""
-    frames, seed = task.past + task.horizon, seed_of("frequencies", task.seed)
-    drawn = task._replace(windows=task.source.draw("train", frames, num_windows, seed))
+def _without_world(task: Task) -> Callable[[Bytes], dict[str, Interval]]:
+    """Count bytes of all training texts; return what says how much true ones cost by that."""
     alone, pairs = torch.ones(_BYTES), torch.zeros(_BYTES, _BYTES)
-    for _, batch in drawn.batches("counting", lambda what, done, total: None):
-        rows = numbers(frames_of(batch))[..., 0, 0]
-        alone += rows.flatten().bincount(minlength=_BYTES)
-        both = rows[:, :-1] * _BYTES + rows[:, 1:]
-        pairs += both.flatten().bincount(minlength=_BYTES**2).view(_BYTES, _BYTES)
+    for recording in task.source.recordings("train"):
+        whole = Window(recording, 0.0, int(recording.seconds * task.source.fps))
+        row = numbers(frames_of(task.source.read([whole])))[0, :, 0, 0]
+        alone += row.bincount(minlength=_BYTES)
+        both = row[:-1] * _BYTES + row[1:]
+        pairs += both.bincount(minlength=_BYTES**2).view(_BYTES, _BYTES)
     alone /= alone.sum()
     # What never followed a byte follows it as often as it occurs at all, once in all (a Dirichlet).
     after = (pairs + alone) / (pairs.sum(1, keepdim=True) + 1)
-    now, before = true[:, task.past :], true[:, task.past - 1 : -1]
-    costs = {
-        "uniform": torch.full(now.shape, log2(_BYTES)),
-        "unigram": -alone[now].log2(),
-        "bigram": -after[before, now].log2(),
-    }
-    return {name: interval(c.mean(1), task.groups, task.seed) for name, c in costs.items()}
+
+    def costs(true: Bytes) -> dict[str, Interval]:
+        now, before = true[:, task.past :], true[:, task.past - 1 : -1]
+        bits = {
+            "uniform": torch.full(now.shape, log2(_BYTES)),
+            "unigram": -alone[now].log2(),
+            "bigram": -after[before, now].log2(),
+        }
+        return {n: interval(each.mean(1), task.groups, task.seed) for n, each in bits.items()}
+
+    return costs
 
 
-def _filled(world: World, task: Task, video: Video, made: Bytes) -> Filled | None:
-    """Fill a hole behind the past, a quarter of what comes after it, and compare with the truth."""
+def _filled(world: World, task: Task, video: Video, length: int) -> Filled | None:
+    """Fill a hole behind the past, with what comes after it and without, and compare."""
     predictor = _writer(world)
-    length = task.horizon // 4
     if type(predictor).fill is Predictor.fill or not length:
         return None
-    device, hole = world.encoder.latent_mean.device, slice(task.past, task.past + length)
-    chance = generator("filling", task.seed, device=device)
-    rows = []
-    for part in world.encoder.encode(video.to(device)).split(_BATCH):
-        before, after = part[:, : hole.start], part[:, hole.stop :]
-        rows.append(predictor.fill(before, after, None, length, chance))
-    filled = numbers(world.encoder.decode(torch.cat(rows)).cpu())[..., 0, 0]
-    true = numbers(video)[:, hole, 0, 0]
-    right = {"both": filled == true, "before": made[:, hole] == true}
-    shares = {k: interval(v.float().mean(1), task.groups, task.seed) for k, v in right.items()}
+    latents = world.encoder.encode(video.to(world.encoder.latent_mean.device))
+    hole = slice(task.past, task.past + length)
+    true, shares = numbers(video)[:, hole, 0, 0], {}
+    for name, known in {"both": None, "before": 0}.items():
+        chance = generator("filling", task.seed, device=latents.device)
+        rows = [
+            predictor.fill(
+                part[:, : hole.start], part[:, hole.stop :][:, :known], None, length, chance
+            )
+            for part in latents.split(_BATCH)
+        ]
+        made = numbers(world.encoder.decode(torch.cat(rows)).cpu())[..., 0, 0]
+        shares[name] = interval((made == true).float().mean(1), task.groups, task.seed)
     return Filled(length=length, **shares)
 
 

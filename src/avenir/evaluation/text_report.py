@@ -46,10 +46,8 @@ def text_page(evaluation: TextEvaluation, recipe: str, provenance: Mapping[str, 
 
 def _costs(evaluation: TextEvaluation) -> str:
     lines: list[tuple[str, list[str]]] = [("", ["bits per byte"])]
-    found = evaluation.likelihood
-    if found is not None:
-        cost = written(found.bits_per_pixel, ".3f")
-        lines.append(("the world", [f"at most {cost}" if found.bound else cost]))
+    if evaluation.cost is not None:
+        lines.append(("the world", [_at_most(evaluation.bounds) + written(evaluation.cost, ".3f")]))
     lines += [
         (label, [written(evaluation.without_world[name], ".3f")])
         for name, label in WITHOUT_WORLD.items()
@@ -69,11 +67,12 @@ def _writing(evaluation: TextEvaluation) -> str:
     head += ["bits of its bytes", "runs of 4 that are new", "bytes per second"]
 
     def line(row: Written) -> list[str]:
-        cells = [written(row.judged, ".3f")] if judge else []
+        judged = _at_most(evaluation.judge_bounds) + written(row.judged, ".3f")
+        cells = [judged] if judge else []
         rate = "–" if row.bytes_per_second is None else f"{row.bytes_per_second:,.0f}"
         return [*cells, f"{row.entropy:.2f}", f"{100 * row.distinct:.0f} %", rate]
 
-    rows = [(_in_steps(row.steps), line(row)) for row in evaluation.written]
+    rows = [(_in_steps(row.steps, evaluation), line(row)) for row in evaluation.written]
     table = plain_table("", [("", head), *rows, ("true texts", line(evaluation.truth))])
     who = f"The judge is {judge!r}. " if judge else "Nobody judges: name a world with --evaluator. "
     return section(
@@ -85,10 +84,16 @@ def _writing(evaluation: TextEvaluation) -> str:
     )
 
 
-def _in_steps(steps: int | None) -> str:
+def _at_most(bounds: bool) -> str:
+    return "at most " if bounds else ""
+
+
+def _in_steps(steps: int | None, evaluation: TextEvaluation) -> str:
     if steps is None:
         return "one after the other"
-    return f"{steps} step{'s' * (steps > 1)}"
+    every = evaluation.at_once
+    said = f"{steps} step{'s' * (steps > 1)}"
+    return said if every == evaluation.horizon else f"{said} for every {every} bytes"
 
 
 def _filling(filled: Filled) -> str:
@@ -97,7 +102,8 @@ def _filling(filled: Filled) -> str:
     return section(
         "filling",
         "Holes it fills",
-        f"Share of the bytes of a hole of {filled.length} that are the true ones.",
+        f"Share of the bytes of a hole of {filled.length} that are the true ones, filled in as "
+        "many steps as the world's settings say.",
         plain_table("", [("", ["right"]), *lines]),
     )
 

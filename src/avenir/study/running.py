@@ -59,7 +59,7 @@ class Job(NamedTuple):
 def run(study: Study, seeds: Sequence[int], workers: int) -> None:
     """Train and measure every cell of some seeds that has no row yet, choosing settings first.
 
-    What no choice changes of the seeds, their encoders, is begun by workers that have to wait.
+    What no choice changes of the seeds, their encoders, is trained by workers that have to wait.
     """
     protocol = study.protocol
     choices = range(len(protocol.grid))
@@ -190,7 +190,7 @@ def measure(
         seconds=seconds_of(world),
         passport=_passport(study, world, cell.arm) if study.protocol.passport else None,
         commit=version,
-        device=world.card.provenance.get("device", "cpu"),
+        device=world.card.provenance.get("device", "unknown"),
     )
     partial = row_path.with_suffix(".partial")
     partial.write_text(row.model_dump_json(indent=1))
