@@ -30,7 +30,7 @@ Observe = Annotated[float, typer.Option(min=0.01, help="Seconds that are observe
 Seconds = Annotated[float, typer.Option(min=0.01, help="Seconds to imagine after them.")]
 Evaluator = Annotated[
     Path | None,
-    typer.Option(help="A run whose encoder compares sets of clips; one ships for synthetic."),
+    typer.Option(help="A run that judges sets of clips (one ships for synthetic), or texts."),
 ]
 Seed = Annotated[int, typer.Option(help="Another seed is another future.")]
 
