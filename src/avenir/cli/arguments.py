@@ -26,8 +26,6 @@ RunsAndSettings = Annotated[
 ]
 Runs = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 Clips = Annotated[int, typer.Option(min=1, help="Held-out clips to judge on.")]
-Observe = Annotated[float, typer.Option(min=0.01, help="Seconds that are observed.")]
-Seconds = Annotated[float, typer.Option(min=0.01, help="Seconds to imagine after them.")]
 Evaluator = Annotated[
     Path | None,
     typer.Option(help="A run that judges sets of clips (one ships for synthetic), or texts."),

@@ -166,14 +166,14 @@ def _aged(
     if world.conditioner is not None:
         control = measure_control(world, task.cut(trained), readout, report)
     known = world.card.provenance
-    on_cpu = known.get("device", "cpu") == "cpu"
-    here = known.get("processor_seconds_here" if on_cpu else "seconds_here")
+    device = known.get("device", "cpu")
+    here = known.get("processor_seconds_here" if device == "cpu" else "seconds_here")
     aged = Aged(
         name=name,
         key=known.get("key"),
         predictor=world.card.predictor["kind"],
         num_parameters=sum(p.numel() for p in world.parameters()),
-        device=known.get("device", "cpu"),
+        device=device,
         train_seconds=here and here / max(1, known["steps_here"]) * known["steps"],
         train_gib=known.get("memory_gib"),
         album=groups_in(world),

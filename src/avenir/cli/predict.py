@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avenir.cli.arguments import Observe, Run, Seconds, Seed
+from avenir.cli.arguments import Run, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def predict(
     run: Run,
     video: Annotated[Path, typer.Argument(help="The video, or the text file, to continue.")],
-    seconds: Seconds = 4.0,
-    observe: Observe = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Seconds to imagine after them.")] = 4.0,
+    observe: Annotated[float, typer.Option(min=0.01, help="Seconds that are observed.")] = 1.0,
     start: Annotated[float, typer.Option(min=0, help="Second at which observing starts.")] = 0.0,
     actions: Annotated[
         Path | None, typer.Option(help="csv with a header and one row for each imagined frame.")

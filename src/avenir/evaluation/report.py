@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Protocol
 
 from avenir.evaluation.charts import Axis, chart, charts
 from avenir.evaluation.continuation import METHODS, Continuation, Example
@@ -21,6 +21,7 @@ from avenir.evaluation.likelihood import Likelihood
 from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.pictures import PANELS, contact_sheet, mosaic
 from avenir.evaluation.results import Evaluation
+from avenir.evaluation.settings import EvaluationConfig
 from avenir.evaluation.tables import (
     channel_table,
     definitions,
@@ -78,7 +79,9 @@ def report_page(
     sections.append(_reconstruction(evaluation))
     if sheet:
         sections.append(_sheet(sheet))
-    sections.append(_more(evaluation, recipe, provenance))
+    known = readout_facts(evaluation.readout) if evaluation.readout is not None else ""
+    known += details("What each number means", definitions(evaluation))
+    sections.append(how(evaluation, recipe, provenance, known))
     return page("Avenir evaluation", evaluation.world, _lead(evaluation), sections)
 
 
@@ -284,12 +287,20 @@ def _sheet(sheet: bytes) -> str:
     )
 
 
-def _more(evaluation: Evaluation, recipe: str, provenance: Mapping[str, Any]) -> str:
+class Measured(Protocol):
+    """What every evaluation says of how it was made."""
+
+    settings: EvaluationConfig
+    command: str
+    seconds: float
+
+
+def how(evaluation: Measured, recipe: str, provenance: Mapping[str, Any], known: str = "") -> str:
+    """Return the last section: how it was measured, on what; `known` stands behind the command."""
     settings = json.dumps(evaluation.settings.model_dump(), indent=2)
     parts = [
         f"<pre>{escape(evaluation.command)}</pre>" if evaluation.command else "",
-        readout_facts(evaluation.readout) if evaluation.readout is not None else "",
-        details("What each number means", definitions(evaluation)),
+        known,
         details("What the world cost", facts_list(provenance)),
         details("Settings of this evaluation", f"<pre>{escape(settings)}</pre>"),
         details("The world’s recipe, every setting in force", f"<pre>{escape(recipe)}</pre>"),

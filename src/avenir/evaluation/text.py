@@ -144,8 +144,9 @@ def evaluate_text(
     started, predictor = time.monotonic(), _writer(world)
     remembers = predictor.start(_nothing(world, predictor.num_train_frames), None).num_frames
     past = max(1, round(settings.past_seconds or remembers))
-    at_once = predictor.room(predictor.start(_nothing(world, past), None))
-    horizon = max(1, round(settings.horizon_seconds or at_once))
+    room = predictor.room(predictor.start(_nothing(world, past), None))
+    horizon = max(1, round(settings.horizon_seconds or room))
+    at_once = min(room, horizon)
     # Drawn as training draws: spread evenly, most would be beginnings of files.
     seed = seed_of("held out", settings.seed)
     windows = source.draw("test", past + horizon, settings.num_clips, seed)
@@ -155,9 +156,10 @@ def evaluate_text(
     without_world = _without_world(task)
     video = torch.cat([frames_of(batch) for _, batch in task.batches("reading", report)])
     true = numbers(video)[..., 0, 0]
-    _continued(world, task, video[:_BATCH], report)  # what only the first call costs is not timed
-    written, made = [], true
-    for steps in _steps(predictor, min(at_once, horizon)):
+    written, made, every = [], true, _steps(predictor, at_once)
+    with _in_steps(predictor, every[0]):  # what only the first call costs is not timed
+        _continued(world, task, video[:_BATCH], report)
+    for steps in every:
         began = time.monotonic()
         with _in_steps(predictor, steps):
             made = _continued(world, task, video, report)
@@ -176,13 +178,13 @@ def evaluate_text(
         num_windows=len(windows),
         past=past,
         horizon=horizon,
-        at_once=min(at_once, horizon),
+        at_once=at_once,
         cost=_paid(true, task, world) if gives_chances else None,
         bounds=_bounds(world),
         without_world=without_world(true),
         truth=_counted(true, task, judge, None, None),
         written=tuple(written),
-        filled=_filled(world, task, video, min(at_once, horizon) // 4),
+        filled=_filled(world, task, video, at_once // 4),
         passages=tuple(
             Passage(
                 name=name,

@@ -3,14 +3,13 @@
 Writes `results.json` and `report.html`. Measures nothing.
 """
 
-import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from avenir.evaluation.report import details, page, section
-from avenir.evaluation.tables import facts_list, plain_table, written
+from avenir.evaluation.report import how, page, section
+from avenir.evaluation.tables import plain_table, written
 from avenir.evaluation.text import WITHOUT_WORLD, Filled, Passage, TextEvaluation, Written
 
 _STYLE = """
@@ -36,7 +35,7 @@ def text_page(evaluation: TextEvaluation, recipe: str, provenance: Mapping[str, 
         sections.append(_filling(evaluation.filled))
     if evaluation.passages:
         sections.append(_reading(evaluation.passages))
-    sections.append(_more(evaluation, recipe, provenance))
+    sections.append(how(evaluation, recipe, provenance))
     lead = (
         f"{evaluation.num_windows:,} held-out texts: {evaluation.past} bytes given, "
         f"{evaluation.horizon} to come."
@@ -126,15 +125,3 @@ def _reading(passages: tuple[Passage, ...]) -> str:
         f'<th scope="col">the world</th><th scope="col">the true text</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>",
     )
-
-
-def _more(evaluation: TextEvaluation, recipe: str, provenance: Mapping[str, Any]) -> str:
-    settings = json.dumps(evaluation.settings.model_dump(), indent=2)
-    parts = [
-        f"<pre>{escape(evaluation.command)}</pre>" if evaluation.command else "",
-        details("What the world cost", facts_list(provenance)),
-        details("Settings of this evaluation", f"<pre>{escape(settings)}</pre>"),
-        details("The world’s recipe, every setting in force", f"<pre>{escape(recipe)}</pre>"),
-    ]
-    note = f"In {evaluation.seconds:.0f} s, seed {evaluation.settings.seed}."
-    return section("how", "How it was measured", note, "".join(parts))
