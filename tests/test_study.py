@@ -143,6 +143,7 @@ def test_every_cell_has_a_row_and_the_page_tells_of_it(finished, tmp_path):
     assert {"effective rank", "PSNR"} <= {each.number for each in conclusion.foretold}
     assert page.count("<canvas") == 2 * 3 * 3  # clips × steps × columns
     tables = (tmp_path / "results.md").read_text()
+    assert "## What passports foretold" in tables
     assert compared.verdict.sentence in tables
     [psnr] = [pair.psnr for pair in compared.pairs]
     assert f"| 1 | aligned against unaligned | {psnr[1]:.2f}, {psnr[0]:.2f} |" in tables

@@ -8,7 +8,7 @@ from statistics import mean
 
 from avenir.evaluation.conclusion import Compared, Conclusion, Found, Pair, Row
 from avenir.evaluation.generation import MARKS
-from avenir.evaluation.learning_speed import Effect
+from avenir.evaluation.learning_speed import Correlation, Effect
 
 
 def learning_tables(conclusion: Conclusion) -> str:
@@ -28,8 +28,11 @@ def _lines(conclusion: Conclusion) -> Iterator[str]:
         yield f"**{compared.name}.** {compared.verdict.sentence}\n"
     yield from _curves(conclusion)
     for compared in conclusion.comparisons:
-        yield from _speed_ups(compared, conclusion.metrics)
+        if any(each.effect.ratio is not None for each in compared.found):
+            yield from _speed_ups(compared, conclusion.metrics)
         yield from _pairs(compared)
+    if conclusion.foretold:
+        yield from _foretold(conclusion)
 
 
 def _curves(conclusion: Conclusion) -> Iterator[str]:
@@ -92,6 +95,33 @@ def _pairs(compared: Compared) -> Iterator[str]:
                 ]
             )
     yield ""
+
+
+def _foretold(conclusion: Conclusion) -> Iterator[str]:
+    arms = conclusion.foretold[0].arms
+    yield "## What passports foretold\n"
+    yield (
+        "Spearman's ρ, over arms, of each number of a latent's passport and of how much better than "
+        "the baseline's its generator was on average over log-steps from a quarter of the budget on "
+        f"({MARKS[conclusion.metrics[0]].label.lower()}); its 95 % interval. "
+        f"{len(conclusion.foretold)} numbers were tried on {len(arms)} arms, and some fit by "
+        "chance.\n"
+    )
+    yield _row(["", "ρ", *arms])
+    yield _row(["---"] * (len(arms) + 2))
+    yield _row(["better by", "", *(f"{gain:.3g}" for _, gain in arms.values())])
+    for each in conclusion.foretold:
+        numbers = [f"{number:.3g}" for number, _ in each.arms.values()]
+        yield _row([each.number, _correlation(each.correlation), *numbers])
+    yield ""
+
+
+def _correlation(found: Correlation) -> str:
+    if found.rho is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return f"{found.rho:.2f}"
+    return f"{found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def _of(found: Sequence[Found], metric: str, all_in: bool) -> Iterator[Effect]:
