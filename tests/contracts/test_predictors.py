@@ -104,6 +104,26 @@ def test_rollouts_of_any_length_follow_pasts_of_any_length(predictor, steer, num
     assert all(torch.isfinite(chunk).all() for chunk in chunks)
 
 
+def test_drawing_in_other_numbers_of_steps_lasts_while_it_is_asked_for(predictor):
+    memory = predictor.start(torch.randn(2, 1, *SIZE), None)
+
+    def drawn() -> torch.Tensor:
+        return predictor.predict(memory, None, 2, generator("steps"))[0]
+
+    if predictor.num_steps is None:
+        with pytest.raises(AvenirError, match="no such choice"), predictor.in_steps(2):
+            pass
+        return
+    before, own = drawn(), predictor.config
+    with predictor.in_steps(1):
+        assert predictor.num_steps == 1
+        assert drawn().shape == before.shape
+    with pytest.raises(KeyError), predictor.in_steps(3):
+        raise KeyError
+    assert predictor.config is own
+    assert torch.equal(drawn(), before)
+
+
 @pytest.mark.parametrize("kind", ["flow", "autoregressive"])
 def test_sinks_stay_and_the_rest_slides(kind):
     cls = find("predictors", kind)

@@ -1,6 +1,8 @@
 import base64
 import json
+import math
 import re
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -136,6 +138,26 @@ def test_an_encoder_alone_is_measured_by_reconstruction(tmp_path):
     assert reconstruction.bits_per_pixel is not None and reconstruction.bits_per_pixel >= 0
     assert not (tmp_path / "contact_sheet.png").exists()
     assert "PSNR" in (tmp_path / "report.html").read_text()
+
+
+def test_codes_in_use_are_counted_on_held_out_video(tmp_path):
+    torch.manual_seed(0)
+    source = Synthetic(SyntheticConfig(size=(32, 32)))
+    encoder = {"kind": "fsq", "compression": (4, 8, 8), "levels": (5, 3), "width": 8}
+    world = World.build(Card(fps=10, size=(32, 32), encoder=encoder)).eval()
+    settings = EvaluationConfig(num_clips=3, horizon_seconds=0.8)
+    codes = evaluate(world, source, settings, tmp_path).reconstruction.codes
+    windows = source.spread("test", 8, 3)
+    video = source.read(windows).video
+    assert codes is not None and video is not None
+    chosen = world.encoder.tokens(world.encoder.encode(video)).flatten().tolist()
+    count = Counter(chosen)
+    shares = [count[code] / len(chosen) for code in range(15)]
+    assert (codes.num_tokens, codes.vocabulary) == (3 * 2 * 4 * 4, 15)
+    assert codes.usage == pytest.approx(sum(share > 0.01 / 15 for share in shares) / 15)
+    entropy = -sum(share * math.log(share) for share in shares if share)
+    assert codes.perplexity == pytest.approx(math.exp(entropy), rel=1e-5)
+    assert "Codes in use" in (tmp_path / "report.html").read_text()
 
 
 def test_video_in_which_nothing_moves_still_makes_a_page(world, source, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Sets of clips: what nothing was lost in is nearest, and a judge that was taught is refused."""
 
 import math
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from avenir.evaluation.continuation import Task
 from avenir.evaluation.generation import Judge, measure_generation
 from avenir.evaluation.readout import Readout, evaluator_for, readout_of
 from avenir.evaluation.settings import EvaluationConfig
+from avenir.evaluation.tables import distance_table
 from avenir.world import Card
 
 
@@ -39,6 +41,22 @@ def test_a_codec_that_loses_nothing_makes_the_true_set(world, task):
     assert found["copy_last"]["frechet"] > 10 * max(1e-6, found["codec"]["frechet"])
     assert set(found["real"]) == {"kernel_distance", "frechet", "coverage"}
     assert all(math.isfinite(v) for marks in found.values() for v in marks.values())
+
+
+def test_quality_against_steps_is_that_of_the_same_world_in_so_many(world, task):
+    @contextmanager
+    def in_steps(count):
+        before, world.noise = world.noise, 1 / count
+        yield
+        world.noise = before
+
+    world.noise, world.predictor = 1 / 4, SimpleNamespace(in_steps=in_steps)
+    found = measure_generation(world, task, world_that_judges(world), None, quiet, (1, 2, 4))
+    assert list(found.in_steps) == [1, 2, 4]
+    assert found.in_steps[4] == found.marks["world"]
+    distances = [marks["frechet"] for marks in found.in_steps.values()]
+    assert distances == sorted(distances, reverse=True) and distances[0] > distances[2]
+    assert "in 1 step<" in distance_table(found) and "in 4 steps<" in distance_table(found)
 
 
 def test_marks_do_not_depend_on_how_many_clips_are_read_at_once(world, task):

@@ -47,3 +47,11 @@ def parted(words: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
         shared = Path(os.path.commonpath(paths))
         names = [path.relative_to(shared).as_posix() for path in paths]
     return dict(zip(names, runs, strict=True)), [word for word in words if "=" in word]
+
+
+def whole_numbers(words: str, option: str) -> tuple[int, ...]:
+    """Parse whole numbers with commas between them, as an option was given them."""
+    parts = words.split(",") if words else []
+    if not all(part.strip().isdecimal() for part in parts):
+        raise AvenirError(f"{option} {words} was given; say whole numbers: {option} 1,2,4")
+    return tuple(int(part) for part in parts)

@@ -234,8 +234,9 @@ def _summary(comparison: "Comparison") -> list[str]:
         rate = (
             "" if found.bits_per_pixel is None else f", {found.bits_per_pixel:.3f} bits per pixel"
         )
+        codes = "" if found.codes is None else f", {found.codes.usage:.1%} of its codes in use"
         lines.append(
             f"{model.name:{width}}  PSNR {found.psnr.mean:.2f} dB, SSIM {found.ssim.mean:.3f}, "
-            f"{found.numbers_ratio:.1f} times fewer numbers{rate}"
+            f"{found.numbers_ratio:.1f} times fewer numbers{rate}{codes}"
         )
     return lines

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from avenir.cli.arguments import Clips, Evaluator, Overrides, Run, Seed
+from avenir.cli.arguments import Clips, Evaluator, Overrides, Run, Seed, whole_numbers
 
 
 def evaluate(
@@ -22,6 +22,9 @@ def evaluate(
         typer.Option(min=0.01, help="Seconds to imagine; 2, of text what is written at once."),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Futures whose mean is judged too.")] = 8,
+    steps: Annotated[
+        str, typer.Option(help="Also draw sets of clips in so many steps: 1,2,4,8")
+    ] = "",
     evaluator: Evaluator = None,
     seed: Seed = 0,
     out: Annotated[
@@ -49,6 +52,7 @@ def evaluate(
             "past_seconds": observe or (None if is_text else 1.0),
             "horizon_seconds": seconds or (None if is_text else 2.0),
             "num_samples": samples,
+            "steps": whole_numbers(steps, "--steps"),
             "seed": seed,
         }
     )

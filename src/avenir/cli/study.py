@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avenir.cli.arguments import Overrides
+from avenir.cli.arguments import Overrides, whole_numbers
 
 
 def study(
@@ -17,9 +17,8 @@ def study(
         Path | None, typer.Option(help="Folder of runs, rows and page; `runs/NAME` unless said.")
     ] = None,
     seeds: Annotated[
-        str | None,
-        typer.Option(help="Seeds to gather now, such as 1,2; all declared ones unless said."),
-    ] = None,
+        str, typer.Option(help="Seeds to gather now, such as 1,2; all declared ones unless said.")
+    ] = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 2,
     merge: Annotated[
         bool, typer.Option("--merge", help="Run nothing: conclude from the rows there are.")
@@ -38,12 +37,10 @@ def study(
     folder = out or Path("runs") / protocol.stem
     declared = Study(protocol, overrides or [], folder)
     say(f"protocol {declared.hash}")
-    wanted = declared.protocol.seeds
-    if seeds is not None:
-        chosen = tuple(int(word) for word in seeds.split(","))
-        if not set(chosen) <= set(wanted):
-            raise AvenirError(f"seeds {chosen} were asked for; the protocol declares {wanted}")
-        wanted = chosen
+    known = declared.protocol.seeds
+    wanted = whole_numbers(seeds, "--seeds") or known
+    if not set(wanted) <= set(known):
+        raise AvenirError(f"seeds {wanted} were asked for; the protocol declares {known}")
     if not merge:
         run(declared, wanted, workers)
     conclusion = conclude(declared)

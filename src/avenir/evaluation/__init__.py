@@ -6,6 +6,7 @@ where things really are. It trains nothing and prints nothing.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,11 @@ def evaluate(
     """
     started = time.monotonic()
     task = _task(world, source, settings)
+    if settings.steps and world.predictor is None:
+        raise AvenirError(
+            f"{world.card.name!r} was to draw in {settings.steps} steps, and it has no predictor: "
+            "evaluate a world, or leave the steps out"
+        )
     if world.predictor is not None:
         world = with_album(world, source, report)
     # The reader says how it does on real frames before it judges any other.
@@ -66,7 +72,7 @@ def evaluate(
         continuation, examples = measure_continuation(
             world, task, settings.num_train_windows, settings.num_examples, readout, report
         )
-        generation, left_out = _generation(world, task, evaluator, readout, report)
+        generation, left_out = _generation(world, task, evaluator, readout, report, settings.steps)
         likelihood = measure_likelihood(world, task, report)
         if world.conditioner is not None:
             control = measure_control(world, task, readout, report)
@@ -94,7 +100,12 @@ def evaluate(
 
 
 def _generation(
-    world: World, task: Task, given: World | None, readout: Readout | None, report: Report
+    world: World,
+    task: Task,
+    given: World | None,
+    readout: Readout | None,
+    report: Report,
+    steps: Sequence[int],
 ) -> tuple[Generation | None, str | None]:
     """Compare sets of clips, or say why not; an evaluator that was asked for must do."""
     device = world.encoder.latent_mean.device
@@ -102,7 +113,7 @@ def _generation(
     if evaluator is None:
         return None, "no evaluator ships for this data: name a run of your own with --evaluator"
     try:
-        return measure_generation(world, task, evaluator, readout, report), None
+        return measure_generation(world, task, evaluator, readout, report, steps), None
     except AvenirError as error:
         if given is not None:
             raise

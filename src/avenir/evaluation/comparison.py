@@ -188,6 +188,10 @@ def _facts(compared: Compared) -> dict[str, str]:
         "SSIM": written(found.ssim, ".3f"),
         "Compression": f"{found.numbers_ratio:.1f} times "
         f"<small>{cell}, {channels}\u00a0channel{'s' * (channels > 1)}</small>",
+        "Codes in use": "numbers, not codes"
+        if found.codes is None
+        else f"{found.codes.usage:.1%} of {found.codes.vocabulary:,} "
+        f"<small>as many as {found.codes.perplexity:,.0f} chosen equally</small>",
         "Bits per pixel": "no finite rate" if bits is None else f"at most {bits:.3f}",
         "Frames": f"{width}×{height} at {compared.fps:g} fps",
     }
@@ -253,6 +257,8 @@ def _definitions() -> dict[str, str]:
         "recordings with replacement.",
         "Compression": "numbers of the pixels for one number of the latents; then the frames, rows "
         "and columns that one latent stands for, and its channels.",
+        "Codes in use": "chosen at least a hundredth as often as on average, on these clips; and "
+        "the exponential of the entropy of how often each is chosen.",
         "Bits per pixel": "an upper bound on what the latents tell: log2 of the vocabulary for "
         "tokens, otherwise the divergence of the posterior from a standard normal.",
         "Difference": f"distance of every colour from the truth at the model’s own size, {GAIN} "

@@ -65,6 +65,8 @@ class Generation(Config):
     """Clips in each set."""
     marks: dict[str, Marks]
     """By method: `world`, `copy_last`, `codec`; `real` are as many clips of training recordings."""
+    in_steps: dict[int, Marks] = {}
+    """The world's, by the number of steps in which it drew every chunk."""
 
 
 class Judge:
@@ -194,12 +196,14 @@ def measure_generation(
     evaluator: World,
     readout: Readout | StateReadout | None,
     report: Report,
+    steps: Sequence[int] = (),
 ) -> Generation:
     """Compare what a world imagines with what is real, as two sets of clips.
 
-    Raises AvenirError when the evaluator is not independent of what taught the world's encoder, or
-    when there are too few clips.
+    Also when it draws in each of some numbers of `steps`. Raises AvenirError when the evaluator is
+    not independent of what taught the world's encoder, or when there are too few clips.
     """
+    assert world.predictor is not None
     check_judge(evaluator.card, world.card)
     if len(task.windows) < _FEWEST:
         raise AvenirError(
@@ -207,7 +211,10 @@ def measure_generation(
             "ask for more"
         )
     judge = Judge(task, evaluator.encoder, readout, report)
-    codec = judge.encoder(world.encoder)
+    codec, in_steps = judge.encoder(world.encoder), {}
+    for number in steps:
+        with world.predictor.in_steps(number):
+            in_steps[number] = judge.world(world)
     return Generation(
         evaluator=evaluator.card.name,
         num_clips=len(task.windows),
@@ -217,4 +224,5 @@ def measure_generation(
             "codec": codec,
             "real": judge.real,
         },
+        in_steps=in_steps,
     )

@@ -101,9 +101,9 @@ def _foretold(conclusion: Conclusion) -> Iterator[str]:
     arms = conclusion.foretold[0].arms
     yield "## What passports foretold\n"
     yield (
-        "Spearman's ρ, over arms, of each number of a latent's passport and of how much better than "
-        "the baseline's its generator was on average over log-steps from a quarter of the budget on "
-        f"({MARKS[conclusion.metrics[0]].label.lower()}); its 95 % interval. "
+        "Spearman's ρ, over arms, of each number of a latent's passport and of how much better "
+        "than the baseline's its generator was on average over log-steps from a quarter of the "
+        f"budget on ({MARKS[conclusion.metrics[0]].label.lower()}); its 95 % interval. "
         f"{len(conclusion.foretold)} numbers were tried on {len(arms)} arms, and some fit by "
         "chance.\n"
     )

@@ -17,6 +17,7 @@ from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.intervals import Interval, interval
 from avenir.evaluation.metrics import psnr, ssim
 from avenir.evaluation.settings import Report
+from avenir.nn.quantize import perplexity, usage
 from avenir.shapes import Video
 
 
@@ -29,6 +30,19 @@ class LatentChannel(Config):
     """1 likewise."""
     kl: float | None = None
     """Divergence of its posterior from N(0, 1) in nats per latent, when the encoder doubts."""
+
+
+class CodesUsed(Config):
+    """Which codes a discrete encoder chooses on held-out video, and how evenly."""
+
+    num_tokens: int
+    """Tokens counted; with fewer than ten for each code, rare ones may have had no chance."""
+    vocabulary: int
+    """Codes there are."""
+    usage: float
+    """Share of them chosen at least a hundredth as often as on average."""
+    perplexity: float
+    """As many codes, chosen equally, would say as much."""
 
 
 class Reconstruction(Config):
@@ -55,6 +69,8 @@ class Reconstruction(Config):
     """Structural similarity; none likewise."""
     latents: tuple[LatentChannel, ...]
     """Every channel."""
+    codes: CodesUsed | None = None
+    """None of latents that are numbers."""
 
 
 def reconstructed(encoder: Encoder, video: Video) -> Video:
@@ -100,16 +116,18 @@ def measure_reconstruction(
         psnr=interval(torch.cat(psnrs), groups, seed) if psnrs else None,
         ssim=interval(torch.cat(ssims), groups, seed) if ssims else None,
         latents=channels,
+        codes=moments.codes(),
     )
 
 
 class _Moments:
-    """Sums over latents, batch by batch."""
+    """Sums over latents, and counts of codes, batch by batch."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder, self.count = encoder, 0
         self.sums = torch.zeros(3, encoder.channels, dtype=torch.float64)
         self.doubts = False
+        self.chosen = torch.zeros(encoder.vocabulary or 0, dtype=torch.long)
 
     def add(self, video: Video) -> None:
         posterior = self.encoder.posterior(video.to(self.encoder.latent_mean.device))
@@ -117,11 +135,25 @@ class _Moments:
         self.count += mean.numel() // self.encoder.channels
         self.sums[0] += mean.sum(axes).cpu()
         self.sums[1] += mean.square().sum(axes).cpu()
+        if self.encoder.vocabulary is not None:
+            tokens = self.encoder.tokens(posterior.mean).flatten()
+            self.chosen += tokens.bincount(minlength=len(self.chosen)).cpu()
         if posterior.log_variance is not None:
             self.doubts = True
             log_variance = posterior.log_variance.double()
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
             self.sums[2] += kl.sum(axes).cpu()
+
+    def codes(self) -> CodesUsed | None:
+        if not len(self.chosen):
+            return None
+        shares = self.chosen / self.chosen.sum()
+        return CodesUsed(
+            num_tokens=int(self.chosen.sum()),
+            vocabulary=len(self.chosen),
+            usage=float(usage(shares)),
+            perplexity=float(perplexity(shares)),
+        )
 
     def channels(self) -> tuple[LatentChannel, ...]:
         mean, square, kl = (self.sums / self.count).unbind(0)

@@ -1,6 +1,7 @@
 """What an evaluation measures, on how much, and whom it tells how far it is."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 from pydantic import Field
 
@@ -24,6 +25,8 @@ class EvaluationConfig(Config):
     """Futures of each clip in the mean of samples."""
     num_train_windows: int = Field(4000, ge=1)
     """Training pasts among which the nearest is sought, and frames in the mean image."""
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Numbers of steps in which sets of clips are drawn as well."""
     num_examples: int = Field(6, ge=0)
     """Clips shown on the page."""
     seed: int = 0

@@ -53,8 +53,12 @@ def distance_table(generation: Generation) -> str:
     """Lay out sets of clips, one below the other."""
     head = "".join(f'<th scope="col">{title_of(MARKS[name])}</th>' for name in DISTANCES)
     body = ""
-    for method, label in _SETS.items():
-        marks = generation.marks[method]
+    sets = [(method, label, generation.marks[method]) for method, label in _SETS.items()]
+    sets[1:1] = [
+        ("in steps", f"… in {_count(steps, 'step')}", marks)
+        for steps, marks in generation.in_steps.items()
+    ]
+    for method, label, marks in sets:
         cells = (f"{marks[name]:.3g}" if name in marks else "–" for name in DISTANCES)
         line = "".join(f"<td>{_minus(cell)}</td>" for cell in cells)
         ours = ' class="ours"' if method == "world" else ""
@@ -113,6 +117,12 @@ def reconstruction_facts(reconstruction: Reconstruction) -> str:
     }
     if reconstruction.bits_per_pixel is not None:
         facts["Rate"] = f"at most {reconstruction.bits_per_pixel:.3f} bits per pixel (raw: 24)"
+    codes = reconstruction.codes
+    if codes is not None:
+        facts["Codes in use"] = (
+            f"{codes.usage:.1%} of {codes.vocabulary:,} on {codes.num_tokens:,} tokens; as many "
+            f"as {codes.perplexity:,.0f} chosen equally"
+        )
     if reconstruction.psnr is not None:
         facts["PSNR"] = f"{_with_bounds(reconstruction.psnr, 2)} dB"
     if reconstruction.ssim is not None:

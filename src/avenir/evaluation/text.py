@@ -6,8 +6,8 @@ byte of the horizon, from as much of the text before it as a world sees.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import log2
 
 import torch
@@ -156,12 +156,12 @@ def evaluate_text(
     without_world = _without_world(task)
     video = torch.cat([frames_of(batch) for _, batch in task.batches("reading", report)])
     true = numbers(video)[..., 0, 0]
-    written, made, every = [], true, _steps(predictor, at_once)
-    with _in_steps(predictor, every[0]):  # what only the first call costs is not timed
+    written, made, every = [], true, settings.steps or _steps(predictor, at_once)
+    with _in(predictor, every[0]):  # what only the first call costs is not timed
         _continued(world, task, video[:_BATCH], report)
     for steps in every:
         began = time.monotonic()
-        with _in_steps(predictor, steps):
+        with _in(predictor, steps):
             made = _continued(world, task, video, report)
         rate = made[:, past:].numel() / (time.monotonic() - began)
         written.append(_counted(made, task, judge, steps, rate))
@@ -241,21 +241,13 @@ def _nothing(world: World, num_frames: int) -> Tensor:
 
 def _steps(predictor: Predictor, at_once: int) -> list[int | None]:
     """Say in how many steps to write, where that is free: 1, 2, 4, … and one for every byte."""
-    if not hasattr(getattr(predictor.config, "sampling", None), "num_steps"):
+    if predictor.num_steps is None:
         return [None]
     return [*(2**power for power in range((at_once - 1).bit_length())), at_once]
 
 
-@contextmanager
-def _in_steps(predictor: Predictor, steps: int | None) -> Iterator[None]:
-    config = predictor.config
-    if steps is not None:
-        sampling = config.sampling.model_copy(update={"num_steps": steps})
-        predictor.config = config.model_copy(update={"sampling": sampling})
-    try:
-        yield
-    finally:
-        predictor.config = config
+def _in(predictor: Predictor, steps: int | None) -> AbstractContextManager[None]:
+    return nullcontext() if steps is None else predictor.in_steps(steps)
 
 
 def _continued(world: World, task: Task, video: Video, report: Report) -> Bytes:

@@ -5,7 +5,8 @@ One call predicts one chunk; `rollout.py` loops.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -151,6 +152,30 @@ class Predictor(nn.Module, ABC):
         self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
     ) -> tuple[Latents, Memory]:
         """Predict `length` latent frames under their condition, and remember them."""
+
+    @property
+    def num_steps(self) -> int | None:
+        """Say in how many steps a chunk is drawn; none of a kind that has no such choice."""
+        return getattr(getattr(self.config, "sampling", None), "num_steps", None)
+
+    @contextmanager
+    def in_steps(self, num_steps: int) -> Iterator[None]:
+        """Draw chunks in so many steps while it lasts.
+
+        Raises AvenirError for kinds that have no such choice.
+        """
+        config = self.config
+        if self.num_steps is None:
+            raise AvenirError(
+                f"a {type(self).__name__} was asked to predict in {num_steps} steps; it has no "
+                "such choice: leave the number of steps out"
+            )
+        sampling = config.sampling.model_copy(update={"num_steps": num_steps})
+        self.config = config.model_copy(update={"sampling": sampling})
+        try:
+            yield
+        finally:
+            self.config = config
 
     def fill(
         self,
