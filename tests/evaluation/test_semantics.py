@@ -340,6 +340,33 @@ def test_latents_that_say_nothing_fail(asked):
     assert found["segmentation of ego", "mIoU"] < 0.01
 
 
+@pytest.mark.parametrize("steered", [True, False])
+def test_a_state_is_foretold_by_linear_dynamics_and_no_better_than_they_are(steered):
+    chance = torch.Generator().manual_seed(5)
+    turn, push, seen = (
+        torch.randn(*shape, generator=chance, dtype=torch.double)
+        for shape in ((4, 4), (2, 4), (4, 3))
+    )
+
+    def windows(n: int) -> tuple[Labels, Views]:
+        first, actions = (torch.randn(n, d, generator=chance, dtype=torch.double) for d in (4, 2))
+        last = first @ turn + actions @ push
+        labels = {"state": last @ seen} | ({"actions": actions} if steered else {})
+        return labels, Views(torch.stack([first, last], 1), torch.zeros(n, 1, 1, 4), (1, 1))
+
+    (train, learnt), (test, judged) = windows(400), windows(300)
+    held_out = torch.arange(400) % 5 == 0
+    found = means(Battery(train, test, learnt, judged, held_out, 0))
+    assert found["state", "R²"] > 0.999
+    if steered:
+        assert found["state (foretold)", "R²"] > 0.999
+        return
+    # Without them nothing foretells what actions add: their share of the variance, per number.
+    added = (push @ seen).square().sum(0)
+    share = added / ((turn @ seen).square().sum(0) + added)
+    assert found["state (foretold)", "R²"] == pytest.approx(float(1 - share.mean()), abs=0.08)
+
+
 def test_the_truth_of_other_windows_is_worth_nothing(asked):
     train, test, held_out = asked
     order = torch.randperm(200, generator=torch.Generator().manual_seed(3))
@@ -496,7 +523,7 @@ def test_the_table_marks_what_is_surely_better_or_worse_than_raw_pixels():
         )
 
     asked = {"compression": (4, 8, 8), "frame_numbers": 1024, "place_numbers": 64}
-    asked["window_numbers"] = 2048
+    asked |= {"window_numbers": 2048, "effective_rank": 12.34}
     laid = table(
         Semantics(
             source="toy",
@@ -525,6 +552,7 @@ def test_the_table_marks_what_is_surely_better_or_worse_than_raw_pixels():
     assert "| position | px, lower is better | 5.00 [4.90, 5.10] ▼ | 4.80 [4.70, 4.90] |" in laid
     assert "| position | accuracy | 0.600 [0.500, 0.700] | 0.500 [0.400, 0.600] |" in laid
     assert "| numbers of a frame |  | 1,024 | 1,024 |" in laid
+    assert "| directions they fill |  | 12.3 | 12.3 |" in laid
 
 
 # The command -------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ _WINDOW = {
     "actions": "inverse dynamics",
 }
 _LIKENESS = ("ego", "state", "counts")
+_FORETOLD = ("ego", "state")
 
 _PARTS = {
     "": list(Class),
@@ -145,6 +146,8 @@ class Battery:
         for name in (name for name in _LIKENESS if name in self.train):
             guess = neighbours(frames[:, -1], self.train[name], asked[:, -1])
             yield from self._score(name, f"{_FRAME[name]} (likeness)", guess)
+        for name in (name for name in _FORETOLD if name in self.train):
+            yield from self._score(name, f"{_FRAME[name]} (foretold)", self._foretold(name))
         yield from self._linear(_WINDOW, frames.flatten(1), asked.flatten(1))
         if "cells" in self.train:
             yield from self._query()
@@ -161,6 +164,22 @@ class Battery:
         sizes = [self.train[name].shape[1] for name in known]
         for name, guess in zip(known, guesses.split(sizes, dim=1), strict=True):
             yield from self._score(name, names[name], guess)
+
+    def _foretold(self, name: str) -> Tensor:
+        """Foretell the last frame linearly, from those of the first stretch and the actions since.
+
+        What the frame's probe reads in it is foretold instead of the frame: maps are linear, so
+        that comes to the same.
+        """
+        learnt, judged = self.learnt.pooled, self.judged.pooled
+        read = learn(learnt[:, -1], self.train[name], self.held_out)(learnt[:, -1])
+
+        def known(frames: Tensor, labels: Labels) -> Tensor:
+            first = frames[:, : frames.shape[1] // 2].flatten(1)
+            return torch.cat([first, labels["actions"]], 1) if "actions" in labels else first
+
+        dynamics = learn(known(learnt, self.train), read, self.held_out)
+        return dynamics(known(judged, self.test))
 
     def _query(self) -> Scores:
         places, asked = self.learnt.places.flatten(1, 2), self.judged.places.flatten(1, 2)

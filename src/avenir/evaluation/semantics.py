@@ -7,6 +7,8 @@ recordings. What a probe reads is the same for all, however their latents are sh
     frame        the latent frame that ends at the last instant, area means over at most 4×4 cells
     window       all latent frames of the window, likewise: what each encoder says of the way
     likeness     the frame: the mean truth of the 20 training windows nearest to it
+    foretold     what is read in the frame, as linear dynamics say it from the first stretch and the
+                 actions since
     query        all latents of the last instant, through one learnt query that attends
     things       the latent under the middle of a thing, or the difference of two of them
     places       each latent of the last instant alone: it says what lies in its own pixels, or,
@@ -22,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
@@ -33,10 +36,12 @@ from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.battery import Battery, Labels, labels_of
+from avenir.evaluation.diagnostics import channel_spectrum
 from avenir.evaluation.intervals import Interval, interval
 from avenir.evaluation.readout import labelled
 from avenir.evaluation.settings import Report
 from avenir.evaluation.views import RAW_PIXELS, Subject, Views, references, view
+from avenir.losses.distillation import effective_rank
 
 _LOWER_IS_BETTER = ("px",)
 
@@ -70,6 +75,8 @@ class Asked(Config):
     """Numbers that a probe of a window reads."""
     place_numbers: int
     """Numbers that the probe of places reads."""
+    effective_rank: float
+    """Directions that latents of the last instant fill, over all test windows and places."""
 
 
 class SemanticsRow(Config):
@@ -90,7 +97,7 @@ class SemanticsRow(Config):
 class Semantics(Config):
     """The semantic battery of several encoders on one source: what `semantics.json` holds."""
 
-    format: int = 2
+    format: int = 3
     """Version of this table."""
     source: str
     """Kind of source."""
@@ -214,6 +221,7 @@ def look(
 
 def _asked(subject: Subject, views: Views, reference: bool) -> Asked:
     t, h, w = subject.compression
+    latents = rearrange(views.places, "n h w c -> n 1 c h w")
     return Asked(
         name=subject.name,
         reference=reference,
@@ -221,6 +229,7 @@ def _asked(subject: Subject, views: Views, reference: bool) -> Asked:
         frame_numbers=views.pooled.shape[2],
         window_numbers=views.pooled[0].numel(),
         place_numbers=views.places.shape[3],
+        effective_rank=float(effective_rank(channel_spectrum(latents))),
     )
 
 
@@ -260,6 +269,7 @@ def table(semantics: Semantics) -> str:
         "numbers of a frame": [f"{e.frame_numbers:,}" for e in semantics.encoders],
         "numbers of a window": [f"{e.window_numbers:,}" for e in semantics.encoders],
         "numbers of a place": [f"{e.place_numbers:,}" for e in semantics.encoders],
+        "directions they fill": [f"{e.effective_rank:.1f}" for e in semantics.encoders],
     }
     lines = [["probe", "metric", *names], ["---"] * (2 + len(names))]
     lines += [[name, "", *values] for name, values in read.items()]

@@ -87,7 +87,7 @@ def gaussian(
 
 def effective_rank(spectrum: Float[Tensor, " c"]) -> Float[Tensor, ""]:
     """Return exp of the entropy of the eigenvalues' shares (Roy & Vetterli 2007): 1 to c."""
-    shares = spectrum / spectrum.sum()
+    shares = spectrum / spectrum.sum().clamp(min=1e-12)
     return torch.special.entr(shares).sum().exp()
 
 
