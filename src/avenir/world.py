@@ -44,6 +44,8 @@ class Card(Config):
     """Height and width of its frames."""
     signals: dict[str, Signal] = {}
     """What may steer it: names, bounds and keys."""
+    tokenizer: str | None = None
+    """Of a world of text in pieces, what its tokens stand for; none: bytes, or no text."""
     encoder: dict[str, Any]
     """Settings of the encoder, with its kind; in them those of its `teacher`, if it has one."""
     conditioner: dict[str, Any] | None = None

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from avenir.data.text import Text, TextConfig, clip_of, text_of
+from avenir.data import Window
+from avenir.data.text import Pieces, Text, TextConfig, clip_of, learn_pieces, text_of
 from avenir.encoders.text import Text as Encoder
 from avenir.encoders.text import TextConfig as EncoderConfig
 from avenir.errors import AvenirError
@@ -84,3 +85,56 @@ def test_the_fingerprint_is_of_texts_and_split_and_not_of_the_place(tmp_path):
     )
     (tmp_path / "there" / "a").write_text("other")
     assert source(tmp_path / "there").fingerprint != here.fingerprint
+
+
+WORDS = ["return ", "self.", "née ", "\t𝛼\n", "import os\n", "ab" * 9]
+
+
+def letters(folder, count: int = 40):
+    """Write files made of a few words over and over."""
+    chance = torch.Generator().manual_seed(2)
+    for name in range(4):
+        drawn = torch.randint(len(WORDS), (count,), generator=chance).tolist()
+        (folder / f"{name}.py").write_text("".join(WORDS[each] for each in drawn))
+    return folder
+
+
+def test_text_in_pieces_comes_back_byte_by_byte(tmp_path):
+    texts = source(letters(tmp_path), test=("3.py",), vocabulary=280)
+    pieces = Pieces.of(texts.tokenizer)
+    assert len(pieces.pieces) == len(set(pieces.pieces)) == 280
+    assert {bytes([byte]) for byte in range(256)} <= set(pieces.pieces)
+    [held_out] = texts.recordings("test")
+    whole = (tmp_path / "3.py").read_bytes()
+    length = int(held_out.seconds)
+    assert length < 0.7 * len(whole), "pieces are longer than bytes"
+    clip = texts.clip(Window(held_out, 0.0, length))
+    assert text_of(clip, texts.tokenizer) == whole
+    halves = [texts.clip(Window(held_out, start, length // 2)) for start in (0.0, length // 2)]
+    assert whole.startswith(b"".join(text_of(half, texts.tokenizer) for half in halves))
+    # Nothing but bytes is known of what was never seen, nor of what is cut within a letter.
+    for strange in (SAID, "𝛼"[:1].encode(), bytes(range(32)), b""):
+        assert pieces.text(pieces.tokens(strange)) == strange
+    encoder = Encoder(EncoderConfig(vocabulary=280))
+    assert encoder.tokens(encoder.encode(clip.video)).flatten().tolist() == list(
+        pieces.tokens(whole)
+    )
+
+
+def test_pieces_join_the_most_frequent_pair_first_and_are_learnt_from_training_texts(tmp_path):
+    pieces = Pieces.of(learn_pieces([b"xyxyxyxy ab ab", b"xy"], 258))
+    assert pieces.pieces[256:] == [b"xy", b"xyxy"]
+    folder = letters(tmp_path)
+    ours, again = (source(folder, test=("3.py",), vocabulary=280) for _ in range(2))
+    assert ours.tokenizer == again.tokenizer and ours.fingerprint == again.fingerprint
+    (folder / "3.py").write_text("quite another text " * 9)
+    assert source(folder, test=("3.py",), vocabulary=280).tokenizer == ours.tokenizer
+    assert source(folder, test=("3.py",)).fingerprint != ours.fingerprint
+    assert source(folder, test=("0.py",), vocabulary=280).tokenizer != ours.tokenizer
+
+
+def test_vocabularies_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(AvenirError, match="training texts hold"):
+        source(letters(tmp_path, 2), vocabulary=5000)
+    with pytest.raises(AvenirError, match="token 255 was given, and encoder.vocabulary is 200"):
+        Encoder(EncoderConfig(vocabulary=200)).encode(clip_of(b"\xff").video)

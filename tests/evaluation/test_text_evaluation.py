@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avenir.data.text import Text, TextConfig
+from avenir.data.text import Text, TextConfig, learn_pieces, text_of
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.settings import EvaluationConfig
@@ -98,6 +98,28 @@ def test_a_judge_that_knows_nothing_pays_eight_bits_for_every_byte(kind, steps, 
     assert (found.filled is None) == (kind != "masked")
 
 
+def test_what_pieces_cost_is_shared_out_over_their_bytes(texts, tmp_path):
+    pieced = Text(TextConfig(path=str(texts.root), test=("1*", "4*"), vocabulary=260))
+    card = made("autoregressive").card
+    encoder = {"kind": "text", "vocabulary": 260}
+    card = card.model_copy(update={"encoder": encoder, "tokenizer": pieced.tokenizer})
+    world = World.build(card).eval()
+    codes = world.encoder.embed(torch.arange(260)[None, :, None, None])
+    world.predictor.codes.copy_(codes[0, :, :, 0, 0])
+    found = evaluate_text(world, pieced, SETTINGS)
+    drawn = pieced.draw("test", 10, 10, seed_of("held out", 3))
+    futures = [text_of(pieced.clip(window)[4:], pieced.tokenizer) for window in drawn]
+    per_token = sum(map(len, futures)) / (10 * 6)
+    assert found.bytes_per_token == pytest.approx(per_token) and per_token > 1.5
+    assert found.cost.mean == pytest.approx(math.log2(260) / per_token, abs=1e-5)
+    assert found.without_world["uniform"].mean == pytest.approx(math.log2(260) / per_token)
+    first = found.passages[0]
+    assert first.true == futures[0].decode() and first.past + first.true in "abacabad" * 12 + "xyz"
+    write_text_report(tmp_path / "page", found, "", {})
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "4 tokens given" in page and f"A token is {per_token:.2f} bytes" in page
+
+
 @pytest.mark.parametrize(("remembers", "ahead"), [(4, 6), (4, 1), (2, 3), (9, 4)])
 def test_every_byte_after_the_past_is_paid_for_whatever_the_judge_sees_at_once(
     remembers, ahead, texts, monkeypatch
@@ -183,6 +205,6 @@ def test_who_cannot_judge_or_write_is_refused(texts):
     knows.card.provenance["recordings"] = [first.recording.identity, "another"]
     with pytest.raises(AvenirError, match="learnt from 1 of the held-out texts"):
         evaluate_text(world, texts, SETTINGS, judge=knows)
-    world.encoder.vocabulary = 300
-    with pytest.raises(AvenirError, match="world of 300 tokens"):
+    texts.tokenizer = learn_pieces([b"abcabc"], 258)
+    with pytest.raises(AvenirError, match="world of 256 tokens and the data gives others, 258"):
         evaluate_text(world, texts, SETTINGS)

@@ -67,3 +67,24 @@ def test_a_refrain_is_learnt_and_continued(kind, tmp_path, capsys):
             predict(run, tmp_path / "hole.md", fill="____", out=tmp_path / "full.md")
     with pytest.raises(AvenirError, match="cannot be read: No such file"):
         predict(run, tmp_path / "nothing.md", out=tmp_path / "more.md")
+
+
+def test_a_world_of_pieces_carries_what_they_stand_for(tmp_path, capsys):
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("la di da " * (20 + number))
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "bytes.toml").write_text(ENCODER + "vocabulary = 259\n")
+    text = PREDICTOR.replace("KIND", "masked").replace("SETTINGS", SETTINGS["masked"])
+    (recipes / "world.toml").write_text(text)
+    words = [f"data={tmp_path}", 'data.files="*.txt"', "data.vocabulary=259"]
+    run = train(load_recipe(recipes / "world.toml", words), tmp_path / "runs")
+    for number in range(3):  # nothing but the run is needed
+        (tmp_path / f"{number}.txt").unlink()
+    (tmp_path / "start.md").write_text("a di da la")
+    predict(run, tmp_path / "start.md", seconds=9.0, out=tmp_path / "more.md")
+    more = (tmp_path / "more.md").read_text()
+    assert more.startswith("a di da la di da la di") and len(more) > 10 + 9
+    (tmp_path / "hole.md").write_text("a di da la ____a la di")
+    predict(run, tmp_path / "hole.md", fill="____", out=tmp_path / "full.md")
+    assert capsys.readouterr().out.strip()

@@ -30,9 +30,9 @@ def predict(
 ) -> None:
     """Continue a video: the observed seconds, then the imagined ones, as one mp4.
 
-    A world of text continues a text file, a byte a second, on the terminal and behind the text in
-    --out. All of the file is observed. With --fill it writes where the file has a hole instead,
-    seeing both sides of it.
+    A world of text continues a text file, a token a second (a byte, or a piece of text), on the
+    terminal and behind the text in --out. All of the file is observed. With --fill it writes where
+    the file has a hole instead, seeing both sides of it.
     """
     from avenir.errors import AvenirError
     from avenir.training.log import Steps, say
@@ -85,28 +85,34 @@ def _fill(world: "World", given: bytes, hole: bytes, seed: int, out: Path) -> No
             f"--fill {hole.decode()!r} was given, and the text has no such hole between two parts "
             "of it: put it where something is missing"
         )
-    made = text_of(world.fill(clip_of(before), clip_of(after), float(len(hole)), seed))
+    said = world.card.tokenizer
+    left, right = (clip_of(part, tokenizer=said) for part in (before, after))
+    length = clip_of(hole, tokenizer=said).seconds
+    made = text_of(world.fill(left, right, length, seed), said)
     out.write_bytes(before + made + after)
     say(f"filled: {made.decode(errors='replace')!r}")
-    say(f"{out}: {len(hole):,} bytes filled between {len(before):,} and {len(after):,}")
+    say(f"{out}: {len(made):,} bytes filled between {len(before):,} and {len(after):,}")
 
 
-def _write_on(world: "World", given: bytes, num_bytes: int, seed: int, out: Path) -> None:
+def _write_on(world: "World", given: bytes, num_tokens: int, seed: int, out: Path) -> None:
     """Continue a text, and say it as it comes."""
     import sys
 
     from avenir.data.text import clip_of, text_of
     from avenir.training.log import say
 
+    said, length = world.card.tokenizer, 0
     with out.open("wb") as file:
         file.write(given)
-        for piece in world.stream(clip_of(given), float(max(1, num_bytes)), seed=seed):
-            more = text_of(piece)
+        past = clip_of(given, tokenizer=said)
+        for piece in world.stream(past, float(max(1, num_tokens)), seed=seed):
+            more = text_of(piece, said)
+            length += len(more)
             file.write(more)
             sys.stdout.write(more.decode(errors="replace"))
             sys.stdout.flush()
     sys.stdout.write("\n")
-    say(f"{out}: {len(given):,} bytes given, then {num_bytes:,} written")
+    say(f"{out}: {len(given):,} bytes given, then {length:,} written")
 
 
 def _read_actions(path: Path) -> "Tensor":

@@ -80,6 +80,8 @@ class Source(ABC):
     """`(H, W)` of every frame it gives."""
     signals: dict[str, Signal]
     skipped: list[Skipped]
+    tokenizer: str | None = None
+    """Of text in pieces, what its tokens stand for: a file of the package `tokenizers`."""
 
     @abstractmethod
     def recordings(self, split: Split) -> Sequence[Recording]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avenir.config import Config
 from avenir.encoders import FixedTokenizer, Posterior
+from avenir.errors import AvenirError
 from avenir.shapes import Compression, Latents, Tokens, Video
 
 
@@ -35,8 +36,14 @@ class Text(FixedTokenizer):
         self.register_buffer("bits", 2 ** torch.arange(self.channels), persistent=False)
 
     def raw_posterior(self, video: Video) -> Posterior:
-        """Read the number of every pixel."""
-        return Posterior(self.raw_embed(numbers(video).clamp(max=self.config.vocabulary - 1)))
+        """Read the number of every pixel; AvenirError for one that is no token."""
+        tokens = numbers(video)
+        if tokens.numel() and int(tokens.max()) >= self.config.vocabulary:
+            raise AvenirError(
+                f"token {int(tokens.max())} was given, and encoder.vocabulary is "
+                f"{self.config.vocabulary}: make it as large as data.vocabulary"
+            )
+        return Posterior(self.raw_embed(tokens))
 
     def raw_decode(self, latents: Latents) -> Video:
         """Write the number of every code into a pixel."""

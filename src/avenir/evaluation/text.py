@@ -2,7 +2,8 @@
 
 Text has no pixels to compare. What counts is what held-out bytes cost; what another world of text,
 the judge, would pay for what was written; and whether it repeats itself. Costs are those of every
-byte of the horizon, from as much of the text before it as a world sees.
+byte of the horizon, from as much of the text before it as a world sees. Where tokens are pieces of
+text, what they cost is shared out over their bytes, so that vocabularies compare.
 """
 
 import time
@@ -11,11 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from math import log2
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from avenir.config import Config
 from avenir.data import Source, Window
+from avenir.data.text import Pieces
 from avenir.device import generator, seed_of
 from avenir.encoders.text import numbers
 from avenir.errors import AvenirError
@@ -28,20 +30,19 @@ from avenir.predictors import Predictor, TokenPredictor
 from avenir.shapes import Video
 from avenir.world import World
 
-Bytes = Int[Tensor, "n T"]
-"""Texts of one length, a row each."""
+Tokens = Int[Tensor, "n T"]
+"""Texts of as many tokens, a row each."""
 
 _BATCH = 32
-_BYTES = 256
 _RUN = 4
 """Bytes of a run, of which distinct ones are counted."""
 
 WITHOUT_WORLD = {
-    "uniform": "every byte as likely",
-    "unigram": "as often as bytes are in training",
-    "bigram": "… given the byte before",
+    "uniform": "every token as likely",
+    "unigram": "as often as tokens are in training",
+    "bigram": "… given the token before",
 }
-"""What foretells bytes without a world."""
+"""What foretells tokens, which are bytes or pieces of text, without a world."""
 
 
 class Written(Config):
@@ -63,9 +64,9 @@ class Filled(Config):
     """Holes in held-out texts, filled."""
 
     length: int
-    """Bytes of each."""
+    """Tokens of each."""
     both: Interval
-    """Share of bytes that are the true ones where both sides are seen."""
+    """Share of tokens that are the true ones where both sides are seen."""
     before: Interval
     """The same, in as many steps, where only what comes before is seen."""
 
@@ -103,11 +104,13 @@ class TextEvaluation(Config):
     num_windows: int
     """Held-out texts."""
     past: int
-    """Bytes given of each."""
+    """Tokens given of each."""
     horizon: int
-    """Bytes after them."""
+    """Tokens after them."""
     at_once: int
-    """Bytes that one call writes."""
+    """Tokens that one call writes."""
+    bytes_per_token: float = 1.0
+    """Of the true texts after what is given."""
     cost: Interval | None
     """Bits per byte that the true texts cost; none for a world that gives no chances."""
     bounds: bool
@@ -137,11 +140,12 @@ def evaluate_text(
 ) -> TextEvaluation:
     """Measure what applies to a world of text on held-out files.
 
-    A second is a byte; where none are given, as many are as it remembers and as it predicts at
-    once. Raises AvenirError for what is no world of bytes, and for a judge that gives bytes no
-    chances, has read the held-out texts, or is the world itself.
+    A second is a token; where none are given, as many are as it remembers and as it predicts at
+    once. Raises AvenirError for what is no world of these tokens, and for a judge that gives them
+    no chances, has read the held-out texts, or is the world itself.
     """
-    started, predictor = time.monotonic(), _writer(world)
+    started, predictor = time.monotonic(), _writer(world, source)
+    pieces = Pieces.of(world.card.tokenizer)
     remembers = predictor.start(_nothing(world, predictor.num_train_frames), None).num_frames
     past = max(1, round(settings.past_seconds or remembers))
     room = predictor.room(predictor.start(_nothing(world, past), None))
@@ -153,7 +157,7 @@ def evaluate_text(
     if judge is not None:
         _check_judge(judge, world, windows)
     task = Task(source, windows, past, horizon, 1, _BATCH, settings.seed)
-    without_world = _without_world(task)
+    without_world = _without_world(task, pieces)
     video = torch.cat([frames_of(batch) for _, batch in task.batches("reading", report)])
     true = numbers(video)[..., 0, 0]
     written, made, every = [], true, settings.steps or _steps(predictor, at_once)
@@ -163,8 +167,8 @@ def evaluate_text(
         began = time.monotonic()
         with _in(predictor, steps):
             made = _continued(world, task, video, report)
-        rate = made[:, past:].numel() / (time.monotonic() - began)
-        written.append(_counted(made, task, judge, steps, rate))
+        rate = float(_bytes(made, task, pieces).sum()) / (time.monotonic() - began)
+        written.append(_counted(made, task, pieces, judge, steps, rate))
     gives_chances = isinstance(predictor, TokenPredictor)
     shown = list(zip(task.groups, true, made, strict=True))[: settings.num_examples]
     return TextEvaluation(
@@ -179,18 +183,19 @@ def evaluate_text(
         past=past,
         horizon=horizon,
         at_once=at_once,
-        cost=_paid(true, task, world) if gives_chances else None,
+        bytes_per_token=float(_bytes(true, task, pieces).mean()) / horizon,
+        cost=_paid(true, task, pieces, world) if gives_chances else None,
         bounds=_bounds(world),
         without_world=without_world(true),
-        truth=_counted(true, task, judge, None, None),
+        truth=_counted(true, task, pieces, judge, None, None),
         written=tuple(written),
         filled=_filled(world, task, video, at_once // 4),
         passages=tuple(
             Passage(
                 name=name,
-                past=_said(row[:past]),
-                true=_said(row[past:]),
-                made=_said(other[past:]),
+                past=_said(row[:past], pieces),
+                true=_said(row[past:], pieces),
+                made=_said(other[past:], pieces),
             )
             for name, row, other in shown
         ),
@@ -198,16 +203,20 @@ def evaluate_text(
     )
 
 
-def _writer(world: World) -> Predictor:
+def _writer(world: World, source: Source) -> Predictor:
     if world.predictor is None:
         raise AvenirError(
             f"{world.card.name!r} holds an encoder of text, of which nothing is learnt, and no "
             "predictor: evaluate a world that was trained on it"
         )
-    if world.encoder.vocabulary != _BYTES:
+    if source.tokenizer != world.card.tokenizer:
+        ours, theirs = (
+            f"{len(Pieces.of(each).pieces):,} tokens"
+            for each in (world.card.tokenizer, source.tokenizer)
+        )
         raise AvenirError(
-            f"{world.card.name!r} is a world of {world.encoder.vocabulary} tokens; what is "
-            f"evaluated as text are bytes, {_BYTES} of them"
+            f"{world.card.name!r} is a world of {ours} and the data gives others, {theirs}: they "
+            "are learnt from training files; give those that it was trained on"
         )
     return world.predictor
 
@@ -215,10 +224,11 @@ def _writer(world: World) -> Predictor:
 def _check_judge(judge: World, world: World, windows: Sequence[Window]) -> None:
     """Refuse who cannot say what a text costs, who judges its own, and who knows the answers."""
     name, known = judge.card.name, judge.card.provenance
-    if judge.card.encoder != world.card.encoder or not isinstance(judge.predictor, TokenPredictor):
+    ours, theirs = ((w.card.encoder, w.card.tokenizer) for w in (world, judge))
+    if ours != theirs or not isinstance(judge.predictor, TokenPredictor):
         raise AvenirError(
-            f"{name!r} was given to judge what {world.card.name!r} writes, and it gives bytes no "
-            "chances: name a world of text that predicts tokens"
+            f"{name!r} was given to judge what {world.card.name!r} writes, and it gives these "
+            "tokens no chances: name a world of text that predicts tokens"
         )
     if known.get("key") is not None and known["key"] == world.card.provenance.get("key"):
         raise AvenirError(f"{name!r} was given to judge itself: name another world")
@@ -250,7 +260,7 @@ def _in(predictor: Predictor, steps: int | None) -> AbstractContextManager[None]
     return nullcontext() if steps is None else predictor.in_steps(steps)
 
 
-def _continued(world: World, task: Task, video: Video, report: Report) -> Bytes:
+def _continued(world: World, task: Task, video: Video, report: Report) -> Tokens:
     """Write on after every past; the same chance for every number of steps."""
     past, rows = video[:, : task.past], []
     for start in range(0, len(past), _BATCH):
@@ -263,25 +273,38 @@ def _continued(world: World, task: Task, video: Video, report: Report) -> Bytes:
 
 
 def _counted(
-    rows: Bytes, task: Task, judge: World | None, steps: int | None, rate: float | None
+    rows: Tokens,
+    task: Task,
+    pieces: Pieces,
+    judge: World | None,
+    steps: int | None,
+    rate: float | None,
 ) -> Written:
     """Judge what follows the past in every row, and count what it is made of."""
-    future = rows[:, task.past :]
-    share = future.flatten().bincount().double() / future.numel()
-    runs = future.unfold(1, min(_RUN, future.shape[1]), 1).flatten(0, 1)
+    texts = [pieces.text(row) for row in rows[:, task.past :].tolist()]
+    every = torch.frombuffer(bytearray(b"".join(texts)), dtype=torch.uint8).long()
+    share = every.bincount().double() / len(every)
+    length = min(_RUN, *map(len, texts))
+    runs = [text[i : i + length] for text in texts for i in range(len(text) - length + 1)]
     return Written(
         steps=steps,
-        judged=None if judge is None else _paid(rows, task, judge),
+        judged=None if judge is None else _paid(rows, task, pieces, judge),
         entropy=float(-(share[share > 0] * share[share > 0].log2()).sum()),
-        distinct=len(runs.unique(dim=0)) / len(runs),
+        distinct=len(set(runs)) / len(runs),
         bytes_per_second=rate,
     )
 
 
-def _paid(rows: Bytes, task: Task, world: World) -> Interval:
+def _bytes(rows: Tokens, task: Task, pieces: Pieces) -> Float[Tensor, " n"]:
+    """Count the bytes that follow the past in every row."""
+    futures = rows[:, task.past :].tolist()
+    return torch.tensor([len(pieces.text(row)) for row in futures], dtype=torch.float)
+
+
+def _paid(rows: Tokens, task: Task, pieces: Pieces, world: World) -> Interval:
     """Say what a world pays for what follows the past, in bits per byte.
 
-    All of it, in as many goes as it takes a world that foretells fewer bytes at once.
+    All of it, in as many goes as it takes a world that foretells fewer tokens at once.
     """
     predictor, device = world.predictor, world.encoder.latent_mean.device
     assert isinstance(predictor, TokenPredictor)
@@ -297,37 +320,40 @@ def _paid(rows: Bytes, task: Task, world: World) -> Interval:
         ]
         bits += ahead * torch.cat(costs).cpu()
         done += ahead
-    return interval(bits / task.horizon, task.groups, task.seed)
+    return interval(bits / _bytes(rows, task, pieces).mean(), task.groups, task.seed)
 
 
-def _without_world(task: Task) -> Callable[[Bytes], dict[str, Interval]]:
-    """Count bytes of all training texts; return what says how much true ones cost by that."""
-    alone, pairs = torch.ones(_BYTES), torch.zeros(_BYTES, _BYTES)
+def _without_world(task: Task, pieces: Pieces) -> Callable[[Tokens], dict[str, Interval]]:
+    """Count tokens of all training texts; return what says how much true ones cost by that."""
+    count = len(pieces.pieces)
+    alone, pairs = torch.ones(count), torch.zeros(count, count)
     for recording in task.source.recordings("train"):
         whole = Window(recording, 0.0, int(recording.seconds * task.source.fps))
         row = numbers(frames_of(task.source.read([whole])))[0, :, 0, 0]
-        alone += row.bincount(minlength=_BYTES)
-        both = row[:-1] * _BYTES + row[1:]
-        pairs += both.bincount(minlength=_BYTES**2).view(_BYTES, _BYTES)
+        alone += row.bincount(minlength=count)
+        both = row[:-1] * count + row[1:]
+        pairs += both.bincount(minlength=count**2).view(count, count)
     alone /= alone.sum()
-    # What never followed a byte follows it as often as it occurs at all, once in all (a Dirichlet).
+    # What never followed a token does as often as it occurs at all, once in all (a Dirichlet).
     after = (pairs + alone) / (pairs.sum(1, keepdim=True) + 1)
 
-    def costs(true: Bytes) -> dict[str, Interval]:
+    def costs(true: Tokens) -> dict[str, Interval]:
         now, before = true[:, task.past :], true[:, task.past - 1 : -1]
         bits = {
-            "uniform": torch.full(now.shape, log2(_BYTES)),
+            "uniform": torch.full(now.shape, log2(count)),
             "unigram": -alone[now].log2(),
             "bigram": -after[before, now].log2(),
         }
-        return {n: interval(each.mean(1), task.groups, task.seed) for n, each in bits.items()}
+        size = _bytes(true, task, pieces).mean()
+        return {n: interval(each.sum(1) / size, task.groups, task.seed) for n, each in bits.items()}
 
     return costs
 
 
 def _filled(world: World, task: Task, video: Video, length: int) -> Filled | None:
     """Fill a hole behind the past, with what comes after it and without, and compare."""
-    predictor = _writer(world)
+    predictor = world.predictor
+    assert predictor is not None
     if type(predictor).fill is Predictor.fill or not length:
         return None
     latents = world.encoder.encode(video.to(world.encoder.latent_mean.device))
@@ -346,5 +372,5 @@ def _filled(world: World, task: Task, video: Video, length: int) -> Filled | Non
     return Filled(length=length, **shares)
 
 
-def _said(row: Sequence[int] | Tensor) -> str:
-    return bytes(int(number) for number in row).decode(errors="replace")
+def _said(row: Tensor, pieces: Pieces) -> str:
+    return pieces.text(row.tolist()).decode(errors="replace")

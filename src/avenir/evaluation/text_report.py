@@ -32,14 +32,16 @@ def text_page(evaluation: TextEvaluation, recipe: str, provenance: Mapping[str, 
     """Return the whole page as HTML."""
     sections = [_costs(evaluation), _writing(evaluation)]
     if evaluation.filled is not None:
-        sections.append(_filling(evaluation.filled))
+        sections.append(_filling(evaluation.filled, _noun(evaluation)))
     if evaluation.passages:
         sections.append(_reading(evaluation.passages))
     sections.append(how(evaluation, recipe, provenance))
     lead = (
-        f"{evaluation.num_windows:,} held-out texts: {evaluation.past} bytes given, "
+        f"{evaluation.num_windows:,} held-out texts: {evaluation.past} {_noun(evaluation)} given, "
         f"{evaluation.horizon} to come."
     )
+    if evaluation.bytes_per_token != 1:
+        lead += f" A token is {evaluation.bytes_per_token:.2f} bytes on average."
     return page("Avenir evaluation", evaluation.world, lead, sections, _STYLE)
 
 
@@ -92,16 +94,22 @@ def _in_steps(steps: int | None, evaluation: TextEvaluation) -> str:
         return "one after the other"
     every = evaluation.at_once
     said = f"{steps} step{'s' * (steps > 1)}"
-    return said if every == evaluation.horizon else f"{said} for every {every} bytes"
+    if every == evaluation.horizon:
+        return said
+    return f"{said} for every {every} {_noun(evaluation)}"
 
 
-def _filling(filled: Filled) -> str:
+def _noun(evaluation: TextEvaluation) -> str:
+    return "bytes" if evaluation.bytes_per_token == 1 else "tokens"
+
+
+def _filling(filled: Filled, noun: str) -> str:
     shares = {"both sides are seen": filled.both, "only what is before": filled.before}
     lines = [(name, [written(share, ".3f")]) for name, share in shares.items()]
     return section(
         "filling",
         "Holes it fills",
-        f"Share of the bytes of a hole of {filled.length} that are the true ones, filled in as "
+        f"Share of the {noun} of a hole of {filled.length} that are the true ones, filled in as "
         "many steps as the world's settings say.",
         plain_table("", [("", ["right"]), *lines]),
     )

@@ -230,6 +230,7 @@ def make_card(
         fps=data.fps,
         size=data.size,
         signals=data.signals,
+        tokenizer=data.tokenizer,
         encoder=encoder,
         conditioner=recipe.conditioner,
         predictor=recipe.predictor,
