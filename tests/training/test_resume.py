@@ -150,3 +150,10 @@ def test_five_kills_change_nothing(uninterrupted, tmp_path):
     assert kills >= 3, "the run ended before it could be killed often enough"
     assert_same(tmp_path / "quickstart", uninterrupted)
     assert_same(tmp_path / "quickstart_tokenizer", uninterrupted.parent / "quickstart_tokenizer")
+
+
+def test_what_a_step_took_is_the_processors_time_on_a_cpu_and_the_clocks_on_a_gpu():
+    known = {"seconds_here": 8.0, "processor_seconds_here": 6.0, "steps_here": 2, "steps": 10}
+    assert seconds_per_step(known | {"device": "cpu"}) == 3
+    assert seconds_per_step(known | {"device": "A GPU"}) == 4
+    assert seconds_per_step({"device": "cpu", "steps_here": 2}) is None

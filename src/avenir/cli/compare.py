@@ -157,6 +157,7 @@ def _aged(
     from avenir.evaluation.control import measure_control
     from avenir.evaluation.drift import measure_drift
     from avenir.evaluation.drift_report import Aged
+    from avenir.training.estimate import seconds_per_step
 
     world = with_album(world, task.source, report)
     assert world.predictor is not None and world.card.predictor is not None
@@ -166,15 +167,14 @@ def _aged(
     if world.conditioner is not None:
         control = measure_control(world, task.cut(trained), readout, report)
     known = world.card.provenance
-    device = known.get("device", "cpu")
-    here = known.get("processor_seconds_here" if device == "cpu" else "seconds_here")
+    each = seconds_per_step(known)
     aged = Aged(
         name=name,
         key=known.get("key"),
         predictor=world.card.predictor["kind"],
         num_parameters=sum(p.numel() for p in world.parameters()),
-        device=device,
-        train_seconds=here and here / max(1, known["steps_here"]) * known["steps"],
+        device=known.get("device", "cpu"),
+        train_seconds=None if each is None else each * known["steps"],
         train_gib=known.get("memory_gib"),
         album=groups_in(world),
         drift=drift,

@@ -36,6 +36,7 @@ from avenir.evaluation.readout import labelled, readout_of
 from avenir.evaluation.side_by_side import Column
 from avenir.study import Cell, Study, run_folder
 from avenir.training import log
+from avenir.training.estimate import seconds_per_step
 from avenir.training.log import say
 from avenir.training.loop import is_finished, train
 from avenir.training.recipe import Recipe
@@ -223,21 +224,23 @@ def make_judge(study: Study) -> Judge:
 
 
 def seconds_of(world: World) -> dict[str, float]:
-    """Return what every run under a world took in all, and its own time per step.
-
-    Processor time where there is no GPU: others on the machine do not count.
-    """
+    """Return what every run under a world took in all, and its own time per step."""
     provenance = world.card.provenance
-    key = "seconds_here" if torch.cuda.is_available() else "processor_seconds_here"
-    seconds = {"per_step": provenance[key] / provenance["steps_here"]}
+    seconds = {"per_step": _per_step(provenance)}
 
     def add(parents: Mapping[str, Any]) -> None:
         for card in parents.values():
             below = card["provenance"]
-            seconds[card["name"]] = below[key] / max(1, below["steps_here"]) * below["steps"]
+            seconds[card["name"]] = _per_step(below) * below["steps"]
             add(below.get("parents", {}))
 
     add(provenance["parents"])
+    return seconds
+
+
+def _per_step(provenance: Mapping[str, Any]) -> float:
+    seconds = seconds_per_step(provenance)
+    assert seconds is not None
     return seconds
 
 
