@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from avenir.errors import TrainingError
 from avenir.training import loop, step
+from avenir.training.estimate import seconds_per_step
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World
