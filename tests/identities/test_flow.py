@@ -150,6 +150,22 @@ def test_without_it_nothing_is_told_of_strides_and_nothing_more_is_drawn():
         flow(shortcut=0.5, path="diffusion")
 
 
+@pytest.mark.parametrize(("num_steps", "told"), [(1, True), (8, True), (3, False), (16, False)])
+def test_strides_are_told_in_the_numbers_of_steps_that_were_learnt(num_steps, told):
+    model = flow(shortcut=0.5, sampling={"num_steps": num_steps})
+    torch.nn.init.normal_(model.leave.project.weight)
+    torch.nn.init.normal_(model.leave.modulation.weight)
+    memory = model.start(torch.randn(2, 1, *SHAPE[:3]), None)
+
+    def drawn():
+        return model.predict(memory, None, 1, generator("strides"))[0]
+
+    before = drawn()
+    # These multiply sines, and the sine of no stride is nothing.
+    model.stride.weight.data[:, model.width // 2 :] += 1
+    assert torch.equal(drawn(), before) != told
+
+
 @pytest.mark.slow
 def test_one_step_does_when_long_ones_were_learnt():
     """Futures are one of two shades: one step of the flow lands between, a long one does not."""

@@ -3,8 +3,8 @@
 A space-time transformer sees every frame at its own level `tau` and says, per token, what a path
 from noise to data needs: data, noise or velocity. Full-sequence, clean-context and
 diffusion-forcing training are settings of one degradation (degradation.py); samplers are in
-samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748). A network that is told
-how far a step goes can learn to take long ones (shortcut models, 2410.12557).
+samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748). Long steps can be learnt
+by a network that is told how far they go (shortcut models, 2410.12557).
 """
 
 import math
@@ -104,8 +104,8 @@ class FlowConfig(Config):
     past_noise: float = Field(0.1, ge=0, le=1)
     """Most noise put on the past in training, its level told to the model."""
     shortcut: float = Field(0.0, ge=0, le=1)
-    """Share of every batch on which it also learns to go as far in one step as in two; 0: it is not
-    told how far a step goes."""
+    """Share of every batch on which it also learns to go as far in one step as in two, to draw in 1,
+    2, 4 or 8; 0: it is not told how far a step goes."""
     own_past: float | None = Field(None, gt=0, le=1)
     """Share of every batch, in the second half of training, whose last frame of the past is what
     the predictor itself makes of those before it; none: pasts are true."""
@@ -341,8 +341,7 @@ class Flow(Predictor):
     ) -> tuple[Latents, Memory]:
         """Draw one chunk; the past is computed once and kept while the sampler steps."""
         sampling = self.config.sampling
-        b, _, *chw = memory.latents.shape
-        device = memory.latents.device
+        (b, _, *chw), device = memory.latents.shape, memory.latents.device
         past = self._noised_past(memory.latents, generator)
         guided = condition is not None and sampling.guidance != 1
         sides = [(memory.condition, condition)]
@@ -353,8 +352,12 @@ class Flow(Predictor):
         seen = past[:, -1:]
         caches = [self.forward(past, past_level, before, seen)[1] for before, _ in sides]
 
+        # In any other number of steps, strides that were never learnt: then along the flow itself.
+        learnt = sampling.num_steps in [2**halving for halving in range(_HALVINGS)]
+        strides = learnt and sampling.schedule == "linear"
+
         def denoise(x: Latents, tau: Tensor, then: Tensor) -> Mixed:
-            level, far = tau.expand(b, length), (then - tau).expand(b, length)
+            level, far = (each.expand(b, length) for each in (tau, strides * (then - tau)))
             said = [
                 self.forward(x, level, after, seen, cache=cache, stride=far)[0]
                 for (_, after), cache in zip(sides, caches, strict=True)
@@ -373,16 +376,15 @@ class Flow(Predictor):
         taus = schedule(sampling.num_steps, sampling.schedule, self.shift)
         if sampling.sampler == "ddpm":
             return ddpm(denoise, self.path, noise, taus, generator)
-        loop = {"euler": euler, "heun": heun, "ddim": ddim}[sampling.sampler]
-        return loop(denoise, self.path, noise, taus)
+        sampler = {"euler": euler, "heun": heun, "ddim": ddim}[sampling.sampler]
+        return sampler(denoise, self.path, noise, taus)
 
     def _noised_past(self, latents: Latents, generator: torch.Generator) -> Latents:
         share = self.config.sampling.past_noise
         if not share:
             return latents
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-        level = torch.tensor(1 - share, device=latents.device)
-        return self.path.mix(latents, noise, level)
+        return self.path.mix(latents, noise, torch.tensor(1 - share, device=latents.device))
 
 
 def _weighted(error: Latents, degradation: Degradation) -> Float[Tensor, ""]:
