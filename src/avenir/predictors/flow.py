@@ -104,8 +104,8 @@ class FlowConfig(Config):
     past_noise: float = Field(0.1, ge=0, le=1)
     """Most noise put on the past in training, its level told to the model."""
     shortcut: float = Field(0.0, ge=0, le=1)
-    """Share of every batch on which it also learns to go as far in one step as in two, to draw in 1,
-    2, 4 or 8; 0: it is not told how far a step goes."""
+    """Share of every batch on which it also learns to go as far in one step as in two, and so to
+    draw in 1, 2, 4 or 8; 0: it is not told how far a step goes."""
     own_past: float | None = Field(None, gt=0, le=1)
     """Share of every batch, in the second half of training, whose last frame of the past is what
     the predictor itself makes of those before it; none: pasts are true."""
