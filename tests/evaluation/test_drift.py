@@ -1,6 +1,7 @@
 """Drift: nothing where a world knows the rule, all where it does not listen; closed forms."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tests.evaluation.conftest import ToyWorld
 
 from avenir.errors import AvenirError
+from avenir.evaluation.charts import coloured
 from avenir.evaluation.continuation import Task, of_another_recording
 from avenir.evaluation.control import measure_control
 from avenir.evaluation.drift import SEGMENT, WAYS, _other, failure, growth, measure_drift
@@ -131,3 +133,10 @@ def test_another_clip_is_of_another_recording_where_there_is_one(windows):
 def test_a_single_clip_tells_nothing_of_failure(source, windows):
     with pytest.raises(AvenirError, match="more clips"):
         measure_drift(ToyWorld(), 5, task(source, windows[:1]), None, quiet)
+
+
+def test_every_line_has_a_colour_and_the_first_twelve_one_of_their_own():
+    colours = re.findall(r"\.line-world(\d+) \{ stroke: (#\w+);", coloured("world"))
+    assert [int(number) for number, _ in colours] == list(range(48))
+    assert len({colour for _, colour in colours[:12]}) == 12
+    assert colours[12][1] == colours[0][1]

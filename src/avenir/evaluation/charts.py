@@ -6,6 +6,7 @@ Knows methods by the class of their line, `line-world` and so on, and nothing of
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from itertools import cycle, islice
 from typing import NamedTuple
 
 from avenir.evaluation.intervals import Curve
@@ -22,7 +23,11 @@ _COLOURS = (
     "#c2185b",
     "#5d7a1f",
     "#555",
+    "#e0559b",
+    "#12a5c4",
+    "#5b3a1e",
 )
+_MOST_LINES = 4 * len(_COLOURS)
 
 
 class Scale(NamedTuple):
@@ -103,14 +108,14 @@ def charts(labels: Mapping[str, str], drawings: Sequence[tuple[str, str]]) -> st
 
 
 def coloured(prefix: str, line: str = "", band: str = "") -> str:
-    """Style lines `prefix0`, `prefix1` and so on, the first nine apart by colour, and their bands.
+    """Style lines `prefix0`, `prefix1` and so on, and their bands; after twelve, colours return.
 
     `line` and `band` are more of their style.
     """
     return "".join(
         f".line-{prefix}{i} {{ stroke: {colour}; {line} }} "
         f".chart .band.line-{prefix}{i} {{ fill: {colour}; {band} }}\n"
-        for i, colour in enumerate(_COLOURS)
+        for i, colour in enumerate(islice(cycle(_COLOURS), _MOST_LINES))
     )
 
 

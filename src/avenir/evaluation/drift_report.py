@@ -99,6 +99,7 @@ def drift_page(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
     style += coloured("forced", line="stroke-dasharray: 5 4;", band="opacity: .07;")
     style += ".line-random { stroke: var(--muted); stroke-dasharray: 1 4; }\n"
     style += ".tables th { white-space: normal; }\n"
+    style += ".compared .facts tr:first-child td { font-size: 1rem; }\n"
     return page("Avenir comparison", title, lead, sections, style)
 
 
