@@ -129,6 +129,8 @@ def test_an_encoder_alone_is_measured_by_reconstruction(tmp_path):
     world = World.build(Card(fps=10, size=(32, 32), encoder=encoder)).eval()
     settings = EvaluationConfig(num_clips=3, horizon_seconds=0.8)
     found = evaluate(world, source, settings, tmp_path)
+    with pytest.raises(AvenirError, match="no predictor that draws in steps"):
+        evaluate(world, source, settings.model_copy(update={"steps": (1, 2)}), tmp_path)
     assert found.continuation is None and found.control is None and found.readout is None
     reconstruction = found.reconstruction
     assert reconstruction.latent_shape == (2, 5, 4, 4)

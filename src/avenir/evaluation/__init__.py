@@ -53,10 +53,10 @@ def evaluate(
     """
     started = time.monotonic()
     task = _task(world, source, settings)
-    if settings.steps and world.predictor is None:
+    if settings.steps and (world.predictor is None or world.predictor.num_steps is None):
         raise AvenirError(
-            f"{world.card.name!r} was to draw in {settings.steps} steps, and it has no predictor: "
-            "evaluate a world, or leave the steps out"
+            f"{world.card.name!r} was to draw in {settings.steps} steps, and it has no predictor "
+            "that draws in steps, such as kinds 'flow' and 'masked': leave the steps out"
         )
     if world.predictor is not None:
         world = with_album(world, source, report)
