@@ -28,6 +28,7 @@ SMALL = {
         "heads": 2,
         "actions": 2,
     },
+    "text": {"vocabulary": 2**24},  # any colour is a token
     "regressor": {"outputs": 3, "widths": (8, 8), "channels": 4},
     "vjepa": {"width": 24, "depth": 1, "heads": 2, "predictor_width": 16, "predictor_depth": 1},
     "dino": {"width": 24, "depth": 1, "heads": 2, "weights": {"gram": 1.0}, "gram_from": 0.0},
