@@ -15,7 +15,7 @@ from avenir.evaluation.conclusion import Compared, Conclusion, Found, Pair, Row
 from avenir.evaluation.generation import MARKS
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.learning_speed import Effect
-from avenir.evaluation.learning_table import learning_tables
+from avenir.evaluation.learning_table import how_foretold, learning_tables
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
 from avenir.evaluation.tables import plain_table
@@ -140,11 +140,7 @@ def _foretold(conclusion: Conclusion) -> str:
     return section(
         "foretold",
         "What passports foretold",
-        f"Numbers of each latent before its generator was trained, ranked against how much better "
-        f"than the baseline's that was on average over log-steps from a quarter of the budget on "
-        f"({MARKS[conclusion.metrics[0]].label.lower()}). Means over seeds; 95 % intervals over "
-        f"arms, of which there are {len(arms)}; {len(conclusion.foretold)} numbers were tried, and "
-        "some fit by chance.",
+        how_foretold(conclusion),
         f'<div class="tables">{plain_table("", lines)}</div>',
     )
 

@@ -97,17 +97,21 @@ def _pairs(compared: Compared) -> Iterator[str]:
     yield ""
 
 
+def how_foretold(conclusion: Conclusion) -> str:
+    """Say what is ranked against what, where passports were held against what was learnt."""
+    return (
+        "Numbers of each latent before its generator was trained, ranked against how much better "
+        "than the baseline's that was on average over log-steps from a quarter of the budget on "
+        f"({MARKS[conclusion.metrics[0]].label.lower()}). Means over seeds; 95 % intervals over "
+        f"arms, of which there are {len(conclusion.foretold[0].arms)}; {len(conclusion.foretold)} "
+        "numbers were tried, and some fit by chance."
+    )
+
+
 def _foretold(conclusion: Conclusion) -> Iterator[str]:
     arms = conclusion.foretold[0].arms
-    yield "## What passports foretold\n"
-    yield (
-        "Spearman's ρ, over arms, of each number of a latent's passport and of how much better "
-        "than the baseline's its generator was on average over log-steps from a quarter of the "
-        f"budget on ({MARKS[conclusion.metrics[0]].label.lower()}); its 95 % interval. "
-        f"{len(conclusion.foretold)} numbers were tried on {len(arms)} arms, and some fit by "
-        "chance.\n"
-    )
-    yield _row(["", "ρ", *arms])
+    yield f"## What passports foretold\n\n{how_foretold(conclusion)}\n"
+    yield _row(["", "Spearman's ρ", *arms])
     yield _row(["---"] * (len(arms) + 2))
     yield _row(["better by", "", *(f"{gain:.3g}" for _, gain in arms.values())])
     for each in conclusion.foretold:

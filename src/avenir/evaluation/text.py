@@ -167,7 +167,8 @@ def evaluate_text(
         began = time.monotonic()
         with _in(predictor, steps):
             made = _continued(world, task, video, report)
-        rate = float(_bytes(made, task, pieces).sum()) / (time.monotonic() - began)
+        spent = time.monotonic() - began
+        rate = float(_bytes(made, task, pieces).sum()) / spent
         written.append(_counted(made, task, pieces, judge, steps, rate))
     gives_chances = isinstance(predictor, TokenPredictor)
     shown = list(zip(task.groups, true, made, strict=True))[: settings.num_examples]
