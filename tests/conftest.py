@@ -12,7 +12,9 @@ if "AVENIR_TEST_GPU" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 # Shapes written in annotations are checked while tests run, and cost nothing otherwise.
-_SHAPED = "clip conditioners degradation encoders losses nn predictors rollout samplers world"
+_SHAPED = (
+    "clip conditioners degradation encoders environment losses nn predictors rollout samplers world"
+)
 _hook = install_import_hook([f"avenir.{name}" for name in _SHAPED.split()], "beartype.beartype")
 
 
@@ -37,17 +39,20 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_world(tmp_path_factory.mktemp("runs") / "tiny", (64, 64))
 
 
-def save_tiny_world(folder: Path, size: tuple[int, int], *, predicts: bool = True) -> Path:
+def save_tiny_world(
+    folder: Path, size: tuple[int, int], *, predicts: bool = True, chunk: int = 3
+) -> Path:
     """Write a world of random weights as a run folder."""
+    from avenir.card import Card
     from avenir.data import Signal
-    from avenir.world import Card, World
+    from avenir.world import World
 
     encoder = {"kind": "kl", "compression": (2, 8, 8), "width": 8, "depth": 1, "decoder_depth": 1}
-    predictor = {"kind": "flow", "width": 16, "depth": 1, "past": 2, "chunk": 3}
+    predictor = {"kind": "flow", "width": 16, "depth": 1, "past": 2, "chunk": chunk}
     card = Card(
         fps=10.0,
         size=size,
-        signals={"actions": Signal(size=2)},
+        signals={"actions": Signal(size=2, low=(-1.0, -1.0), high=(1.0, 1.0))},
         encoder=encoder,
         conditioner={"kind": "actions"} if predicts else None,
         predictor=predictor if predicts else None,

@@ -14,6 +14,7 @@ transformers = pytest.importorskip("transformers")
 
 from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: E402
 
+from avenir.card import Card  # noqa: E402
 from avenir.clip import Batch, Progress  # noqa: E402
 from avenir.device import generator  # noqa: E402
 from avenir.encoders import hub  # noqa: E402
@@ -22,7 +23,7 @@ from avenir.errors import AvenirError  # noqa: E402
 from avenir.training.loop import cost_of, train  # noqa: E402
 from avenir.training.recipe import load_recipe  # noqa: E402
 from avenir.training.tasks import make_source  # noqa: E402
-from avenir.world import Card, World, load  # noqa: E402
+from avenir.world import World, load  # noqa: E402
 
 PATCH = 4
 IMAGENET = (torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225]))

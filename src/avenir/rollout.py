@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from avenir.clip import Condition
-from avenir.predictors import Predictor
+from avenir.predictors import Memory, Predictor
 from avenir.shapes import Latents
 
 
@@ -25,10 +25,22 @@ def rollout(
     `condition` covers past and horizon. Memory does not grow with the horizon.
     """
     done = past.shape[1]
-    end = done + horizon
     memory = predictor.start(past, None if condition is None else condition[:done])
-    while done < end:
-        length = min(predictor.room(memory), end - done)
+    ahead = None if condition is None else condition[done:]
+    yield from onward(predictor, memory, ahead, horizon, generator)
+
+
+def onward(
+    predictor: Predictor,
+    memory: Memory,
+    condition: Condition | None,
+    horizon: int,
+    generator: torch.Generator,
+) -> Iterator[Latents]:
+    """Yield chunks that together are the `horizon` latent frames that `condition` leads to."""
+    done = 0
+    while done < horizon:
+        length = min(predictor.room(memory), horizon - done)
         ahead = None if condition is None else condition[done : done + length]
         chunk, memory = predictor.predict(memory, ahead, length, generator)
         done += length

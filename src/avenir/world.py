@@ -6,54 +6,53 @@ An encoder on its own is a world that cannot predict yet.
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from einops import repeat
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from avenir.clip import Clip, to_video
+from avenir.card import FORMAT, Card
+from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner
-from avenir.config import Config
-from avenir.data import Signal
 from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
-from avenir.predictors import LatentShape, Predictor
+from avenir.predictors import LatentShape, Memory, Predictor
 from avenir.registry import find, parse
-from avenir.rollout import rollout
-from avenir.shapes import Video
-
-FORMAT = 1
-"""Version of the folder: a reader that finds a higher one says so instead of guessing."""
+from avenir.rollout import onward, rollout
+from avenir.shapes import Actions, Latents, Video
 
 
-class Card(Config):
-    """What a world is made of and where it comes from."""
+@dataclass(frozen=True)
+class Moment:
+    """Where a future stands: a value. Keeping one is rewinding, keeping two is branching."""
 
-    format: int = FORMAT
-    """Version of the folder."""
-    name: str = "world"
-    """The recipe's name."""
-    fps: float
-    """Frames per second it lives at."""
-    size: tuple[int, int]
-    """Height and width of its frames."""
-    signals: dict[str, Signal] = {}
-    """What may steer it: names, bounds and keys."""
-    tokenizer: str | None = None
-    """Of a world of text in pieces, what its tokens stand for; none: bytes, or no text."""
-    encoder: dict[str, Any]
-    """Settings of the encoder, with its kind; in them those of its `teacher`, if it has one."""
-    conditioner: dict[str, Any] | None = None
-    """Settings of the conditioner."""
-    predictor: dict[str, Any] | None = None
-    """Settings of the predictor."""
-    provenance: dict[str, Any] = {}
-    """Key, data, seeds, steps and cost of the run that made it."""
+    memory: Memory
+    """What the predictor keeps of the past."""
+    seen: Float[Tensor, "b s c h w"]
+    """The latest latent frames, as many as decoding the next one looks back to."""
+    video: Float[Tensor, "b f_t C H W"]
+    """Frames of the latest latent frame: the last that were observed, or those imagined last."""
+    num_imagined: int = 0
+    """Latent frames since what was observed."""
+
+    def repeated(self, count: int) -> "Moment":
+        """Return as many of it as futures are to be compared, `(b k)`."""
+
+        def rows(value: Tensor) -> Tensor:
+            return repeat(value, "b ... -> (b k) ...", k=count)
+
+        condition = self.memory.condition
+        if condition is not None:
+            condition = replace(condition, per_frame=rows(condition.per_frame))
+        memory = Memory(rows(self.memory.latents), condition)
+        return replace(self, memory=memory, seen=rows(self.seen), video=rows(self.video))
 
 
 class World(nn.Module):
@@ -170,8 +169,7 @@ class World(nn.Module):
         if horizon < 1:
             raise AvenirError(f"{seconds!r} seconds were asked for; that is less than one frame")
         signals = self._signals(clip, actions, horizon)
-        device = self.encoder.latent_mean.device
-        chance = generator("predict", seed, device=device)
+        chance = generator("predict", seed, device=self._device)
         past = to_video(clip.frames)
         for video in self.imagine(past, signals, horizon, samples, chance):
             yield Clip.from_video(video, self.card.fps, name=f"{clip.name}, imagined")
@@ -184,10 +182,9 @@ class World(nn.Module):
         steer them; those of the hole are unknown. Raises AvenirError when the predictor sees one
         side only, or the hole is longer than it can fill.
         """
-        if self.predictor is None:
-            raise self._predicts_nothing()
+        predictor = self._foretells
         before, after = self.fitted(before), self.fitted(after)
-        f_t, device = self.encoder.compression.t, self.encoder.latent_mean.device
+        f_t, device = self.encoder.compression.t, self._device
         length = max(1, -(-round(seconds * self.card.fps) // f_t))
         if min(before.num_frames, after.num_frames) < f_t:
             raise AvenirError(
@@ -197,15 +194,11 @@ class World(nn.Module):
         before = before[before.num_frames % f_t :]
         after = after[: f_t * (after.num_frames // f_t)]
         past, coming = (self.encoder.encode(clip.video.to(device)) for clip in (before, after))
-        condition = None
-        if self.conditioner is not None:
-            signals = self._signals_around(before, after, length * f_t)
-            on_device = {name: signal.to(device) for name, signal in signals.items()}
-            num_frames = past.shape[1] + length + coming.shape[1]
-            condition = self.conditioner(on_device, num_frames, 1)
+        signals = self._signals_around(before, after, length * f_t)
+        condition = self._condition(signals, past.shape[1] + length + coming.shape[1], 1)
         chance = generator("fill", seed, device=device)
-        hole = self.predictor.fill(past, coming, condition, length, chance)
-        seen = past[:, max(0, past.shape[1] - self.encoder.look_back) :]
+        hole = predictor.fill(past, coming, condition, length, chance)
+        seen = self._latest(past)
         video = self.encoder.decode(torch.cat([seen, hole], dim=1))[:, seen.shape[1] * f_t :]
         video = video[..., : before.size[0], : before.size[1]]
         return Clip.from_video(video, self.card.fps, name=f"{before.name}, filled")
@@ -224,29 +217,88 @@ class World(nn.Module):
         `past` `b P C H W`; `signals` cover `P + horizon` frames. A row's samples follow each other:
         the pieces are `(b k) T C H W`.
         """
-        if self.predictor is None:
-            raise self._predicts_nothing()
-        f_t, device = self.encoder.compression.t, self.encoder.latent_mean.device
-        extra = past.shape[1] % f_t
+        f_t, predictor = self.encoder.compression.t, self._foretells
+        latents = repeat(self._observed(past), "b ... -> (b k) ...", k=samples)
+        num_ahead = -(-horizon // f_t)
+        repeated = {
+            name: repeat(signal[:, past.shape[1] % f_t :], "b ... -> (b k) ...", k=samples)
+            for name, signal in signals.items()
+        }
+        condition = self._condition(repeated, latents.shape[1] + num_ahead, len(latents))
+        chunks = rollout(predictor, latents, condition, num_ahead, generator)
+        yield from self._frames(chunks, self._latest(latents), horizon, past.shape[-2:])
+
+    @torch.no_grad()
+    def begin(self, past: Video, signals: dict[str, Tensor]) -> Moment:
+        """Stand at the end of a batch of pasts `b P C H W`, to go on from there step by step.
+
+        `signals` cover the `P` frames; what leads out of the last of them is said by `step`.
+        """
+        f_t, predictor = self.encoder.compression.t, self._foretells
+        latents = self._observed(past)
+        cut = {name: signal[:, past.shape[1] % f_t :] for name, signal in signals.items()}
+        condition = self._condition(cut, latents.shape[1], len(latents))
+        memory = predictor.start(latents, condition)
+        return Moment(memory, self._latest(latents), past[:, -f_t:].cpu())
+
+    @torch.no_grad()
+    def step(self, moment: Moment, actions: Actions | None, generator: torch.Generator) -> Moment:
+        """Imagine one latent frame more, `f_t` frames of video.
+
+        `actions` `b f_t a`: row i leads to frame i of it; without them the world acts on its own.
+        """
+        f_t, size = self.encoder.compression.t, moment.video.shape[-2:]
+        ahead = self._led(moment, actions, 1)
+        latents, memory = self._foretells.predict(moment.memory, ahead, 1, generator)
+        window = torch.cat([moment.seen, latents], dim=1)
+        video = self.encoder.decode(window)[:, -f_t:, :, : size[0], : size[1]]
+        return Moment(memory, self._latest(window), video.cpu(), moment.num_imagined + 1)
+
+    @torch.no_grad()
+    def foresee(
+        self, moment: Moment, actions: Actions, generator: torch.Generator
+    ) -> Float[Tensor, "b n c h w"]:
+        """Say which latents `actions` `b F a` lead to, `n = F / f_t` of them, and decode none."""
+        num_ahead = actions.shape[1] // self.encoder.compression.t
+        ahead = self._led(moment, actions, num_ahead)
+        chunks = onward(self._foretells, moment.memory, ahead, num_ahead, generator)
+        return torch.cat(list(chunks), dim=1)
+
+    def _led(self, moment: Moment, actions: Actions | None, num_ahead: int) -> Condition | None:
+        """Condition the latent frames after a moment on the actions that lead into them."""
+        f_t, signals = self.encoder.compression.t, {}
+        if actions is not None:
+            # Those into a latent frame begin with the one at the last frame before it.
+            before = actions.new_full((len(actions), f_t - 1, actions.shape[-1]), torch.nan)
+            signals = {"actions": torch.cat([before, actions, actions[:, :1] * torch.nan], dim=1)}
+        condition = self._condition(signals, 1 + num_ahead, len(moment.video))
+        return None if condition is None else condition[1:]
+
+    def _observed(self, past: Video) -> Latents:
+        """Encode what was observed; groups end at its last frame, so the oldest frames go."""
+        f_t = self.encoder.compression.t
         if past.shape[1] < f_t:
             raise AvenirError(
                 f"{past.shape[1]} observed frames; this world needs at least {f_t} "
                 f"({f_t / self.card.fps:.2f} s at {self.card.fps:g} fps): give a longer clip"
             )
-        # Groups end at the last observed frame: the oldest frames are the ones to lose.
-        latents = self.encoder.encode(past[:, extra:].to(device))
-        latents = repeat(latents, "b ... -> (b k) ...", k=samples)
-        num_ahead = -(-horizon // f_t)
-        condition = None
-        if self.conditioner is not None:
-            cut = {
-                name: repeat(signal[:, extra:].to(device), "b ... -> (b k) ...", k=samples)
-                for name, signal in signals.items()
-            }
-            condition = self.conditioner(cut, latents.shape[1] + num_ahead, len(latents))
-        chunks = rollout(self.predictor, latents, condition, num_ahead, generator)
-        seen = latents[:, max(0, latents.shape[1] - self.encoder.look_back) :]
-        yield from self._frames(chunks, seen, horizon, past.shape[-2:])
+        return self.encoder.encode(past[:, past.shape[1] % f_t :].to(self._device))
+
+    def _latest(self, latents: Latents) -> Float[Tensor, "b _s c h w"]:
+        """Keep the last latent frames, as many as decoding the next one looks back to."""
+        return latents[:, max(0, latents.shape[1] - self.encoder.look_back) :]
+
+    def _condition(
+        self, signals: dict[str, Tensor], num_frames: int, batch_size: int
+    ) -> Condition | None:
+        if self.conditioner is None:
+            return None
+        here = {name: signal.to(self._device) for name, signal in signals.items()}
+        return self.conditioner(here, num_frames, batch_size)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.encoder.latent_mean.device
 
     def _frames(
         self, chunks: Iterable[Tensor], seen: Tensor, horizon: int, size: torch.Size
@@ -269,22 +321,25 @@ class World(nn.Module):
     @torch.no_grad()
     def reconstruct(self, clips: Iterable[Clip]) -> Iterator[Clip]:
         """Encode and decode pieces of one video, each of whole groups but the last."""
-        device, look_back = self.encoder.latent_mean.device, self.encoder.look_back
         earlier: Tensor | None = None
         for clip in clips:
-            latents = self.encoder.encode(clip.video.to(device))
+            latents = self.encoder.encode(clip.video.to(self._device))
             window = latents if earlier is None else torch.cat([earlier, latents], dim=1)
             num_old = (window.shape[1] - latents.shape[1]) * self.encoder.compression.t
             video = self.encoder.decode(window)[:, num_old : num_old + clip.num_frames]
             video = video[..., : clip.size[0], : clip.size[1]]
             yield Clip.from_video(video, clip.fps, name=f"{clip.name}, reconstructed")
-            earlier = window[:, max(0, window.shape[1] - look_back) :]
+            earlier = self._latest(window)
 
-    def _predicts_nothing(self) -> AvenirError:
-        return AvenirError(
-            f"{self.card.name!r} holds an encoder and no predictor: it can only encode; train "
-            "a world on it with `encoder=` in a predictor's recipe"
-        )
+    @property
+    def _foretells(self) -> Predictor:
+        """Return the predictor; an encoder on its own has none."""
+        if self.predictor is None:
+            raise AvenirError(
+                f"{self.card.name!r} holds an encoder and no predictor: it can only encode; train "
+                "a world on it with `encoder=` in a predictor's recipe"
+            )
+        return self.predictor
 
     def fitted(self, clip: Clip) -> Clip:
         """Bring a clip to the world's rate and size."""

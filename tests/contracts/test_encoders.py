@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from avenir.card import Card
 from avenir.clip import Batch, Progress
 from avenir.device import generator
 from avenir.encoders import Encoder, Tokenizer
 from avenir.errors import AvenirError
 from avenir.registry import find, kinds
-from avenir.world import Card, World
+from avenir.world import World
 
 SMALL = {
     "kl": {"width": 8, "depth": 1, "decoder_depth": 1, "channels": 4},

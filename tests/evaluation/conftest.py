@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from avenir.card import Card
 from avenir.clip import Clip, to_frames
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window
 from avenir.encoders import ParameterGroup, Posterior, Tokenizer
 from avenir.shapes import Compression, Latents, Video
-from avenir.world import Card
 
 HEIGHT, WIDTH, LENGTH = 16, 24, 30
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 from tests.evaluation.conftest import HEIGHT, WIDTH, Identity
 
+from avenir.card import Card
 from avenir.evaluation.album import Album, with_album
 from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.reconstruction import reconstructed
 from avenir.shapes import Compression
-from avenir.world import Card, World
+from avenir.world import World
 
 
 class Blind(Identity):

@@ -13,6 +13,7 @@ from tests.conftest import save_tiny_world
 from torch import Tensor
 from typer.testing import CliRunner
 
+from avenir.card import Card
 from avenir.cli.compare import compare as command
 from avenir.clip import Clip, to_frames
 from avenir.data import Recording, Window
@@ -22,7 +23,7 @@ from avenir.evaluation.comparison import NUM_SHOWN, Comparison, Model, compare
 from avenir.evaluation.reconstruction import measure_reconstruction
 from avenir.evaluation.side_by_side import GAIN
 from avenir.video import read, write
-from avenir.world import Card, World
+from avenir.world import World
 
 
 def tiny(channels: int, size: tuple[int, int] = (32, 32), fps: float = 10.0) -> World:

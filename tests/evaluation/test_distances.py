@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from scipy.linalg import sqrtm
 
+from avenir.card import Card
 from avenir.errors import AvenirError
 from avenir.evaluation.distances import (
     check_independent,
@@ -17,7 +18,6 @@ from avenir.evaluation.distances import (
     kernel_distance,
 )
 from avenir.evaluation.readout import evaluator_for
-from avenir.world import Card
 
 
 def shaped(rows, mean, covariance):

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from avenir import read
+from avenir.card import Card
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation import Evaluation, EvaluationConfig, evaluate
 from avenir.evaluation.reconstruction import measure_reconstruction
-from avenir.world import Card, World
+from avenir.world import World
 
 SETTINGS = EvaluationConfig(
     num_clips=6,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from avenir.card import Card
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation import evaluate
@@ -14,7 +15,6 @@ from avenir.evaluation.generation import Judge, measure_generation
 from avenir.evaluation.readout import Readout, evaluator_for, readout_of
 from avenir.evaluation.settings import EvaluationConfig
 from avenir.evaluation.tables import distance_table
-from avenir.world import Card
 
 
 def world_that_judges(world) -> SimpleNamespace:

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from avenir.card import Card
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.likelihood import measure_likelihood
-from avenir.world import Card, World
+from avenir.world import World
 
 ENCODER = {"kind": "fsq", "levels": [5, 4], "compression": [2, 8, 8], "width": 8, "depth": 1}
 PREDICTORS = {

@@ -10,6 +10,7 @@ import typer
 from tests.conftest import save_tiny_world
 from typer.testing import CliRunner
 
+from avenir.card import Card
 from avenir.cli.passport import passport
 from avenir.clip import to_frames
 from avenir.data import Signal
@@ -18,7 +19,7 @@ from avenir.errors import AvenirError
 from avenir.evaluation.passport import Bench, Clips, measure_passports
 from avenir.evaluation.passport_results import PassportConfig, Passports, recommendations, table
 from avenir.evaluation.readout import evaluator_for
-from avenir.world import Card, World
+from avenir.world import World
 
 
 def clips_of(video, groups):

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from avenir.card import Card
 from avenir.data.text import Text, TextConfig, learn_pieces, text_of
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.settings import EvaluationConfig
 from avenir.evaluation.text import evaluate_text
 from avenir.evaluation.text_report import write_text_report
-from avenir.world import Card, World
+from avenir.world import World
 
 SETTINGS = EvaluationConfig(num_clips=10, num_examples=2, seed=3)
 KINDS = {

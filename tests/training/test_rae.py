@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from avenir.card import Card
 from avenir.errors import AvenirError
 from avenir.evaluation.distances import check_judge
 from avenir.training.loop import cost_of, train
 from avenir.training.recipe import Recipe, load_recipe
-from avenir.world import Card, World, load
+from avenir.world import World, load
 
 from .test_resume import assert_same, weights
 

@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d, one_hot
 
+from avenir.card import Card
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.evaluation.intervals import LEVEL, NUM_RESAMPLES, Interval
 from avenir.shapes import Latents, Video
-from avenir.world import Card
 
 Features = Float[Tensor, "n d"]
 """One vector per clip."""

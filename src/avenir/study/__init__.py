@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from avenir.card import Card
 from avenir.config import Config, read_toml
 from avenir.device import best_device
 from avenir.errors import AvenirError
@@ -24,7 +25,7 @@ from avenir.evaluation.generation import MARKS
 from avenir.evaluation.readout import evaluator_for
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_card, make_source, trained_on
-from avenir.world import Card, World
+from avenir.world import World
 
 
 class Protocol(Config):

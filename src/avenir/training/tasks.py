@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from avenir.augmentation import jittered
+from avenir.card import Card
 from avenir.clip import Batch, Condition, Progress
 from avenir.config import merged
 from avenir.data import Recording, Source, Split
@@ -26,7 +27,7 @@ from avenir.predictors import Tap, TokenPredictor
 from avenir.registry import find
 from avenir.shapes import Latents, Video
 from avenir.training.recipe import Recipe
-from avenir.world import Card, World
+from avenir.world import World
 
 _MOST_NAMED = 10_000
 """Most training recordings that a card lists by name."""
