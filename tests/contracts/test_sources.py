@@ -41,6 +41,12 @@ def cached(path: Path) -> dict[str, Any]:
     return {"path": str(path)}
 
 
+def game(path: Path) -> dict[str, Any]:
+    pytest.importorskip("Box2D")
+    table = {"environment": "LunarLander-v3", "size": (16, 16), "fps": 10, "episode_frames": 12}
+    return table | {"train_recordings": 3, "test_recordings": 2}
+
+
 def lerobot(path: Path) -> dict[str, Any]:
     from avenir.data.lerobot import write_dataset
 
@@ -57,6 +63,7 @@ def text(path: Path) -> dict[str, Any]:
 MAKERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "cached": cached,
     "folder": folder,
+    "gymnasium": game,
     "lerobot": lerobot,
     "text": text,
     "synthetic": lambda path: {"size": (16, 16), "episode_frames": 20},

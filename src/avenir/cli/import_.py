@@ -1,9 +1,10 @@
-"""`avenir import`: a folder of videos becomes a data set in the LeRobot format.
+"""`avenir import`: a folder of videos, or a game that is played, becomes a LeRobot data set.
 
 Resized, at one rate, split by recording; broken files are named and left out. Stopped and started
 again, it goes on with the recordings that are missing.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
     from avenir.data import Recording, Source
     from avenir.data.lerobot import LeRobotWriter
 
+_PLAYED: dict[str, Any] = {"rich_help_panel": "When an environment is recorded"}
+_ENVIRONMENT = re.compile(r"([\w.]+:)?[\w./-]+-v\d+")
+"""Ids of environments end with their version."""
 PIECE_BYTES = 2**27
 """A recording is written in pieces of this size, so that its length does not matter."""
 
 
 def import_(
     videos: Annotated[
-        Path, typer.Argument(help="Folder of videos or pictures, or a LeRobot data set.")
+        str,
+        typer.Argument(
+            help="Folder of videos or pictures, a LeRobot data set, or a Gymnasium environment to "
+            "record: CarRacing-v3."
+        ),
     ],
     to: Annotated[Path, typer.Option(help="Folder of the data set to write.")],
     size: Annotated[str, typer.Option(help="Height x width in pixels; both even.")] = "64x64",
@@ -36,15 +44,28 @@ def import_(
     delta_actions: Annotated[
         bool, typer.Option("--delta-actions", help="The csv's actions are changes: add them up.")
     ] = False,
+    episodes: Annotated[
+        int, typer.Option(min=2, help="Episodes to record; a tenth to test on.", **_PLAYED)
+    ] = 50,
+    seconds: Annotated[float, typer.Option(min=0.2, help="Length of each.", **_PLAYED)] = 20.0,
+    skip: Annotated[
+        float, typer.Option(min=0, help="Seconds left out where each begins.", **_PLAYED)
+    ] = 0.0,
+    policy: Annotated[
+        str, typer.Option(help="Who acts: random, scripted, or module:function.", **_PLAYED)
+    ] = "random",
 ) -> None:
-    """Turn a folder of videos into a data set to train on, and say what could not be read."""
+    """Turn videos, or a game, into a data set to train on, and say what could not be read."""
     import warnings
 
     from avenir.data.lerobot import LeRobotWriter
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        source = _source(videos, _size(size), fps, test, delta_actions)
+        if _ENVIRONMENT.fullmatch(videos) and not Path(videos).exists():
+            source = _environment(videos, _size(size), fps, episodes, seconds, skip, policy)
+        else:
+            source = _source(Path(videos), _size(size), fps, test, delta_actions)
         writer = LeRobotWriter(to, fps, source.size, source.signals)
         report = _write(source, writer)
     report["notes"] = sorted({str(warning.message) for warning in caught})
@@ -63,6 +84,24 @@ def _source(
     found = find("data", kind)
     table: dict[str, Any] = {"path": str(videos), "size": size, "fps": fps, "memory_gb": 0}
     table |= {"test": tuple(test or ()), "action_change": "delta" if delta else "absolute"}
+    return found(found.Config.parse(table))
+
+
+def _environment(
+    name: str,
+    size: tuple[int, int],
+    fps: float,
+    episodes: int,
+    seconds: float,
+    skip: float,
+    policy: str,
+) -> "Source":
+    from avenir.registry import find
+
+    found, num_test = find("data", "gymnasium"), max(1, episodes // 10)
+    table: dict[str, Any] = {"environment": name, "policy": policy, "size": size, "fps": fps}
+    table |= {"episode_frames": round(seconds * fps), "skip_frames": round(skip * fps)}
+    table |= {"train_recordings": episodes - num_test, "test_recordings": num_test}
     return found(found.Config.parse(table))
 
 

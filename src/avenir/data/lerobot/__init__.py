@@ -188,6 +188,7 @@ class LeRobot(Source):
             change=self.config.action_change if name == "actions" else "absolute",
             low=tuple(every.min(0).tolist()),
             high=tuple(every.max(0).tolist()),
+            keys=self.layout.keys(feature),
         )
 
     def _resampled(self, track: _Track, name: str, start: float, num_frames: int) -> np.ndarray:

@@ -19,6 +19,8 @@ from avenir.errors import AvenirError
 
 FEATURES = {"action": "actions", "observation.state": "state"}
 """Columns of the format, and the signals they are."""
+KEYS = "keys.json"
+"""Keyboard keys and the action each one stands for, by feature."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class Layout:
     def fps(self) -> float:
         """Recorded frames per second."""
         return float(self.info["fps"])
+
+    def keys(self, feature: str) -> dict[str, tuple[float, ...]]:
+        """Return the keyboard keys of a feature, where the data set came with some.
+
+        They lie in a file of their own, which other tools do not know and pass over.
+        """
+        path = self.root / "meta" / KEYS
+        return json.loads(path.read_text()).get(feature, {}) if path.is_file() else {}
 
     @property
     def cameras(self) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 
 from avenir.clip import Clip
 from avenir.data import Signal
-from avenir.data.lerobot.reading import FEATURES
+from avenir.data.lerobot.reading import FEATURES, KEYS
 from avenir.errors import AvenirError
 from avenir.video import Writer
 
@@ -56,6 +56,7 @@ class LeRobotWriter:
         self.root, self.fps, self.size, self.camera = root, fps, size, camera
         self.columns = {name: signal for name, signal in FEATURES.items() if signal in signals}
         self.features = self._features(signals)
+        self.keys = {n: signals[s].keys for n, s in self.columns.items() if signals[s].keys}
         self.episodes = self._written()
         self._path("data", len(self.episodes)).unlink(missing_ok=True)  # of an interrupted episode
 
@@ -182,6 +183,8 @@ class LeRobotWriter:
             "video_path": f"videos/{{video_key}}/{CHUNK}.mp4",
             "features": self.features,
         }
+        if self.keys:
+            _write_text(self.root / "meta" / KEYS, json.dumps(self.keys, indent=2))
         _write_text(self.root / "meta" / "info.json", json.dumps(info, indent=2))
 
 
