@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -222,6 +223,44 @@ def test_the_driver_roams_and_stays_on_the_road_mostly() -> None:
     assert np.mean(away < layout.half_road[:, None]) > 0.75
     assert 15 < driven.ego.speed.mean() < 35
     assert np.abs(driven.actions).max() <= 1 and (driven.actions.std((0, 1)) > 0.3).all()
+
+
+def test_detours_hold_actions_for_their_share_of_the_time() -> None:
+    plain, whims = draw_whims(range(300), 64, 0.1), draw_whims(range(300), 64, 0.1, detours=0.4)
+    assert np.isnan(plain.held).all()
+    assert np.array_equal(plain.offset, whims.offset)
+    held = ~np.isnan(whims.held[..., 0])
+    assert held.mean() == pytest.approx(0.4, abs=0.02)
+    same = (whims.held[:, 1:] == whims.held[:, :-1]).all(-1)[held[:, 1:] & held[:, :-1]]
+    assert same.mean() > 0.9
+    layout = draw_layout(range(300), ["train"] * 300)
+    driven = drive_episodes(layout, whims, 64, fps=10.0)
+    assert np.array_equal(driven.actions[held], whims.held[held])
+
+
+def test_what_would_have_been_differs_from_the_other_action_on(source: Synthetic) -> None:
+    windows = source.draw("train", 12, 5, seed=0)
+    was = source.read(windows)
+    same = source.instead(windows, was.signals["actions"][:, 5:11])
+    assert torch.equal(same.video, was.video)
+    steered = torch.tensor([1.0, 0.0]).expand(5, 6, 2)
+    other = source.instead(windows, steered)
+    assert torch.equal(other.video[:, :6], was.video[:, :6])
+    assert torch.equal(other.signals["actions"][:, 5:11], steered)
+    assert torch.equal(other.signals["actions"][:, :5], was.signals["actions"][:, :5])
+    assert (other.video[:, 6:] != was.video[:, 6:]).flatten(2).any(2).float().mean() > 0.9
+    again = source.instead(windows[2:3], steered[2:3])
+    assert torch.equal(again.video, other.video[2:3])
+
+
+def test_the_simulator_goes_on_from_where_a_window_ends(source: Synthetic) -> None:
+    whole = source.draw("train", 10, 1, seed=3)[0]
+    clip, cut = source.clip(whole), replace(whole, num_frames=6)
+    simulator = source.simulator_at(cut)
+    for frame in range(6, 10):
+        action = clip.signals["actions"][frame - 1].double().numpy()
+        seen, _ = simulator.step(action[None])
+        assert torch.equal(torch.from_numpy(seen[0]), clip.frames[frame])
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 48), (33, 47)])

@@ -16,7 +16,7 @@ from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.album import groups_in, with_album
 from avenir.evaluation.continuation import Example, Task, measure_continuation
-from avenir.evaluation.control import measure_control
+from avenir.evaluation.control import measure_control, measure_counterfactuals
 from avenir.evaluation.generation import Generation, measure_generation
 from avenir.evaluation.likelihood import measure_likelihood
 from avenir.evaluation.readout import Readout, evaluator_for, labelled
@@ -66,7 +66,8 @@ def evaluate(
     reconstruction = measure_reconstruction(
         world.encoder, task.source, task.windows, task.batch_size, task.seed, report
     )
-    continuation, control, generation, likelihood, left_out = None, None, None, None, None
+    continuation, control, counterfactuals = None, None, None
+    generation, likelihood, left_out = None, None, None
     examples: list[Example] = []
     if world.predictor is not None:
         continuation, examples = measure_continuation(
@@ -76,6 +77,7 @@ def evaluate(
         likelihood = measure_likelihood(world, task, report)
         if world.conditioner is not None:
             control = measure_control(world, task, readout, report)
+            counterfactuals = measure_counterfactuals(world, task, readout, report)
     evaluation = Evaluation(
         world=world.card.name,
         key=world.card.provenance.get("key"),
@@ -94,6 +96,7 @@ def evaluate(
         left_out=left_out,
         likelihood=likelihood,
         control=control,
+        counterfactuals=counterfactuals,
     )
     write_report(folder, evaluation, examples, recipe, world.card.provenance)
     return evaluation

@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from avenir.evaluation.continuation import METHODS, Continuation
-from avenir.evaluation.control import Control
+from avenir.evaluation.control import Control, Counterfactuals, Steered
 from avenir.evaluation.intervals import Interval
 from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.results import Evaluation
@@ -36,6 +36,8 @@ def findings(evaluation: Evaluation) -> str:
             items.append(_against_rivals(continuation, "ego_error"))
     if evaluation.control is not None:
         items.append(_actions(evaluation.control))
+    if evaluation.counterfactuals is not None:
+        items += _steering(evaluation.counterfactuals)
     reconstruction = evaluation.reconstruction
     decodes = evaluation.album is None
     if decodes and reconstruction.psnr is not None and reconstruction.psnr.mean is not None:
@@ -109,6 +111,28 @@ def _actions(control: Control) -> Finding:
         _bounds(row.difference),
         sure,
     )
+
+
+def _steering(counterfactuals: Counterfactuals) -> list[Finding]:
+    rows = [row for row in counterfactuals.rows if row.num_pairs and row.seconds <= 1]
+    if not rows:
+        return []
+    row: Steered = rows[-1]
+    share = row.right_way
+    assert share.mean is not None
+    bounds = "Too few recordings for an interval."
+    if share.low is not None and share.high is not None:
+        bounds = f"95 % interval {share.low:.0%} to {share.high:.0%}."
+    sentence = (
+        f"of egos, steered to the left and to the right, are imagined apart the right way after "
+        f"{row.seconds:g} s; {row.num_pairs:,} pairs."
+    )
+    chance = Interval(
+        mean=share.mean - 0.5,
+        low=None if share.low is None else share.low - 0.5,
+        high=None if share.high is None else share.high - 0.5,
+    )
+    return [Finding(f"{share.mean:.0%}", sentence, bounds, tone(chance, True))]
 
 
 def _of(rows: Sequence[Row], metric: str, seconds: float | None) -> list[Row]:

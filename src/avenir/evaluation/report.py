@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from avenir.evaluation.charts import Axis, chart, charts
 from avenir.evaluation.continuation import METHODS, Continuation, Example
-from avenir.evaluation.control import Control
+from avenir.evaluation.control import APART, Control
 from avenir.evaluation.findings import findings
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.likelihood import Likelihood
@@ -31,6 +31,7 @@ from avenir.evaluation.tables import (
     readout_facts,
     reconstruction_facts,
     score_table,
+    steering_table,
     title_of,
 )
 
@@ -243,13 +244,24 @@ def _likelihood(likelihood: Likelihood) -> str:
 
 def _control(evaluation: Evaluation, control: Control) -> str:
     tables = "".join(score_table(name, control.rows, _CONTROL, "true") for name in METRICS)
+    note = (
+        "The same past and the same noise, once under the true future actions and once under "
+        f"those of another recording; {control.num_clips:,} pairs."
+    )
+    steered = evaluation.counterfactuals
+    if steered is not None:
+        tables += steering_table(steered)
+        note += (
+            " Then steered to the left and to the right, beside a simulator that does the same: "
+            f"of {steered.num_clips:,} pairs those tell whose egos are truly more than {APART:g} "
+            "px apart. An ego that is lost went nowhere."
+        )
+    charts = _charts(control.curves, _CONTROL, evaluation.fps)
     return section(
         "control",
         "Do actions matter?",
-        "The same past and the same noise, once under the true future actions and once under "
-        f"those of another recording; {control.num_clips:,} pairs.",
-        _charts(control.curves, _CONTROL, evaluation.fps)
-        + f'<div class="tables after">{tables}</div>',
+        note,
+        f'{charts}<div class="tables after">{tables}</div>',
     )
 
 

@@ -5,7 +5,7 @@ Knows how to hold numbers, not how to take or show them.
 
 from avenir.config import Config
 from avenir.evaluation.continuation import Continuation
-from avenir.evaluation.control import Control
+from avenir.evaluation.control import Control, Counterfactuals
 from avenir.evaluation.generation import Generation
 from avenir.evaluation.likelihood import Likelihood
 from avenir.evaluation.readout import ReadoutScore
@@ -53,5 +53,7 @@ class Evaluation(Config):
     """What held-out tokens cost; none for predictors of numbers."""
     control: Control | None = None
     """Whether actions matter; none when nothing steers."""
+    counterfactuals: Counterfactuals | None = None
+    """Where the ego goes when it is steered to either side; none where nobody can say."""
     left_out: str | None = None
     """Why sets of clips were not compared."""

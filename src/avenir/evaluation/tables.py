@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from avenir.evaluation.control import Counterfactuals, Steered
 from avenir.evaluation.findings import tone
 from avenir.evaluation.generation import DISTANCES, MARKS, Generation
 from avenir.evaluation.intervals import Interval
@@ -66,6 +67,28 @@ def distance_table(generation: Generation) -> str:
     return (
         '<div class="scroll"><table><thead><tr><th scope="col"></th>'
         f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def steering_table(counterfactuals: Counterfactuals) -> str:
+    """Lay out where the ego went, horizons across."""
+    rows = counterfactuals.rows
+
+    def ranks(row: Steered) -> str:
+        found = row.rank_correlation
+        return written(Interval(mean=found.rho, low=found.low, high=found.high))
+
+    return plain_table(
+        "Steered to either side",
+        [
+            ("", [f"{row.seconds:g} s" for row in rows]),
+            ("went the right way", [written(row.right_way, ".0%") for row in rows]),
+            ("… simulator, read alike", [written(row.read_right_way, ".0%") for row in rows]),
+            ("… how far, as a share of the truth", [written(row.reach, ".2f") for row in rows]),
+            ("rank correlation of how far, across", [ranks(row) for row in rows]),
+            ("PSNR of moving pixels, dB", [written(row.psnr, ".2f") for row in rows]),
+            ("pairs that tell", [f"{row.num_pairs:,}" for row in rows]),
+        ],
     )
 
 

@@ -12,6 +12,7 @@ from typing import overload
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -19,10 +20,10 @@ from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window
 from avenir.data.synthetic.driver import draw_whims
-from avenir.data.synthetic.layout import draw_layout
+from avenir.data.synthetic.layout import Array, draw_layout
 from avenir.data.synthetic.motion import Ego, Traffic
 from avenir.data.synthetic.picture import Painter
-from avenir.data.synthetic.simulator import drive_episodes, labels_of
+from avenir.data.synthetic.simulator import Simulator, drive_episodes, labels_of
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 
@@ -76,6 +77,9 @@ class SyntheticConfig(Config):
     """Frames per second."""
     episode_frames: int = Field(default=64, ge=2)
     """Frames of one recording."""
+    detours: float | None = Field(default=None, gt=0, le=1)
+    """Share of the time that the driver holds some action whatever is there, as a player might;
+    none: never."""
     labels: bool = False
     """Whether batches carry the labels of `simulator.py` beside the actions."""
     train_recordings: int = Field(default=1_000_000, ge=1)
@@ -115,10 +119,9 @@ class Synthetic(Source):
     @property
     def fingerprint(self) -> str:
         """Return a hash of the format and of what changes a picture or an action."""
-        # Data sets that begin at 0 keep the name they had before others were possible.
-        beside = {"kind", "labels"} | (
-            set() if self.config.first_recording else {"first_recording"}
-        )
+        # What is as it was before it could be chosen keeps data sets their name.
+        later = {"first_recording", "detours"}
+        beside = {"kind", "labels"} | {name for name in later if not getattr(self.config, name)}
         settings = self.config.model_dump_json(exclude=beside)
         return hashlib.sha256(f"synthetic {FORMAT} {settings}".encode()).hexdigest()
 
@@ -150,7 +153,29 @@ class Synthetic(Source):
 
     def read(self, windows: Sequence[Window]) -> Batch:
         """Simulate windows of equal length together."""
-        frames, signals = self._simulate(windows)
+        return self._batch(windows, *self._simulate(windows))
+
+    def instead(self, windows: Sequence[Window], actions: Float[Tensor, "b F 2"]) -> Batch:
+        """Simulate windows whose driver did something else before their last `F` frames.
+
+        Row i of `actions` leads to the i-th of them. All else is as it was: traffic does not react.
+        """
+        return self._batch(windows, *self._simulate(windows, actions.double().numpy()))
+
+    def simulator_at(self, window: Window) -> Simulator:
+        """Return the world as it is at the last frame of a window, to be driven on from there."""
+        name = window.recording.name.split("-")
+        last = round(window.start_seconds * self.fps) + window.num_frames - 1
+        driven = self.read([Window(window.recording, 0.0, last + 1)]).signals["actions"][0]
+        simulator = Simulator(self.size, self.fps)
+        simulator.reset([seed_of("synthetic", *name)], name[0])
+        for action in driven[:last].double().numpy():
+            simulator.step(action[None])
+        return simulator
+
+    def _batch(
+        self, windows: Sequence[Window], frames: Tensor, signals: dict[str, Tensor]
+    ) -> Batch:
         names = tuple(f"{w.recording.name}@{w.start_seconds:.2f}s" for w in windows)
         return Batch(to_video(frames), signals, names)
 
@@ -163,17 +188,23 @@ class Synthetic(Source):
             )
         return self.config.episode_frames - num_frames
 
-    def _simulate(self, windows: Sequence[Window]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _simulate(
+        self, windows: Sequence[Window], instead: Array | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Drive every episode from its beginning, then paint the windows alone."""
         names = [window.recording.name.split("-") for window in windows]
         seeds = [seed_of("synthetic", *name) for name in names]
         layout = draw_layout(seeds, [split for split, _ in names])
-        whims = draw_whims(seeds, self.config.episode_frames, 1 / self.fps)
+        config = self.config
+        whims = draw_whims(seeds, config.episode_frames, 1 / self.fps, config.detours or 0.0)
         first = np.array([round(window.start_seconds * self.fps) for window in windows])
         length = windows[0].num_frames
         driven = drive_episodes(layout, whims, int(first.max()) + length, self.fps)
-
         episode, frame = np.arange(len(windows))[:, None], first[:, None] + np.arange(length)
+        if instead is not None:
+            # The action at a frame leads to the next.
+            driven.actions[episode, frame[:, -1 - instead.shape[1] : -1]] = instead
+            driven = drive_episodes(layout, driven.actions, driven.actions.shape[1], self.fps)
         ego = Ego(*(getattr(driven.ego, f.name)[episode, frame] for f in fields(Ego)))
         traffic = Traffic(
             *(getattr(driven.traffic, f.name)[episode, frame] for f in fields(Traffic))

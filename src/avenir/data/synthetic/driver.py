@@ -16,6 +16,9 @@ from avenir.data.synthetic.things import LOOP
 CRUISE = 32.0
 """Units per second it likes on average."""
 
+_DETOUR_SECONDS = 0.8
+"""How long an action is held on average."""
+
 
 @dataclass(frozen=True)
 class Whims:
@@ -27,10 +30,16 @@ class Whims:
     """Units per second."""
     steer: Array
     """Added to the steering, so that actions are not a function of the picture."""
+    held: Array
+    """`b T 2`: actions held for a while whatever is there, as by somebody at the keys; NaN where
+    the driver drives."""
 
 
-def draw_whims(seeds: Sequence[int], num_frames: int, dt: float) -> Whims:
-    """Draw slow random wishes: a weave from side to side, and Ornstein-Uhlenbeck walks."""
+def draw_whims(seeds: Sequence[int], num_frames: int, dt: float, detours: float = 0.0) -> Whims:
+    """Draw slow random wishes: a weave from side to side, and Ornstein-Uhlenbeck walks.
+
+    For a share of the time, `detours`, some action is held instead.
+    """
     dice = Dice([(seed, 1) for seed in seeds], 3)
     reach, period, phase = dice.uniform(17.0, 21.0), dice.uniform(3.8, 5.8), dice.uniform(0.0, 1.0)
     noise = np.stack(
@@ -43,7 +52,28 @@ def draw_whims(seeds: Sequence[int], num_frames: int, dt: float) -> Whims:
         walk[:, frame] = keep * walk[:, frame - 1] + np.sqrt(1 - keep**2) * noise[:, frame]
     turns = np.arange(num_frames) * dt / period[:, None] + phase[:, None]
     offset = np.clip(reach[:, None] * sine(turns) + 3 * walk[..., 0], -19, 19)
-    return Whims(offset, CRUISE + 7 * walk[..., 1], 0.2 * walk[..., 2])
+    held = _detours(seeds, num_frames, dt, detours)
+    return Whims(offset, CRUISE + 7 * walk[..., 1], 0.2 * walk[..., 2], held)
+
+
+def _detours(seeds: Sequence[int], num_frames: int, dt: float, share: float) -> Array:
+    """Cut time into stretches of random length; in a share of them hold an action, `b T 2`.
+
+    Half of those are what keys say: all of it, or nothing.
+    """
+    held = np.full((len(seeds), num_frames, 2), np.nan)
+    if share:
+        for row, seed in enumerate(seeds):
+            rng = np.random.default_rng((seed, 3))
+            begins = rng.random(num_frames) < 1 - math.exp(-dt / _DETOUR_SECONDS)
+            begins[0] = True
+            stretch = np.maximum.accumulate(np.where(begins, np.arange(num_frames), 0))
+            keys = rng.integers(-1, 2, (num_frames, 2))
+            actions = rng.uniform(-1, 1, (num_frames, 2))
+            actions = np.where(rng.random((num_frames, 1)) < 0.5, keys, actions)
+            actions[rng.random(num_frames) >= share] = np.nan
+            held[row] = actions[stretch]
+    return held
 
 
 def choose(layout: Layout, ego: Ego, traffic: Traffic, whims: Whims, frame: int) -> Array:
@@ -52,7 +82,8 @@ def choose(layout: Layout, ego: Ego, traffic: Traffic, whims: Whims, frame: int)
     wanted = layout.centre(ego.y - 8) + whims.offset[:, frame] + push
     steer = (wanted - ego.x) / 7 + whims.steer[:, frame]
     accelerate = (whims.speed[:, frame] - ego.speed) / 7 - brake
-    return np.clip(np.stack([steer, accelerate], axis=-1), -1, 1)
+    own, held = np.clip(np.stack([steer, accelerate], axis=-1), -1, 1), whims.held[:, frame]
+    return np.where(np.isnan(held), own, held)
 
 
 def _give_way(layout: Layout, ego: Ego, traffic: Traffic) -> tuple[Array, Array]:

@@ -71,7 +71,7 @@ class Simulator:
         self.layout = draw_layout(seeds, [split] * len(seeds))
         self.painter = Painter(self.layout, self.size)
         self.ego, self.frame = ego_at_start(self.layout), 0
-        return self._look(self.frame)
+        return self.look()
 
     def step(self, actions: NDArray[np.floating]) -> tuple[Bytes, Labels]:
         """Take `actions` (`b 2`: steer, accelerate, in [-1, 1]); return frames and labels."""
@@ -84,16 +84,18 @@ class Simulator:
             )
         self.ego = drive(self.layout, self.ego, np.asarray(actions, np.float64), 1 / self.fps)
         self.frame += 1
-        return self._look(self.frame)
+        return self.look()
 
     @property
     def off_road(self) -> NDArray[np.bool_]:
         """Whether the ego is beside the road, `b`."""
         return off_road(self.layout, self.ego)
 
-    def _look(self, frame: int) -> tuple[Bytes, Labels]:
+    def look(self) -> tuple[Bytes, Labels]:
+        """Return the frames and labels of now."""
+        assert self.frame is not None
         ego = Ego(*(getattr(self.ego, field.name)[:, None] for field in fields(Ego)))
-        seconds = np.full((len(self.ego.x), 1), frame / self.fps)
+        seconds = np.full((len(self.ego.x), 1), self.frame / self.fps)
         picture = self.painter.paint(ego, traffic_at(self.layout, seconds))
         labels = labels_of(self.layout, ego, picture)
         return picture.frames[:, 0], {name: label[:, 0] for name, label in labels.items()}
