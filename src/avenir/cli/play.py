@@ -1,0 +1,120 @@
+"""`avenir play`: step into a world, in a browser."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avenir.cli.arguments import Overrides, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from avenir.clip import Clip
+    from avenir.serving.app import Server
+    from avenir.serving.stages import Opening
+    from avenir.world import World
+
+
+def play(
+    run: Run,
+    overrides: Overrides = None,
+    clips: Annotated[int, typer.Option(min=1, max=64, help="Held-out clips to begin from.")] = 8,
+    observe: Annotated[float, typer.Option(min=0.01, help="Seconds that are observed.")] = 1.0,
+    video: Annotated[
+        Path | None, typer.Option(help="Begin from this video instead of held-out clips.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Who may connect: this machine, unless another address is given.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8321,
+) -> None:
+    """Play a world with the keys of your keyboard, a gamepad or your fingers.
+
+    The page shows what the world imagines from the keys you hold, as fast as the world lives. The
+    recording, and of the synthetic world the simulator, can be seen beside it. Ctrl-C ends it.
+    """
+    from avenir.errors import AvenirError
+    from avenir.serving.player import Player
+    from avenir.serving.stages import openings_of, stages_of
+    from avenir.training.log import Preparation
+    from avenir.training.recipe import data_of
+    from avenir.training.tasks import make_source
+    from avenir.world import load
+
+    try:
+        from avenir.serving.app import Server
+    except ModuleNotFoundError as error:
+        raise AvenirError(
+            f"playing needs the module {error.name!r}, which is not installed: "
+            "pip install 'avenir[serve]'"
+        ) from None
+    world = load(run)
+    if world.predictor is None or world.card.encoder["kind"] == "text":
+        raise AvenirError(
+            f"{str(run)!r} holds no world that can be played; give one that predicts video"
+        )
+    if video is not None:
+        openings = [_opening(world, video, observe)]
+    else:
+        source = make_source(data_of(run, overrides or []))
+        openings = openings_of(source, world, clips, round(observe * world.card.fps), Preparation())
+    stages = stages_of(world, openings)
+    signal = world.card.signals.get("actions") if world.conditioner is not None else None
+    player = Player(stages, openings, signal)
+    player.step(player.action(()))  # whatever is slow the first time is slow now
+    key = str(world.card.provenance.get("key") or world.card.name)
+    server = Server(lambda: Player(stages, openings, signal), _about(world, openings), key)
+    _serve(server, host, port)
+
+
+def _opening(world: "World", video: Path, observe: float) -> "Opening":
+    from avenir.serving.stages import Opening
+    from avenir.video import read
+
+    return Opening(world.fitted(read(video, seconds=observe)))
+
+
+def _about(world: "World", openings: "Sequence[Opening]") -> dict[str, Any]:
+    """Gather what a page is told at first."""
+    signal = world.card.signals.get("actions") if world.conditioner is not None else None
+    f_t = world.encoder.compression.t
+    return {
+        "name": world.card.name,
+        "fps": world.card.fps,
+        "steps_per_second": world.card.fps / f_t,
+        "keys": {} if signal is None else signal.keys,
+        "names": [] if signal is None else list(signal.names),
+        "clips": [_picture(opening.past) for opening in openings],
+    }
+
+
+def _picture(past: "Clip") -> str:
+    """Return the last frame that was observed as an address of the kind data:."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(past.frames[-1].permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _serve(server: "Server", host: str, port: int) -> None:
+    from avenir.errors import AvenirError
+    from avenir.serving.app import listen, serving
+    from avenir.training.log import say
+
+    try:
+        listening = listen(host, port)
+    except OSError as error:
+        raise AvenirError(
+            f"nobody can be served at {host}:{port}: {error.strerror}; give another --port, or "
+            "--port 0 for any that is free"
+        ) from None
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        say(f"anybody who reaches {host} can play: there is no password")
+    where = f"[{host}]" if ":" in host else host
+    say(f"play at http://{where}:{listening.getsockname()[1]}/   (Ctrl-C ends it)")
+    serving(server, host).run(sockets=[listening])

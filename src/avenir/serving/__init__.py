@@ -1,0 +1,1 @@
+"""Playing in a browser: `player.py` knows no network, `app.py` serves it to pages in `static/`."""

@@ -1,0 +1,318 @@
+"""Serves a player to a browser: one page, and frames over a websocket. Knows no worlds.
+
+Whoever connects plays alone, in a playthrough of their own. A message is JSON, `{"do": …}`; frames
+come as four bytes that say how long the JSON behind them is, that JSON, then the pixels. Only pages
+of this server may connect. Everything that waits has a bound: a slow or dead page is let go.
+"""
+
+import asyncio
+import json
+import socket
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from avenir.errors import AvenirError
+from avenir.serving.player import Player, read_playthrough
+
+STATIC = Path(__file__).parent / "static"
+
+MOST_PAGES = 4
+"""Pages that play at once; the next one is told to come back."""
+MOST_BYTES = 2**21
+"""Of a message that opens a playthrough; of any other `_MOST_WORDS`."""
+_MOST_WORDS = 2**12
+_MOST_A_SECOND = 120
+"""Messages; keys that repeat are not sent, so that nobody types as fast."""
+_MOST_MISTAKES = 20
+_MOST_WAITING = 16
+"""Messages that wait for the end of a step."""
+_PATIENCE_SECONDS = 5.0
+"""How long a page may take to receive a frame."""
+
+_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+class Refused(Exception):
+    """A page that is let go, with the websocket's code for it."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class Server:
+    """Lets pages in, at most `MOST_PAGES`, and gives each a player of its own.
+
+    `about` is what a page is told of the world; `world` is its key, which playthroughs carry.
+    """
+
+    def __init__(self, player: Callable[[], Player], about: dict[str, Any], world: str) -> None:
+        self.player, self.about, self.world = player, about, world
+        self.pages: set[Page] = set()
+
+    def app(self, hosts: list[str]) -> Starlette:
+        """Return the application, which answers only to the names in `hosts`."""
+        routes = [
+            Route("/", self._page),
+            WebSocketRoute("/play", self._play),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ]
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        # One step at a time: steps of two pages side by side would take each other's cores.
+        self.turn = CapacityLimiter(1)
+        yield
+
+    async def _page(self, request: Request) -> Response:
+        return FileResponse(STATIC / "play.html", headers=_HEADERS)
+
+    async def _play(self, channel: WebSocket) -> None:
+        origin, host = channel.headers.get("origin", ""), channel.headers.get("host", "")
+        if origin.partition("://")[2] != host:
+            await channel.close(1008, "only pages of this server may connect")
+            return
+        if len(self.pages) >= MOST_PAGES:
+            await channel.accept()
+            await channel.close(1013, f"{MOST_PAGES} pages play already: close one of them")
+            return
+        await channel.accept()
+        page = Page(channel, self)
+        self.pages.add(page)
+        try:
+            await page.play()
+        finally:
+            self.pages.discard(page)
+
+
+class Page:
+    """One page that plays: what it says comes in, a step is taken at every tick, frames go out."""
+
+    def __init__(self, channel: WebSocket, server: Server) -> None:
+        self.channel, self.server = channel, server
+        self.held: frozenset[str] = frozenset()
+        self.tapped: set[str] = set()
+        self.presses: list[float] = []
+        self.answered: list[float] = []
+        self.paused = True
+        self.shown = ["dream"]
+        self.waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
+        self.woken = asyncio.Event()
+
+    async def play(self) -> None:
+        """Play until the page is gone, or is let go."""
+        tasks = [asyncio.ensure_future(part()) for part in (self._hear, self._tick)]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except Refused as refusal:
+            with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+                closing = self.channel.close(refusal.code, refusal.reason)
+                await asyncio.wait_for(closing, _PATIENCE_SECONDS)
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # it is gone
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # What a page says -------------------------------------------------------------------------
+
+    async def _hear(self) -> None:
+        mistakes, lately = 0, deque[float](maxlen=_MOST_A_SECOND)
+        while True:
+            message = await self.channel.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            now = time.monotonic()
+            if len(lately) == _MOST_A_SECOND and now - lately[0] < 1:
+                raise Refused(1008, f"more than {_MOST_A_SECOND} messages in a second")
+            lately.append(now)
+            try:
+                self._take(message.get("text"))
+            except AvenirError as error:
+                mistakes += 1
+                if mistakes > _MOST_MISTAKES:
+                    raise Refused(1008, f"{mistakes} messages that mean nothing") from None
+                await self._tell({"error": str(error)})
+
+    def _take(self, text: str | None) -> None:
+        """Hold keys at once; let what changes the player wait for the end of a step."""
+        said = _parsed(text)
+        if said["do"] != "keys":
+            try:
+                self.waiting.put_nowait(said)
+            except asyncio.QueueFull:
+                raise AvenirError("too much at once: wait for what was asked before") from None
+            self.woken.set()
+            return
+        held, press = said.get("held"), said.get("press")
+        if not isinstance(held, list) or not all(isinstance(key, str) for key in held):
+            raise AvenirError('keys were said wrongly; say {"do": "keys", "held": ["ArrowUp"]}')
+        self.held = frozenset(held[:16])
+        self.tapped |= self.held  # a key may be down for less than a step
+        if isinstance(press, int | float):
+            self.presses = [*self.presses[1 - _MOST_WAITING :], float(press)]
+
+    # What a page is shown ---------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        self.player = await self._in_turn(self.server.player)
+        await self._tell({"hello": self.server.about | {"stages": list(self.player.stages)}})
+        await self._show(0.0)
+        period = 1 / self.server.about["steps_per_second"]
+        due = time.monotonic()
+        while True:
+            while not self.waiting.empty():
+                await self._do(self.waiting.get_nowait())
+            if self.paused:
+                self.woken.clear()
+                if self.waiting.empty():
+                    await self.woken.wait()
+                due = time.monotonic()
+                continue
+            due = max(due + period, time.monotonic())  # what is late is not made up for
+            started = time.monotonic()
+            action = self.player.action(self.held | self.tapped)
+            self.tapped.clear()
+            # Keys that go down while a step is computed are answered by the next.
+            self.answered, self.presses = self.presses, []
+            await self._in_turn(self.player.step, action)
+            await self._show(time.monotonic() - started)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    async def _do(self, said: dict[str, Any]) -> None:
+        """Do what a page asks of the player, and show where it stands."""
+        player, what = self.player, said["do"]
+        try:
+            if what in ("go", "pause"):
+                self.paused = what == "pause"
+            elif what == "show":
+                self.shown = [name for name in player.stages if name in said.get("stages", ())]
+            elif what == "begin":
+                await self._in_turn(player.begin, _whole(said, "clip"), _whole(said, "seed"))
+            elif what == "rewind":
+                await self._in_turn(player.rewind, player.now - _whole(said, "steps"))
+            elif what == "branch":
+                await self._in_turn(player.branch, _whole(said, "number"))
+            elif what == "step":
+                await self._in_turn(player.step, player.action(self.held))
+            elif what == "keep":
+                kept = player.kept(self.server.world).model_dump_json()
+                await self._send(json.dumps({"kept": kept}))
+            elif what == "open":
+                playthrough = read_playthrough(str(said.get("playthrough")))
+                await self._in_turn(player.open, playthrough, self.server.world)
+            else:
+                raise AvenirError(f"{what!r} was asked for; nobody here can do that")
+        except AvenirError as error:
+            await self._tell({"error": str(error)})
+        await self._show(0.0)
+
+    async def _show(self, seconds: float) -> None:
+        player, shown = self.player, [n for n in self.shown if n in self.player.line.states[0]]
+        pictures = {name: player.frames(name) for name in shown}
+        about = {
+            "step": player.now,
+            "steps": len(player.line.actions),
+            "branches": [len(branch) for branch in player.branches],
+            "clip": player.number,
+            "paused": self.paused,
+            "presses": self.answered,
+            "milliseconds": round(1000 * seconds, 2),
+            "stages": {name: list(frames.shape) for name, frames in pictures.items()},
+        }
+        self.answered = []
+        head = json.dumps(about).encode()
+        pixels = (p.permute(0, 2, 3, 1).contiguous().numpy().tobytes() for p in pictures.values())
+        await self._send(len(head).to_bytes(4, "big") + head + b"".join(pixels))
+
+    async def _tell(self, words: dict[str, Any]) -> None:
+        await self._send(json.dumps(words))
+
+    async def _send(self, message: str | bytes) -> None:
+        """Send, or let a page go that does not take what it is sent."""
+        sending = (
+            self.channel.send_text(message)
+            if isinstance(message, str)
+            else self.channel.send_bytes(message)
+        )
+        try:
+            await asyncio.wait_for(sending, _PATIENCE_SECONDS)
+        except TimeoutError:
+            raise Refused(1008, "frames were not taken in time") from None
+
+    async def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await to_thread.run_sync(work, *arguments, limiter=self.server.turn)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take an address, before anything is said of it; port 0 is any that is free."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def serving(server: Server, host: str) -> uvicorn.Server:
+    """Return what runs a server, under the name of the address it listens at."""
+    everywhere = host in ("0.0.0.0", "::")
+    hosts = ["*"] if everywhere else list({host, "localhost", "127.0.0.1"})
+    config = uvicorn.Config(
+        server.app(hosts),
+        log_level="warning",
+        ws_max_size=MOST_BYTES,
+        timeout_graceful_shutdown=2,
+    )
+    return uvicorn.Server(config)
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise AvenirError("bytes were sent; messages are JSON")
+    if len(text) > _MOST_WORDS and not text.startswith('{"do":"open"'):
+        raise AvenirError(f"a message of {len(text):,} letters was sent; at most {_MOST_WORDS:,}")
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict) or not isinstance(said.get("do"), str):
+        raise AvenirError('a message was sent that says nothing; say {"do": "go"}')
+    return said
+
+
+def _whole(said: dict[str, Any], name: str) -> int:
+    value = said.get(name, 0)
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise AvenirError(f"{name} was given as {value!r}; say a whole number from 0 on")
+    return value

@@ -1,0 +1,166 @@
+"""What can be stepped into from the same moment: the dream, the simulator, or what was recorded.
+
+A stage is stepped with an action and its states are values: who keeps one can go back to it. Knows
+nothing of players, keys or networks.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from einops import repeat
+from torch import Tensor
+
+from avenir.clip import Clip, to_frames
+from avenir.data import Source
+from avenir.data.synthetic import Synthetic
+from avenir.data.synthetic.simulator import Simulator
+from avenir.device import generator
+from avenir.world import Moment, World
+
+Action = tuple[float, ...]
+
+
+class Opening(NamedTuple):
+    """Where a playthrough begins: what was observed, and what truly followed if that is known."""
+
+    past: Clip
+    future: Clip | None = None
+    simulator: Simulator | None = None
+    """Standing at the last frame of the past."""
+
+
+class Stage(Protocol):
+    """One thing that can be stepped into."""
+
+    def begin(self, opening: Opening, seed: int) -> Any:
+        """Return the state at the end of what was observed; chance follows from the seed."""
+        ...
+
+    def step(self, state: Any, action: Action) -> Any:
+        """Return the state `f_t` frames on, the action held for all of them."""
+        ...
+
+    def frames(self, state: Any) -> Tensor:
+        """Return the `f_t` frames that led to it, uint8 `f_t C H W`."""
+        ...
+
+
+class _Dreamt(NamedTuple):
+    moment: Moment
+    seed: int
+
+
+class Dream:
+    """What a world imagines. The same opening, seed and actions give the same frames."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.f_t = world, world.encoder.compression.t
+
+    def begin(self, opening: Opening, seed: int) -> _Dreamt:
+        """Observe."""
+        actions = opening.past.signals.get("actions")
+        signals = {} if actions is None else {"actions": actions[None]}
+        return _Dreamt(self.world.begin(opening.past.video, signals), seed)
+
+    def step(self, state: _Dreamt, action: Action) -> _Dreamt:
+        """Imagine."""
+        moment, seed = state
+        device = moment.seen.device
+        chance = generator("dream", seed, moment.num_imagined, device=device)
+        held = repeat(torch.tensor(action), "a -> 1 f a", f=self.f_t) if action else None
+        return _Dreamt(self.world.step(moment, held, chance), seed)
+
+    def frames(self, state: _Dreamt) -> Tensor:
+        """Show what was imagined last."""
+        return to_frames(state.moment.video[0])
+
+
+class _Simulated(NamedTuple):
+    simulator: Simulator
+    frames: Tensor
+
+
+class Simulation:
+    """The synthetic world itself."""
+
+    def __init__(self, f_t: int) -> None:
+        self.f_t = f_t
+
+    def begin(self, opening: Opening, seed: int) -> _Simulated:
+        """Stand where the past ended."""
+        assert opening.simulator is not None
+        return _Simulated(opening.simulator, opening.past.frames[-self.f_t :])
+
+    def step(self, state: _Simulated, action: Action) -> _Simulated:
+        """Simulate."""
+        simulator = copy.copy(state.simulator)
+        seen = [simulator.step(np.array([action]))[0][0] for _ in range(self.f_t)]
+        return _Simulated(simulator, torch.from_numpy(np.stack(seen)))
+
+    def frames(self, state: _Simulated) -> Tensor:
+        """Show what was simulated last."""
+        return state.frames
+
+
+class _Played(NamedTuple):
+    clip: Clip
+    frame: int
+
+
+class Recording:
+    """What was recorded, whatever the action; it stands still where the recording ends."""
+
+    def __init__(self, f_t: int) -> None:
+        self.f_t = f_t
+
+    def begin(self, opening: Opening, seed: int) -> _Played:
+        """Stand at the end of the past."""
+        past = opening.past[opening.past.num_frames - self.f_t :]
+        assert opening.future is not None
+        frames = torch.cat([past.frames, opening.future.frames])
+        return _Played(Clip(frames, past.fps), self.f_t)
+
+    def step(self, state: _Played, action: Action) -> _Played:
+        """Go on."""
+        return state._replace(frame=min(state.frame + self.f_t, state.clip.num_frames))
+
+    def frames(self, state: _Played) -> Tensor:
+        """Show what was recorded there."""
+        return state.clip.frames[state.frame - self.f_t : state.frame]
+
+
+def stages_of(world: World, openings: Sequence[Opening]) -> dict[str, Stage]:
+    """Name the stages that all of some openings allow."""
+    f_t = world.encoder.compression.t
+    stages: dict[str, Stage] = {"dream": Dream(world)}
+    if all(opening.simulator is not None for opening in openings):
+        stages["simulator"] = Simulation(f_t)
+    if all(opening.future is not None for opening in openings):
+        stages["recording"] = Recording(f_t)
+    return stages
+
+
+def openings_of(
+    source: Source,
+    world: World,
+    num_clips: int,
+    past: int,
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Opening]:
+    """Take pasts of held-out recordings, with all that is known to follow."""
+    f_t, openings = world.encoder.compression.t, []
+    windows = source.spread("test", past + f_t, num_clips)
+    for done, window in enumerate(windows):
+        report("clips to begin from", done, len(windows))
+        start = replace(window, num_frames=past)
+        length = int(window.recording.seconds * source.fps + 1e-6)
+        rest = length - round(window.start_seconds * source.fps) - past
+        whole = source.clip(replace(window, num_frames=past + rest // f_t * f_t))
+        simulator = source.simulator_at(start) if isinstance(source, Synthetic) else None
+        openings.append(Opening(whole[:past], whole[past:], simulator))
+    report("clips to begin from", len(windows), len(windows))
+    return openings

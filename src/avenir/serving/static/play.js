@@ -1,0 +1,269 @@
+"use strict";
+// Draws what the world imagines, and tells it which keys are held. Everything it knows of the world
+// comes with the first message; frames are a length, JSON of that length, then pixels.
+
+const MARKS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→" };
+const ALIASES = { w: "ArrowUp", a: "ArrowLeft", s: "ArrowDown", d: "ArrowRight" };
+const NAMES = { dream: "The dream", simulator: "The simulator", recording: "What was recorded" };
+const SHOWN_LATENCIES = 2000;
+
+const byId = (name) => document.getElementById(name);
+const held = new Set(), pressed = new Map();
+let socket, world, latest, seed = 0, played = false;
+const measured = { latencies: [], frames: 0, drawn: [] };
+window.avenir = measured;  // for whoever measures from outside
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new WebSocket(`${scheme}://${location.host}/play`);
+  socket.binaryType = "arraybuffer";
+  socket.onmessage = (event) =>
+    typeof event.data === "string" ? hear(JSON.parse(event.data)) : draw(event.data);
+  socket.onclose = (event) =>
+    complain(`The world is gone${event.reason ? `: ${event.reason}` : ""}. Reload the page to play again.`);
+}
+
+function say(what, more = {}) {
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ do: what, ...more }));
+}
+
+function complain(words) {
+  byId("error").textContent = words;
+  byId("error").hidden = !words;
+}
+
+// What the world says -------------------------------------------------------------------------
+
+function hear(said) {
+  if (said.error) complain(said.error);
+  if (said.hello) greet(said.hello);
+  if (said.kept) keep(said.kept);
+}
+
+function greet(hello) {
+  world = hello;
+  byId("world").textContent = hello.name;
+  document.title = `${hello.name} · Avenir`;
+  for (const key of Object.keys(hello.keys)) byId("keys").append(keyButton(key));
+  if (!Object.keys(hello.keys).length) byId("how").textContent = "This world takes no actions: it plays on its own.";
+  for (const name of hello.stages) byId("choices").append(stageChoice(name));
+  hello.clips.forEach((clip, number) => byId("clips").append(clipButton(clip, number)));
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !document.hidden) say("go");
+}
+
+function draw(data) {
+  const view = new DataView(data), length = view.getUint32(0);
+  const about = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
+  let offset = 4 + length;
+  for (const [name, shape] of Object.entries(about.stages)) {
+    const [count, channels, height, width] = shape, size = channels * height * width;
+    const frames = Array.from({ length: count }, (_, i) => new Uint8Array(data, offset + i * size, size));
+    offset += count * size;
+    frames.forEach((frame, i) => {
+      // Frames of one step follow each other at the world's own rate.
+      if (i === 0 || about.paused) paint(name, frame, width, height);
+      else setTimeout(() => paint(name, frame, width, height), (1000 * i) / world.fps);
+    });
+  }
+  for (const figure of [...byId("stages").children])
+    if (!(figure.dataset.stage in about.stages)) figure.remove();
+  about.presses.forEach(answered);
+  measured.frames += 1;
+  measured.drawn.push(performance.now());
+  measured.drawn = measured.drawn.filter((when) => when > performance.now() - 2000);
+  tell(about);
+}
+
+function paint(name, pixels, width, height) {
+  const context = canvasOf(name, width, height).getContext("2d");
+  const image = context.createImageData(width, height);
+  for (let i = 0, j = 0; i < pixels.length; i += 3, j += 4) {
+    image.data[j] = pixels[i];
+    image.data[j + 1] = pixels[i + 1];
+    image.data[j + 2] = pixels[i + 2];
+    image.data[j + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function canvasOf(name, width, height) {
+  let figure = byId("stages").querySelector(`[data-stage="${name}"]`);
+  if (!figure) {
+    figure = document.createElement("figure");
+    figure.dataset.stage = name;
+    const canvas = document.createElement("canvas"), caption = document.createElement("figcaption");
+    Object.assign(canvas, { width, height });
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", NAMES[name] ?? name);
+    caption.textContent = NAMES[name] ?? name;
+    figure.append(canvas, caption);
+    byId("stages").append(figure);
+  }
+  return figure.firstChild;
+}
+
+function tell(about) {
+  const old = latest;
+  latest = about;
+  const seconds = about.step / world.steps_per_second;
+  const rate = about.paused ? "paused" : `${(measured.drawn.length / 2).toFixed(0)} steps/s`;
+  byId("where").textContent = `${seconds.toFixed(1)} s · ${rate} · ${about.milliseconds.toFixed(0)} ms to imagine`;
+  if (!old || old.paused !== about.paused)
+    byId("go").innerHTML = `${about.paused ? "Go" : "Pause"} <kbd>Space</kbd>`;
+  if (!old || old.clip !== about.clip)
+    [...byId("clips").children].forEach((button, i) => button.setAttribute("aria-pressed", i === about.clip));
+  if (!old || String(old.branches) !== String(about.branches))
+    byId("branches").replaceChildren(...about.branches.map(branchButton));
+  played ||= about.step > 0;
+}
+
+// What the player says ------------------------------------------------------------------------
+
+function hold(key, down) {
+  if (!world || !(key in world.keys) || held.has(key) === down) return;
+  if (down) held.add(key); else held.delete(key);
+  byId("keys").querySelector(`[data-key="${key}"]`)?.classList.toggle("held", down);
+  const press = down ? performance.now() : null;
+  if (down && latest && !latest.paused) pressed.set(press, true);
+  say("keys", { held: [...held], press });
+}
+
+function answered(press) {
+  if (!pressed.delete(press)) return;
+  requestAnimationFrame(() => {
+    measured.latencies.push(performance.now() - press);
+    if (measured.latencies.length > SHOWN_LATENCIES) measured.latencies.shift();
+    histogram();
+  });
+}
+
+function letGo() {
+  for (const key of [...held]) hold(key, false);
+}
+
+const toggle = () => say(latest?.paused ? "go" : "pause");
+const back = () => say("rewind", { steps: Math.round(world.steps_per_second) });
+const begin = (clip) => { complain(""); say("begin", { clip, seed }); };
+const COMMANDS = {
+  " ": toggle,
+  Backspace: back,
+  r: () => begin(latest.clip),
+  n: () => { seed += 1; begin(latest.clip); },
+};
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || !latest) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const steers = key in world.keys ? key : ALIASES[key];
+  // A button that has the focus is pressed by the space bar, as everywhere.
+  const typing = event.key === " " && event.target.closest("button, input, label");
+  if (steers in world.keys) hold(steers, true);
+  else if (key in COMMANDS && !typing) { if (!event.repeat) COMMANDS[key](); }
+  else return;
+  event.preventDefault();
+});
+addEventListener("keyup", (event) => {
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  hold(world && key in world.keys ? key : ALIASES[key], false);
+});
+addEventListener("blur", letGo);
+document.addEventListener("visibilitychange", () => { if (document.hidden) { letGo(); say("pause"); } });
+
+byId("go").onclick = toggle;
+byId("back").onclick = back;
+byId("again").onclick = COMMANDS.r;
+byId("chance").onclick = COMMANDS.n;
+byId("save").onclick = () => say("keep");
+byId("open").onchange = async (event) => {
+  const [file] = event.target.files;
+  if (!file) return;
+  complain("");
+  // The server takes long messages only when they begin like this.
+  socket.send(`{"do":"open","playthrough":${JSON.stringify(await file.text())}}`);
+  event.target.value = "";
+};
+
+function keep(text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  link.download = `${world.name}-playthrough.json`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// A gamepad's first stick and its cross are the arrow keys.
+const onPad = new Set();
+setInterval(() => {
+  const pad = [...(navigator.getGamepads?.() ?? [])].find(Boolean);
+  if (!pad || !world) return;
+  const [x = 0, y = 0] = pad.axes, button = (i) => pad.buttons[i]?.pressed;
+  const now = {
+    ArrowLeft: x < -0.4 || button(14), ArrowRight: x > 0.4 || button(15),
+    ArrowUp: y < -0.4 || button(12) || button(7), ArrowDown: y > 0.4 || button(13) || button(6),
+  };
+  for (const [key, down] of Object.entries(now))
+    if (Boolean(down) !== onPad.has(key)) { if (down) onPad.add(key); else onPad.delete(key); hold(key, Boolean(down)); }
+}, 20);
+
+// What is on the page -------------------------------------------------------------------------
+
+function keyButton(key) {
+  const button = document.createElement("button");
+  button.textContent = MARKS[key] ?? key;
+  button.dataset.key = key;
+  const action = world.keys[key];
+  const told = world.names.filter((_, i) => action[i]).map((name) => `${name} ${action[world.names.indexOf(name)]}`);
+  button.setAttribute("aria-label", [key, ...told].join(", "));
+  button.onpointerdown = (event) => { button.setPointerCapture(event.pointerId); hold(key, true); };
+  button.onpointerup = button.onpointercancel = () => hold(key, false);
+  return button;
+}
+
+function stageChoice(name) {
+  const label = document.createElement("label"), box = document.createElement("input");
+  Object.assign(box, { type: "checkbox", value: name, checked: name === "dream" });
+  box.onchange = () => say("show", {
+    stages: [...byId("choices").querySelectorAll("input:checked")].map((other) => other.value),
+  });
+  label.append(box, NAMES[name] ?? name);
+  return label;
+}
+
+function clipButton(picture, number) {
+  const button = document.createElement("button"), image = document.createElement("img");
+  Object.assign(image, { src: picture, alt: `Clip ${number + 1}` });
+  button.append(image);
+  button.setAttribute("aria-pressed", number === 0);
+  button.onclick = () => begin(number);
+  return button;
+}
+
+function branchButton(steps, number) {
+  const button = document.createElement("button");
+  button.textContent = `Branch of ${(steps / world.steps_per_second).toFixed(1)} s`;
+  button.onclick = () => say("branch", { number });
+  return button;
+}
+
+function histogram() {
+  const times = measured.latencies, most = 200, bins = new Array(40).fill(0);
+  for (const time of times) bins[Math.min(39, Math.floor((time / most) * 40))] += 1;
+  const tallest = Math.max(...bins), at = quantile(times);
+  const bars = bins.map((count, i) => {
+    const height = (60 * count) / tallest;
+    return `<rect x="${7.5 * i}" y="${70 - height}" width="6.5" height="${height}"/>`;
+  });
+  const ticks = [0, 50, 100, 150, 200].map((ms) =>
+    `<text x="${Math.min(286, Math.max(4, (300 * ms) / most))}" y="84" text-anchor="middle">${ms}${ms === most ? "+" : ""}</text>`);
+  byId("histogram").innerHTML = `<line x1="0" x2="300" y1="70.5" y2="70.5"/>${bars.join("")}${ticks.join("")}`;
+  byId("latency").textContent =
+    `From a key going down to the frame that follows it: ${at(0.5).toFixed(0)} ms in the middle, ` +
+    `${at(0.99).toFixed(0)} ms for all but one in a hundred, of ${times.length} presses.`;
+}
+
+function quantile(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+}
+
+connect();

@@ -1,0 +1,109 @@
+"""The page that plays, in a real browser: from the keyboard alone, and nothing is fetched."""
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from ..test_play_server import Running, running  # noqa: F401
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def browser() -> Iterator[object]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed: the page that plays was not tried in a browser")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(browser, running: Running, **context):  # noqa: F811
+    """Open the page where nothing else may be fetched, and wait for its first frame."""
+    page = browser.new_context(bypass_csp=True, **context).new_page()
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda m: m.type == "error" and page.faults.append(m.text))
+    here = f"http://{running.address}/"
+    page.on(
+        "request", lambda r: r.url.startswith((here, "data:", "blob:")) or page.faults.append(r.url)
+    )
+    page.goto(here)
+    page.wait_for_selector("canvas")
+    return page
+
+
+def seen(page, stage: str = "dream") -> str:
+    return page.evaluate(f"document.querySelector('[data-stage={stage}] canvas').toDataURL()")
+
+
+def step_of(page) -> int:
+    return page.evaluate("latest.step")
+
+
+def test_it_plays_from_the_keyboard_alone(browser, running):  # noqa: F811
+    page = opened(browser, running)
+    page.wait_for_function("latest.step > 3")  # it began on its own
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.paused")
+    still = seen(page)
+    page.keyboard.press("r")
+    page.wait_for_function("latest.step === 0")
+    page.keyboard.press("Space")
+    page.keyboard.down("ArrowLeft")
+    assert page.locator('[data-key="ArrowLeft"].held').count() == 1
+    page.wait_for_function("latest.step > 3")
+    page.keyboard.up("ArrowLeft")
+    for _ in range(5):
+        page.keyboard.press("d", delay=60)
+    page.wait_for_function("avenir.latencies.length >= 5")
+    assert "of" in page.inner_text("#latency")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.paused")
+    assert seen(page) != still
+    before = step_of(page)
+    page.keyboard.press("Backspace")
+    page.wait_for_function(f"latest.step < {before}")
+    for _ in range(12):  # every control is reached with the tabulator, and shows that it is
+        page.keyboard.press("Tab")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+    assert page.faults == []
+
+
+def test_stages_stand_side_by_side_and_a_playthrough_is_saved_and_opened(
+    browser,
+    running,  # noqa: F811
+    tmp_path,
+):
+    page = opened(browser, running, reduced_motion="reduce")
+    page.wait_for_timeout(300)
+    assert step_of(page) == 0  # nothing moves for whoever asked for that
+    for name in ("simulator", "recording"):
+        page.check(f"input[value={name}]")
+        page.wait_for_selector(f"[data-stage={name}]")
+    page.click("#go")
+    page.wait_for_function("latest.step > 4")
+    page.click("#go")
+    page.wait_for_function("latest.paused")
+    with page.expect_download() as download:
+        page.click("#save")
+    path = tmp_path / "played.json"
+    download.value.save_as(path)
+    played, picture = step_of(page), seen(page)
+    assert len(json.loads(path.read_text())["actions"]) == played
+    page.click(".clips button:nth-child(2)")
+    page.wait_for_function("latest.clip === 1")
+    page.set_input_files("#open", path)
+    page.wait_for_function(f"latest.step === {played}")
+    assert seen(page) == picture
+    path.write_text(path.read_text().replace('"past":"', '"past":"AAAA'))
+    page.set_input_files("#open", path)
+    page.wait_for_selector("#error:not([hidden])")
+    assert "damaged" in page.inner_text("#error")
+    assert page.faults == []
