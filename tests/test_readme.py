@@ -52,6 +52,9 @@ REDUCED = {
     "avenir probe": "--clips 8 --windows 24",
     "avenir train recipes/dino.toml": f"{_STEPS} {_FEW} encoder.width=16",
     "avenir train recipes/vjepa.toml": f"{_STEPS} {_FEW} encoder.width=16 encoder.depth=1",
+    "avenir plan runs/quickstart": "--candidates 4 --rounds 1",
+    "avenir plan runs/quickstart --starts 100": "--starts 2 data.test_recordings=99",
+    "avenir play": None,  # it goes on until it is stopped: tests/journeys/test_play.py
     "avenir study studies/alignment-demo.toml": None,  # tests/test_study.py runs a small one
 }
 """What is added to commands that begin so, to make them quick; None: not run at all."""

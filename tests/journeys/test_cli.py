@@ -15,9 +15,10 @@ from tests.conftest import save_tiny_world
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "recipes" / "quickstart.toml")
-VERBS = ["quickstart", "import", "train", "encode", "predict", "evaluate", "features", "compare"]
-VERBS += ["probe", "passport", "study", "show"]
+VERBS = ["quickstart", "import", "train", "encode", "predict", "play", "plan", "evaluate"]
+VERBS += ["features", "compare", "probe", "passport", "study", "show"]
 HEAVY = {"torch", "numpy", "av", "matplotlib", "pyarrow", "gymnasium", "PIL", "jaxtyping"}
+HEAVY |= {"starlette", "uvicorn"}
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -138,6 +139,34 @@ def test_actions_that_are_none(mistake, tmp_path, tiny_run, film):
     table.write_text("steer,accelerate\nleft,1\n")
     said = mistake("predict", tiny_run, film, "--actions", table, "--out", tmp_path / "future.mp4")
     assert "does not hold actions" in said
+
+
+def test_what_cannot_be_played(mistake, tmp_path, tiny_run):
+    alone = save_tiny_world(tmp_path / "alone", (64, 64), predicts=False)
+    assert "holds no world that can be played" in mistake("play", alone)
+    assert "nobody can be served at 127.0.0.1:1:" in mistake(
+        "play", tiny_run, "--clips", 1, "--port", 1, "--host", "192.0.2.1"
+    ).replace("192.0.2.1", "127.0.0.1")
+
+
+def test_what_cannot_be_planned(mistake, tmp_path, tiny_run, film):
+    assert "go together" in mistake("plan", tiny_run, "--video", film)
+    videos = tmp_path / "videos"
+    write(videos / "a.mp4", read(film))
+    write(videos / "b.mp4", read(film))
+    said = mistake("plan", tiny_run, f"data={videos}", "data.kind=folder")
+    assert "nobody can say where an action would have led" in said
+
+
+def test_a_plan_is_written_with_its_actions(tmp_path, tiny_run, film):
+    goal, out = tmp_path / "goal.png", tmp_path / "plan.mp4"
+    write(goal, read(film)[-1:])
+    words = ("plan", tiny_run, "--goal", goal, "--video", film, "--candidates", 4, "--rounds", 1)
+    result = run(*words, "--seconds", 0.8, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert read(out).num_frames == 10 + 8
+    table = out.with_suffix(".csv").read_text().splitlines()
+    assert table[0] == "action 0,action 1" and len(table) == 1 + 8
 
 
 def test_the_exit_code_of_the_installed_command(tmp_path):

@@ -12,6 +12,8 @@ from avenir.cli.evaluate import evaluate
 from avenir.cli.features import features
 from avenir.cli.import_ import import_
 from avenir.cli.passport import passport
+from avenir.cli.plan import plan
+from avenir.cli.play import play
 from avenir.cli.predict import predict
 from avenir.cli.probe import probe
 from avenir.cli.quickstart import quickstart
@@ -33,6 +35,8 @@ for name, verb in {
     "train": train,
     "encode": encode,
     "predict": predict,
+    "play": play,
+    "plan": plan,
     "evaluate": evaluate,
     "features": features,
     "compare": compare,

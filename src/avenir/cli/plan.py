@@ -1,0 +1,155 @@
+"""`avenir plan`: act to reach a picture, in the dream or, judged, in the simulator."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from avenir.cli.arguments import Overrides, Run, Seed
+
+if TYPE_CHECKING:
+    from avenir.evaluation.acting import Acting
+    from avenir.planning import PlanningConfig
+    from avenir.world import World
+
+
+def plan(
+    run: Run,
+    overrides: Overrides = None,
+    goal: Annotated[
+        Path | None, typer.Option(help="Picture to reach; without one, the simulator judges.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="With --goal: what is observed; its end is the start.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Time to reach it.")] = 1.2,
+    observe: Annotated[float, typer.Option(min=0.01, help="Seconds that are observed.")] = 1.0,
+    starts: Annotated[int, typer.Option(min=2, help="Without --goal: starts to act from.")] = 100,
+    method: Annotated[
+        Literal["cem", "mppi"], typer.Option(help="The best futures, or all by how good they are.")
+    ] = "cem",
+    candidates: Annotated[int, typer.Option(min=2, help="Futures imagined in a round.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of search before every step.")] = 3,
+    seed: Seed = 0,
+    out: Annotated[
+        Path, typer.Option(help="With --goal the mp4 to write, with a csv beside it; or json.")
+    ] = Path("plan.mp4"),
+) -> None:
+    """Seek actions that lead to a picture, by imagining many futures and keeping the nearest.
+
+    With --goal and --video: write the actions as a csv and what is imagined under them as an mp4.
+    Without: on the synthetic world, act in its simulator from held-out starts, looking again after
+    every step, beside a script that reads the simulator, random actions and none.
+    """
+    from avenir.errors import AvenirError
+    from avenir.planning import PlanningConfig
+    from avenir.world import load
+
+    world = load(run)
+    steps = max(1, round(seconds * world.card.fps / world.encoder.compression.t))
+    table = {"method": method, "num_candidates": candidates, "num_rounds": rounds}
+    config = PlanningConfig.parse(table | {"num_steps": steps})
+    if (goal is None) != (video is None):
+        raise AvenirError("--goal and --video go together: a picture to reach, and from where")
+    if goal is not None and video is not None:
+        _reach(world, video, goal, config, observe, seed, out)
+        return
+    found = _judged(world, run, overrides or [], starts, observe, seconds, config, seed)
+    out = out.with_suffix(".json")
+    out.write_text(found.model_dump_json(indent=2) + "\n")
+    _show(found, out)
+
+
+def _reach(
+    world: "World",
+    video: Path,
+    goal: Path,
+    config: "PlanningConfig",
+    observe: float,
+    seed: int,
+    out: Path,
+) -> None:
+    """Plan once, to the end, and imagine what the plan leads to."""
+    import csv
+
+    from avenir.device import generator
+    from avenir.planning import latents_of
+    from avenir.planning import plan as seek
+    from avenir.training.log import say
+    from avenir.video import Writer, read
+
+    observed = world.fitted(read(video, seconds=observe))
+    picture = read(goal)[:1]
+    moment = world.begin(observed.video, {})
+    chance = generator("plan", seed, device=moment.seen.device)
+    found = seek(world, moment, latents_of(world, picture), config, chance)
+    actions = found.actions.repeat_interleave(world.encoder.compression.t, dim=0)
+    imagined = world.predict(observed, len(actions) / world.card.fps, actions, seed=seed)
+    with Writer(out, fps=observed.fps) as writer:
+        writer.append(observed)
+        writer.append(imagined)
+    signal = world.card.signals["actions"]
+    names = signal.names or tuple(f"action {i}" for i in range(signal.size))
+    with out.with_suffix(".csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(names)
+        rows.writerows(actions.tolist())
+    first, last = found.costs[0], found.costs[-1]
+    say(f"distance of the best future from the goal, in latents: {first:.3f}, then {last:.3f}")
+    say(f"{out}: {imagined.seconds:.2f} s imagined; its actions in {out.with_suffix('.csv')}")
+
+
+def _judged(
+    world: "World",
+    run: Path,
+    overrides: list[str],
+    starts: int,
+    observe: float,
+    seconds: float,
+    config: "PlanningConfig",
+    seed: int,
+) -> "Acting":
+    from avenir.data.synthetic import Synthetic
+    from avenir.errors import AvenirError
+    from avenir.evaluation.acting import measure_acting
+    from avenir.training.log import Preparation
+    from avenir.training.recipe import data_of
+    from avenir.training.tasks import make_source
+
+    source = make_source(data_of(run, overrides))
+    if not isinstance(source, Synthetic):
+        raise AvenirError(
+            "nobody can say where an action would have led: only the synthetic world has a "
+            "simulator; give --goal and --video to plan without one"
+        )
+    past = round(observe * source.fps)
+    return measure_acting(world, source, starts, past, seconds, config, seed, Preparation())
+
+
+def _show(found: "Acting", out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from avenir.evaluation.acting import REACHED
+
+    def cell(value: Any, spec: str) -> str:
+        if value is None or value.mean is None:
+            return "–"
+        bounds = "" if value.low is None else f" [{value.low:{spec}}, {value.high:{spec}}]"
+        return f"{value.mean:{spec}}{bounds}".replace("-", "−")
+
+    title = f"{found.num_starts} starts, {found.seconds:g} s to come within {REACHED:g} px"
+    table = Table(
+        "who acts", "reached", "distance, px", "above random", "above nothing", title=title
+    )
+    for name, acted in found.policies.items():
+        table.add_row(
+            name,
+            cell(acted.reached, ".0%"),
+            cell(acted.distance, ".1f"),
+            cell(acted.above_random, ".0%"),
+            cell(acted.above_nothing, ".0%"),
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"written to {out}")

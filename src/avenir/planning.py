@@ -1,0 +1,150 @@
+"""Acting to reach a picture: imagine many futures, keep those that end nearest it, act, look again.
+
+Plans are sought among actions by the cross-entropy method (Rubinstein 1999) or by MPPI (Williams et
+al. 2017, 1509.01149); how near a future comes is the mean absolute difference of its last latents
+from the goal's, as in V-JEPA 2-AC (2506.09985). Nothing is decoded and no state is read.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from einops import repeat
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from avenir.clip import Clip
+from avenir.config import Config
+from avenir.device import generator
+from avenir.errors import AvenirError
+from avenir.shapes import Latents
+from avenir.world import Moment, World
+
+_LEAST_SPREAD = 0.05
+"""Of the first spread: elites that agree too soon would end the search."""
+
+
+class PlanningConfig(Config):
+    """How plans are sought."""
+
+    method: Literal["cem", "mppi"] = "cem"
+    """The best futures alone, or all of them by how good they are."""
+    num_steps: int = Field(6, ge=1)
+    """Steps looked ahead, of one latent frame each."""
+    hold: int = Field(1, ge=1)
+    """Steps that an action is held; a plan of fewer numbers is found sooner."""
+    num_candidates: int = Field(64, ge=2)
+    """Futures imagined in a round."""
+    num_elites: int = Field(8, ge=1)
+    """How many of them the cross-entropy method keeps."""
+    temperature: float = Field(0.5, gt=0)
+    """Of MPPI, in standard deviations of the costs of a round: low trusts the best ones only."""
+    num_rounds: int = Field(3, ge=1)
+    """Rounds, each drawn around what the one before found."""
+    spread: float = Field(0.5, gt=0)
+    """Standard deviation of the first round, as a share of half the range of the actions."""
+
+
+class Plan(NamedTuple):
+    """What to do, and how near it is thought to lead."""
+
+    actions: Float[Tensor, "m a"]
+    """Each held for `hold` steps."""
+    costs: tuple[float, ...]
+    """Of the best future of every round."""
+
+
+def plan(
+    world: World,
+    moment: Moment,
+    goal: Latents,
+    config: PlanningConfig,
+    chance: torch.Generator,
+    start: Float[Tensor, "m a"] | None = None,
+) -> Plan:
+    """Seek actions from a moment (of one future) on that end at the `goal` latents, `1 1 c h w`.
+
+    The search begins around `start`, or around doing nothing. Raises AvenirError for a world whose
+    actions have no bounds.
+    """
+    low, high = bounds_of(world)
+    mean = torch.zeros(-(-config.num_steps // config.hold), len(low)) if start is None else start
+    mean = mean.clamp(low, high)
+    first_spread = config.spread * (high - low) / 2
+    spread, f_t = first_spread.expand_as(mean), world.encoder.compression.t
+    many = moment.repeated(config.num_candidates)
+    costs, device = [], moment.seen.device
+    for _ in range(config.num_rounds):
+        shape = (config.num_candidates, *mean.shape)
+        noise = torch.randn(shape, generator=chance, device=chance.device).cpu()
+        candidates = (mean + spread * noise).clamp(low, high)
+        candidates[0] = mean
+        held = repeat(candidates, "k m a -> k (m f) a", f=config.hold * f_t)
+        held = held[:, : config.num_steps * f_t]
+        ends = world.foresee(many, held.to(device), chance)[:, -1:]
+        cost = (ends - goal).abs().mean(dim=(1, 2, 3, 4)).cpu()
+        weight = _weights(cost, config)[:, None, None]
+        mean = (weight * candidates).sum(0)
+        spread = (weight * (candidates - mean).square()).sum(0).sqrt()
+        spread = spread.maximum(_LEAST_SPREAD * first_spread)
+        costs.append(float(cost.min()))
+    return Plan(mean, tuple(costs))
+
+
+def _weights(cost: Float[Tensor, " k"], config: PlanningConfig) -> Float[Tensor, " k"]:
+    """Say how much every candidate counts in the next mean; together 1."""
+    if config.method == "mppi":
+        scale = config.temperature * cost.std().clamp(min=1e-12)
+        return (-(cost - cost.min()) / scale).softmax(0)
+    elites = cost.topk(min(config.num_elites, len(cost)), largest=False).indices
+    return torch.zeros_like(cost).index_fill(0, elites, 1 / len(elites))
+
+
+class Agent:
+    """Reaches for a picture: plans at every step, from what it sees then.
+
+    `goal` is a clip of one frame, at the world's size. The same seed and the same frames give the
+    same actions.
+    """
+
+    def __init__(self, world: World, goal: Clip, config: PlanningConfig, seed: int = 0) -> None:
+        self.world, self.config, self.seed = world, config, seed
+        self.goal, self.num_acts = latents_of(world, goal), 0
+        self.plan: Plan | None = None
+
+    def act(self, past: Clip) -> Float[Tensor, "f_t a"]:
+        """Say what to do for the `f_t` frames after a clip, its actions known or not.
+
+        The plan of the step before, a step on, is where the search begins.
+        """
+        actions = past.signals.get("actions")
+        signals = {} if actions is None else {"actions": actions[None]}
+        moment = self.world.begin(past.video, signals)
+        chance = generator("plan", self.seed, self.num_acts, device=moment.seen.device)
+        start = None
+        if self.plan is not None:
+            start = self.plan.actions
+            if self.num_acts % self.config.hold == 0:
+                start = torch.cat([start[1:], start[-1:]])
+        self.plan = plan(self.world, moment, self.goal, self.config, chance, start)
+        self.num_acts += 1
+        return self.plan.actions[:1].expand(self.world.encoder.compression.t, -1)
+
+
+@torch.no_grad()
+def latents_of(world: World, picture: Clip) -> Latents:
+    """Encode a picture, `1 1 c h w`: it is held for as many frames as a latent stands for."""
+    fitted = picture.resized(*world.card.size).video[:, :1]
+    held = fitted.expand(-1, world.encoder.compression.t, -1, -1, -1)
+    return world.encoder.encode(held.to(world.encoder.latent_mean.device))
+
+
+def bounds_of(world: World) -> tuple[Float[Tensor, " a"], Float[Tensor, " a"]]:
+    """Return the least and the greatest actions of the data that a world learnt from."""
+    signal = None if world.conditioner is None else world.card.signals.get("actions")
+    if signal is None or not signal.low:
+        raise AvenirError(
+            f"{world.card.name!r} takes no actions, or none with bounds, so nothing can be "
+            "planned: train it with conditioner.kind='actions' on data that has them"
+        )
+    return torch.tensor(signal.low), torch.tensor(signal.high)

@@ -1,0 +1,111 @@
+"""Planning where the best plan is known: latents that are the sum of all actions."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from avenir.clip import Clip
+from avenir.data import Signal
+from avenir.device import generator
+from avenir.errors import AvenirError
+from avenir.planning import Agent, PlanningConfig, bounds_of, latents_of, plan
+from avenir.world import World, load
+
+from .conftest import save_tiny_world
+
+
+class Sums:
+    """A world whose two latent numbers are sums of its two actions: it ends where they lead."""
+
+    conditioner = object()
+    card = SimpleNamespace(
+        name="sums", signals={"actions": Signal(size=2, low=(-1.0, -1.0), high=(1.0, 0.5))}
+    )
+    encoder = SimpleNamespace(compression=SimpleNamespace(t=2))
+
+    def foresee(self, moment, actions, chance):
+        assert len(actions) == len(moment)
+        return actions.cumsum(1)[:, 1::2, :, None, None]
+
+
+class Here(torch.Tensor):
+    """A moment of this world: nothing but how many there are."""
+
+    def repeated(self, count):
+        return torch.zeros(count)
+
+    seen = torch.zeros(1)
+
+
+@pytest.mark.parametrize("method", ["cem", "mppi"])
+def test_the_plan_that_is_best_is_found(method):
+    config = PlanningConfig(method=method, num_rounds=12, num_candidates=256, num_elites=16)
+    goal = torch.tensor([5.0, -3.0]).view(1, 1, 2, 1, 1)
+    found = plan(Sums(), Here(), goal, config, generator("p"))
+    ends = 2 * found.actions.sum(0)
+    torch.testing.assert_close(ends, torch.tensor([5.0, -3.0]), atol=0.15, rtol=0)
+    assert found.costs[-1] < found.costs[0]
+
+
+def test_what_cannot_be_reached_is_gone_toward_within_bounds():
+    goal = torch.tensor([100.0, 100.0]).view(1, 1, 2, 1, 1)
+    config = PlanningConfig(num_rounds=15, num_candidates=512, num_elites=32)
+    found = plan(Sums(), Here(), goal, config, generator("p"))
+    expected = torch.tensor([1.0, 0.5]).expand(6, 2)
+    torch.testing.assert_close(found.actions, expected, atol=0.05, rtol=0)
+
+
+def test_actions_are_held_and_the_search_goes_on_from_where_it_was():
+    goal = torch.tensor([4.0, 0.0]).view(1, 1, 2, 1, 1)
+    config = PlanningConfig(num_steps=5, hold=2, num_rounds=8)
+    found = plan(Sums(), Here(), goal, config, generator("p"))
+    assert found.actions.shape == (3, 2)
+    steps = found.actions.repeat_interleave(2, 0)[:5]
+    assert 2 * steps.sum(0)[0] == pytest.approx(4.0, abs=0.2)
+    again = plan(Sums(), Here(), goal, config, generator("q"), start=found.actions)
+    assert again.costs[0] <= 0.1 < plan(Sums(), Here(), goal, config, generator("q")).costs[0]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    return load(save_tiny_world(tmp_path_factory.mktemp("worlds") / "plans", (64, 64), chunk=1))
+
+
+def clip(num_frames: int) -> Clip:
+    frames = torch.randint(0, 255, (num_frames, 3, 64, 64), dtype=torch.uint8)
+    return Clip(frames, 10.0, {"actions": torch.zeros(num_frames, 2)})
+
+
+def test_what_is_foreseen_is_what_stepping_leads_to(world):
+    given, actions = clip(6), torch.rand(1, 8, 2)
+    moment = world.begin(given.video, {"actions": given.signals["actions"][None]})
+    seen = world.foresee(moment, actions, generator("f"))
+    chance, latents = generator("f"), []
+    for first in range(0, 8, 2):
+        moment = world.step(moment, actions[:, first : first + 2], chance)
+        latents.append(moment.memory.latents[:, -1:])
+    torch.testing.assert_close(seen, torch.cat(latents, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_an_agent_acts_the_same_for_the_same_seed_and_reaches_for_its_goal(world):
+    config, past = PlanningConfig(num_candidates=8, num_elites=2, num_steps=2), clip(6)
+    goal = clip(1)
+
+    def acted(goal: Clip, seed: int) -> torch.Tensor:
+        agent = Agent(world, goal, config, seed)
+        return torch.stack([agent.act(past), agent.act(past)])
+
+    assert acted(goal, 0).shape == (2, 2, 2)
+    assert torch.equal(acted(goal, 0), acted(goal, 0))
+    assert not torch.equal(acted(goal, 0), acted(goal, 1))
+    assert not torch.equal(acted(goal, 0), acted(clip(1), 0))
+    low, high = bounds_of(world)
+    assert (acted(goal, 0) >= low).all() and (acted(goal, 0) <= high).all()
+    assert latents_of(world, goal).shape[:2] == (1, 1)
+
+
+def test_worlds_without_actions_are_refused(tmp_path):
+    encoder = load(save_tiny_world(tmp_path / "encoder", (64, 64), predicts=False))
+    with pytest.raises(AvenirError, match="nothing can be planned"):
+        bounds_of(encoder)
