@@ -99,6 +99,10 @@ def test_mistakes_are_explained(world, tmp_path):
         WorldEnv(world, [clip(1)])
     with pytest.raises(AvenirError, match="no clip"):
         WorldEnv(world, [])
+    with pytest.raises(AvenirError, match="call reset first"):
+        WorldEnv(world, [clip()]).step(np.zeros(2, np.float32))
+    with pytest.raises(AvenirError, match="numbers from 0 to 0"):
+        WorldEnv(world, [clip()]).reset(options={"clip": -1})
     encoder = load(save_tiny_world(tmp_path / "encoder", (64, 64), predicts=False))
     with pytest.raises(AvenirError, match="takes no actions"):
         WorldEnv(encoder, [clip()])

@@ -45,7 +45,8 @@ def test_the_plan_that_is_best_is_found(method):
     found = plan(Sums(), Here(), goal, config, generator("p"))
     ends = 2 * found.actions.sum(0)
     torch.testing.assert_close(ends, torch.tensor([5.0, -3.0]), atol=0.15, rtol=0)
-    assert found.costs[-1] < found.costs[0]
+    assert found.lowest[-1] < found.lowest[0]
+    assert found.cost == pytest.approx(float((ends - goal.view(2)).abs().mean()), abs=1e-5)
 
 
 def test_what_cannot_be_reached_is_gone_toward_within_bounds():
@@ -64,7 +65,7 @@ def test_actions_are_held_and_the_search_goes_on_from_where_it_was():
     steps = found.actions.repeat_interleave(2, 0)[:5]
     assert 2 * steps.sum(0)[0] == pytest.approx(4.0, abs=0.2)
     again = plan(Sums(), Here(), goal, config, generator("q"), start=found.actions)
-    assert again.costs[0] <= 0.1 < plan(Sums(), Here(), goal, config, generator("q")).costs[0]
+    assert again.lowest[0] <= 0.1 < plan(Sums(), Here(), goal, config, generator("q")).lowest[0]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,23 @@ def test_an_agent_acts_the_same_for_the_same_seed_and_reaches_for_its_goal(world
     low, high = bounds_of(world)
     assert (acted(goal, 0) >= low).all() and (acted(goal, 0) <= high).all()
     assert latents_of(world, goal).shape[:2] == (1, 1)
+
+
+def test_an_action_that_is_to_be_held_is_held(world):
+    config = PlanningConfig(num_candidates=4, num_elites=2, num_rounds=1, hold=2)
+    agent, past = Agent(world, clip(1), config), clip(6)
+    acts = [agent.act(past) for _ in range(4)]
+    assert torch.equal(acts[0], acts[1]) and torch.equal(acts[2], acts[3])
+    assert not torch.equal(acts[1], acts[2])
+
+
+def test_keeping_all_candidates_is_no_choice(world):
+    config = PlanningConfig(num_candidates=8)
+    with pytest.raises(AvenirError, match="nothing would be chosen"):
+        Agent(world, clip(1), config).act(clip(6))
+    with pytest.raises(AvenirError, match="whole latents"):
+        moment = world.begin(clip(6).video, {})
+        world.foresee(moment, torch.zeros(1, 3, 2), generator("f"))
 
 
 def test_worlds_without_actions_are_refused(tmp_path):

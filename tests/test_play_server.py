@@ -71,7 +71,7 @@ class Running:
 def running(tiny_run) -> Iterator[Running]:
     world, source = load(tiny_run), Synthetic(SyntheticConfig(episode_frames=20))
     openings = openings_of(source, world, 2, 6)
-    stages, signal = stages_of(world, openings), source.signals["actions"]
+    stages, signal = stages_of(world, openings, True), source.signals["actions"]
     about = {"name": "tiny", "fps": 40.0, "steps_per_second": 20.0, "keys": signal.keys}
     about |= {"names": signal.names, "clips": ["data:,"] * 2}
     torch.set_num_threads(1)
@@ -129,6 +129,7 @@ def test_playing_steps_at_its_own_rate_and_answers_keys(running):
         assert first["stages"] == {"dream": [2, 3, 64, 64]} and len(pixels) == 2 * 64 * 64 * 3
         say(page, "go")
         say(page, "keys", held=["ArrowLeft"], press=17.5)
+        say(page, "keys", held=["ArrowLeft"], press=10**400)  # a number that none can be
         say(page, "keys", held=[], press=None)  # down for less than a step, and felt all the same
         steps, started = [], time.monotonic()
         presses = []
@@ -180,6 +181,8 @@ def test_a_playthrough_that_is_kept_opens_on_another_page(running):
         '{"do": "dance"}',
         b"\x00\x01",
         '{"do": "keys", "held": 5}',
+        '{"do": "show", "stages": 7}',
+        '{"do": "open", "playthrough": "' + 3500 * "[" + '"}',
         '{"do": "begin", "clip": 9}',
         '{"do": "rewind", "steps": -1}',
         '{"do": "branch", "number": 1e9}',
@@ -187,7 +190,7 @@ def test_a_playthrough_that_is_kept_opens_on_another_page(running):
         '{"do": "go", "x": "' + 5000 * "x" + '"}',
         "[" * 4000,
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_what_means_nothing_is_answered_in_words_and_too_much_of_it_ends(running, message):
     tasks = running.num_tasks()

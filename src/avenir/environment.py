@@ -71,6 +71,11 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         chosen = (options or {}).get("clips")
         if chosen is None:
             chosen = self.np_random.integers(len(self.clips), size=self.num_envs)
+        if len(chosen) != self.num_envs or not all(0 <= n < len(self.clips) for n in chosen):
+            raise AvenirError(
+                f"clips {list(chosen)} were asked for; say {self.num_envs} numbers from 0 to "
+                f"{len(self.clips) - 1}"
+            )
         begun = [self.clips[int(number)] for number in chosen]
         past = torch.cat([clip.video for clip in begun])
         seen = [clip.signals.get("actions") for clip in begun]
@@ -85,6 +90,8 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         self, actions: Floats
     ) -> tuple[Pictures, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Imagine `f_t` frames under one action `b a`; after a truncated episode, begin anew."""
+        if not hasattr(self, "moment"):
+            raise AvenirError("step was called before any episode began: call reset first")
         nothing = np.zeros(self.num_envs)
         if self.moment.num_imagined >= self.episode_steps:
             pictures, info = self.reset()

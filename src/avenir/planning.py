@@ -5,6 +5,7 @@ al. 2017, 1509.01149); how near a future comes is the mean absolute difference o
 from the goal's, as in V-JEPA 2-AC (2506.09985). Nothing is decoded and no state is read.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -36,11 +37,13 @@ class PlanningConfig(Config):
     num_candidates: int = Field(64, ge=2)
     """Futures imagined in a round."""
     num_elites: int = Field(8, ge=1)
-    """How many of them the cross-entropy method keeps."""
+    """How many of them the cross-entropy method keeps: fewer than all."""
     temperature: float = Field(0.5, gt=0)
     """Of MPPI, in standard deviations of the costs of a round: low trusts the best ones only."""
     num_rounds: int = Field(3, ge=1)
     """Rounds, each drawn around what the one before found."""
+    sampler_steps: int | None = Field(None, ge=1)
+    """In how many steps each latent frame is drawn while planning; none: as the world draws."""
     spread: float = Field(0.5, gt=0)
     """Standard deviation of the first round, as a share of half the range of the actions."""
 
@@ -50,8 +53,10 @@ class Plan(NamedTuple):
 
     actions: Float[Tensor, "m a"]
     """Each held for `hold` steps."""
-    costs: tuple[float, ...]
-    """Of the best future of every round."""
+    cost: float
+    """How far from the goal it is imagined to end, by chance of its own."""
+    lowest: tuple[float, ...]
+    """The same of the best future of every round, the luckiest of many."""
 
 
 def plan(
@@ -64,31 +69,47 @@ def plan(
 ) -> Plan:
     """Seek actions from a moment (of one future) on that end at the `goal` latents, `1 1 c h w`.
 
-    The search begins around `start`, or around doing nothing. Raises AvenirError for a world whose
-    actions have no bounds.
+    The search begins around `start`, or around actions of 0. Raises AvenirError for a world whose
+    actions have no bounds, and when all candidates would be kept.
     """
+    if config.method == "cem" and config.num_elites >= config.num_candidates:
+        raise AvenirError(
+            f"{config.num_elites} of {config.num_candidates} candidates would be kept, so nothing "
+            "would be chosen: imagine more futures, or keep fewer"
+        )
     low, high = bounds_of(world)
     mean = torch.zeros(-(-config.num_steps // config.hold), len(low)) if start is None else start
     mean = mean.clamp(low, high)
     first_spread = config.spread * (high - low) / 2
     spread, f_t = first_spread.expand_as(mean), world.encoder.compression.t
-    many = moment.repeated(config.num_candidates)
-    costs, device = [], moment.seen.device
-    for _ in range(config.num_rounds):
-        shape = (config.num_candidates, *mean.shape)
-        noise = torch.randn(shape, generator=chance, device=chance.device).cpu()
-        candidates = (mean + spread * noise).clamp(low, high)
-        candidates[0] = mean
+    device, lowest = moment.seen.device, []
+
+    def imagined(candidates: Float[Tensor, "k m a"]) -> Float[Tensor, " k"]:
         held = repeat(candidates, "k m a -> k (m f) a", f=config.hold * f_t)
-        held = held[:, : config.num_steps * f_t]
-        ends = world.foresee(many, held.to(device), chance)[:, -1:]
-        cost = (ends - goal).abs().mean(dim=(1, 2, 3, 4)).cpu()
-        weight = _weights(cost, config)[:, None, None]
-        mean = (weight * candidates).sum(0)
-        spread = (weight * (candidates - mean).square()).sum(0).sqrt()
-        spread = spread.maximum(_LEAST_SPREAD * first_spread)
-        costs.append(float(cost.min()))
-    return Plan(mean, tuple(costs))
+        held = held[:, : config.num_steps * f_t].to(device)
+        ends = world.foresee(moment.repeated(len(held)), held, chance)[:, -1:]
+        return (ends - goal).abs().mean(dim=(1, 2, 3, 4)).cpu()
+
+    with _drawn_in(world, config.sampler_steps):
+        for _ in range(config.num_rounds):
+            shape = (config.num_candidates, *mean.shape)
+            noise = torch.randn(shape, generator=chance, device=chance.device).cpu()
+            candidates = (mean + spread * noise).clamp(low, high)
+            candidates[0] = mean
+            cost = imagined(candidates)
+            weight = _weights(cost, config)[:, None, None]
+            mean = (weight * candidates).sum(0)
+            spread = (weight * (candidates - mean).square()).sum(0).sqrt()
+            spread = spread.maximum(_LEAST_SPREAD * first_spread)
+            lowest.append(float(cost.min()))
+        return Plan(mean, float(imagined(mean[None])), tuple(lowest))
+
+
+def _drawn_in(world: World, num_steps: int | None) -> AbstractContextManager[None]:
+    """Let a world draw in so many steps while it lasts; none: as it does."""
+    if num_steps is None or world.predictor is None:
+        return nullcontext()
+    return world.predictor.in_steps(num_steps)
 
 
 def _weights(cost: Float[Tensor, " k"], config: PlanningConfig) -> Float[Tensor, " k"]:
@@ -96,7 +117,7 @@ def _weights(cost: Float[Tensor, " k"], config: PlanningConfig) -> Float[Tensor,
     if config.method == "mppi":
         scale = config.temperature * cost.std().clamp(min=1e-12)
         return (-(cost - cost.min()) / scale).softmax(0)
-    elites = cost.topk(min(config.num_elites, len(cost)), largest=False).indices
+    elites = cost.topk(config.num_elites, largest=False).indices
     return torch.zeros_like(cost).index_fill(0, elites, 1 / len(elites))
 
 
@@ -113,22 +134,24 @@ class Agent:
         self.plan: Plan | None = None
 
     def act(self, past: Clip) -> Float[Tensor, "f_t a"]:
-        """Say what to do for the `f_t` frames after a clip, its actions known or not.
+        """Say what to do for the `f_t` frames after a clip at the world's size and rate.
 
-        The plan of the step before, a step on, is where the search begins.
+        Its actions may be known or not. The plan before, a step on, is where the search begins; an
+        action that is still to be held is.
         """
+        f_t = self.world.encoder.compression.t
+        self.num_acts += 1
+        if self.plan is not None and (self.num_acts - 1) % self.config.hold:
+            return self.plan.actions[:1].expand(f_t, -1)
         actions = past.signals.get("actions")
         signals = {} if actions is None else {"actions": actions[None]}
         moment = self.world.begin(past.video, signals)
         chance = generator("plan", self.seed, self.num_acts, device=moment.seen.device)
         start = None
         if self.plan is not None:
-            start = self.plan.actions
-            if self.num_acts % self.config.hold == 0:
-                start = torch.cat([start[1:], start[-1:]])
+            start = torch.cat([self.plan.actions[1:], self.plan.actions[-1:]])
         self.plan = plan(self.world, moment, self.goal, self.config, chance, start)
-        self.num_acts += 1
-        return self.plan.actions[:1].expand(self.world.encoder.compression.t, -1)
+        return self.plan.actions[:1].expand(f_t, -1)
 
 
 @torch.no_grad()
@@ -142,7 +165,9 @@ def latents_of(world: World, picture: Clip) -> Latents:
 def bounds_of(world: World) -> tuple[Float[Tensor, " a"], Float[Tensor, " a"]]:
     """Return the least and the greatest actions of the data that a world learnt from."""
     signal = None if world.conditioner is None else world.card.signals.get("actions")
-    if signal is None or not signal.low:
+    if signal is not None and not signal.low:
+        signal = None
+    if signal is None or not torch.tensor([*signal.low, *signal.high]).isfinite().all():
         raise AvenirError(
             f"{world.card.name!r} takes no actions, or none with bounds, so nothing can be "
             "planned: train it with conditioner.kind='actions' on data that has them"

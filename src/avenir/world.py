@@ -259,7 +259,12 @@ class World(nn.Module):
         self, moment: Moment, actions: Actions, generator: torch.Generator
     ) -> Float[Tensor, "b n c h w"]:
         """Say which latents `actions` `b F a` lead to, `n = F / f_t` of them, and decode none."""
-        num_ahead = actions.shape[1] // self.encoder.compression.t
+        num_ahead, rest = divmod(actions.shape[1], self.encoder.compression.t)
+        if rest or not num_ahead:
+            raise AvenirError(
+                f"actions for {actions.shape[1]} frames were given; a latent stands for "
+                f"{self.encoder.compression.t}: give as many as whole latents have"
+            )
         ahead = self._led(moment, actions, num_ahead)
         chunks = onward(self._foretells, moment.memory, ahead, num_ahead, generator)
         return torch.cat(list(chunks), dim=1)

@@ -2,9 +2,16 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
+
+from avenir.world import World
 
 from ..test_play_server import Running, running  # noqa: F401
 
@@ -53,7 +60,7 @@ def test_it_plays_from_the_keyboard_alone(browser, running):  # noqa: F811
     page.keyboard.press("Space")
     page.wait_for_function("latest.paused")
     still = seen(page)
-    page.keyboard.press("r")
+    page.keyboard.press("Home")
     page.wait_for_function("latest.step === 0")
     page.keyboard.press("Space")
     page.keyboard.down("ArrowLeft")
@@ -74,6 +81,43 @@ def test_it_plays_from_the_keyboard_alone(browser, running):  # noqa: F811
         page.keyboard.press("Tab")
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
     assert page.faults == []
+
+
+@pytest.mark.parametrize("steers", [True, False])
+def test_the_verb_serves_a_world_that_can_be_stepped(steers, tiny_run, tmp_path):
+    run = tiny_run
+    if not steers:
+        run = tmp_path / "unsteered"
+        shutil.copytree(tiny_run, run)
+        world = World.load(run, "cpu")
+        card = world.card.model_copy(update={"conditioner": None, "signals": {}})
+        World(card, world.encoder, None, world.predictor).save(run)
+    command = [str(Path(sys.executable).with_name("avenir")), "play", str(run), "--port", "0"]
+    process = subprocess.Popen([*command, "--clips", "2"], stderr=subprocess.PIPE, text=True)
+    try:
+        said = next(line for line in process.stderr if line.startswith("play at "))
+        address = said.split()[2]
+        with connect(address.replace("http", "ws") + "play", origin=address.rstrip("/")) as page:
+            hello = json.loads(page.recv(timeout=20))["hello"]
+            assert set(hello["keys"]) == set()  # those of the tiny world are on no keys
+            assert hello["stages"] == ["dream", "recording"]
+            assert len(hello["clips"]) == 2 and hello["clips"][0].startswith("data:image/png")
+            page.send('{"do":"step"}')
+            heads = [page.recv(timeout=20) for _ in range(2)]
+            assert b'"step": 1' in heads[-1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) is not None
+        process.stderr.close()
+
+
+def test_nothing_on_the_page_is_against_its_own_policy(browser, running):  # noqa: F811
+    page, faults = browser.new_context().new_page(), []
+    page.on("console", lambda m: m.type == "error" and faults.append(m.text))
+    page.goto(f"http://{running.address}/")
+    page.wait_for_selector("canvas")
+    page.wait_for_timeout(300)
+    assert faults == []
 
 
 def test_stages_stand_side_by_side_and_a_playthrough_is_saved_and_opened(

@@ -20,7 +20,7 @@ def plan(
         Path | None, typer.Option(help="Picture to reach; without one, the simulator judges.")
     ] = None,
     video: Annotated[
-        Path | None, typer.Option(help="With --goal: what is observed; its end is the start.")
+        Path | None, typer.Option(help="With --goal: its first seconds are observed.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.05, help="Time to reach it.")] = 1.2,
     observe: Annotated[float, typer.Option(min=0.01, help="Seconds that are observed.")] = 1.0,
@@ -30,6 +30,9 @@ def plan(
     ] = "cem",
     candidates: Annotated[int, typer.Option(min=2, help="Futures imagined in a round.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of search before every step.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Draw futures in so many steps; as the world does.")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path, typer.Option(help="With --goal the mp4 to write, with a csv beside it; or json.")
@@ -46,11 +49,13 @@ def plan(
     from avenir.world import load
 
     world = load(run)
-    steps = max(1, round(seconds * world.card.fps / world.encoder.compression.t))
+    num_steps = max(1, round(seconds * world.card.fps / world.encoder.compression.t))
     table = {"method": method, "num_candidates": candidates, "num_rounds": rounds}
-    config = PlanningConfig.parse(table | {"num_steps": steps})
+    table |= {"num_elites": max(1, candidates // 8), "sampler_steps": steps}
+    config = PlanningConfig.parse(table | {"num_steps": num_steps})
     if (goal is None) != (video is None):
         raise AvenirError("--goal and --video go together: a picture to reach, and from where")
+    out.parent.mkdir(parents=True, exist_ok=True)
     if goal is not None and video is not None:
         _reach(world, video, goal, config, observe, seed, out)
         return
@@ -94,8 +99,7 @@ def _reach(
         rows = csv.writer(file)
         rows.writerow(names)
         rows.writerows(actions.tolist())
-    first, last = found.costs[0], found.costs[-1]
-    say(f"distance of the best future from the goal, in latents: {first:.3f}, then {last:.3f}")
+    say(f"imagined to end {found.cost:.3f} from the goal, in latents")
     say(f"{out}: {imagined.seconds:.2f} s imagined; its actions in {out.with_suffix('.csv')}")
 
 
@@ -133,7 +137,7 @@ def _show(found: "Acting", out: Path) -> None:
     from avenir.evaluation.acting import REACHED
 
     def cell(value: Any, spec: str) -> str:
-        if value is None or value.mean is None:
+        if value.mean is None:
             return "–"
         bounds = "" if value.low is None else f" [{value.low:{spec}}, {value.high:{spec}}]"
         return f"{value.mean:{spec}}{bounds}".replace("-", "−")

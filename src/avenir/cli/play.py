@@ -22,7 +22,7 @@ def play(
     clips: Annotated[int, typer.Option(min=1, max=64, help="Held-out clips to begin from.")] = 8,
     observe: Annotated[float, typer.Option(min=0.01, help="Seconds that are observed.")] = 1.0,
     video: Annotated[
-        Path | None, typer.Option(help="Begin from this video instead of held-out clips.")
+        Path | None, typer.Option(help="Begin from the first seconds of this video instead.")
     ] = None,
     host: Annotated[
         str, typer.Option(help="Who may connect: this machine, unless another address is given.")
@@ -59,8 +59,8 @@ def play(
     else:
         source = make_source(data_of(run, overrides or []))
         openings = openings_of(source, world, clips, round(observe * world.card.fps), Preparation())
-    stages = stages_of(world, openings)
     signal = world.card.signals.get("actions") if world.conditioner is not None else None
+    stages = stages_of(world, openings, steers=signal is not None and bool(signal.keys))
     player = Player(stages, openings, signal)
     player.step(player.action(()))  # whatever is slow the first time is slow now
     key = str(world.card.provenance.get("key") or world.card.name)

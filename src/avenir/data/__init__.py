@@ -22,6 +22,9 @@ from avenir.errors import AvenirError
 
 Split = Literal["train", "test"]
 
+CHOICE = "choice {}"
+"""How the numbers of a signal are named of which one is 1: data sets keep names."""
+
 
 class Signal(Config):
     """What is known of a signal recorded beside the frames; it travels with the world."""
@@ -37,6 +40,11 @@ class Signal(Config):
     """Bounds of the training split."""
     keys: dict[str, tuple[float, ...]] = {}
     """Keyboard keys and the action each one stands for."""
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it is one of several things to do: one number is 1, the others 0."""
+        return self.names[:1] == (CHOICE.format(0),)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Each start is the end of a held-out past. Somebody held an action from there on; the picture that
 the simulator then showed is the goal, and where its ego stood is what is asked for. Planners see
-pictures only. Random actions, none at all, and a script that reads the simulator stand beside.
+pictures only. A random action that is held, none, and a script that reads the simulator stand
+beside.
 """
 
 import copy
@@ -59,9 +60,9 @@ class Acted(Config):
     """Share of starts from which it ended within `REACHED` of the goal."""
     distance: Interval
     """How far from the goal the ego ended, across, in pixels."""
-    above_random: Interval | None = None
+    above_random: Interval
     """Share reached, minus that of random actions."""
-    above_nothing: Interval | None = None
+    above_nothing: Interval
     """Share reached, minus that of doing nothing."""
 
 
@@ -108,7 +109,8 @@ def measure_acting(
         acts: dict[str, Act] = {
             "planned": _planned(world, start, agents, seed_of("plan", seed, number)),
             "scripted": lambda _, simulator, start=start: _scripted(simulator, start, f_t),
-            "random": lambda *_, rng=rng: _held(rng.uniform(low, high), f_t),
+            # Held to the end, as the goal's was: new ones at every step would cancel out.
+            "random": lambda *_, action=rng.uniform(low, high): _held(action, f_t),
             "nothing": lambda *_: _held(np.zeros(len(low)), f_t),
         }
         for name, act in acts.items():

@@ -7,11 +7,13 @@ of this server may connect. Everything that waits has a bound: a slow or dead pa
 
 import asyncio
 import json
+import logging
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,27 @@ _MOST_A_SECOND = 120
 _MOST_MISTAKES = 20
 _MOST_WAITING = 16
 """Messages that wait for the end of a step."""
+_MOST_UNTAKEN = 2**17
+"""Bytes on their way to a page."""
 _PATIENCE_SECONDS = 5.0
 """How long a page may take to receive a frame."""
 
 _HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:",
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; "
+    "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+
+
+_VERBS = {"keys", "go", "pause", "show", "begin", "rewind", "branch", "step", "keep", "open"}
+_STEPS_A_TURN = 25
+"""When a playthrough is opened; then it is the turn of other pages."""
+
+
+class Gone(Exception):
+    """A page that is no longer there."""
 
 
 class Refused(Exception):
@@ -101,10 +115,10 @@ class Server:
             await channel.accept()
             await channel.close(1013, f"{MOST_PAGES} pages play already: close one of them")
             return
-        await channel.accept()
         page = Page(channel, self)
         self.pages.add(page)
         try:
+            await channel.accept()
             await page.play()
         finally:
             self.pages.discard(page)
@@ -115,11 +129,11 @@ class Page:
 
     def __init__(self, channel: WebSocket, server: Server) -> None:
         self.channel, self.server = channel, server
-        self.held: frozenset[str] = frozenset()
-        self.tapped: set[str] = set()
+        self.held: list[str] = []
+        self.tapped: list[str] = []
         self.presses: list[float] = []
         self.answered: list[float] = []
-        self.paused = True
+        self.paused, self.opening = True, False
         self.shown = ["dream"]
         self.waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
         self.woken = asyncio.Event()
@@ -135,8 +149,13 @@ class Page:
             with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
                 closing = self.channel.close(refusal.code, refusal.reason)
                 await asyncio.wait_for(closing, _PATIENCE_SECONDS)
-        except (WebSocketDisconnect, RuntimeError):
-            pass  # it is gone
+        except Gone:
+            pass
+        except Exception:
+            logging.getLogger("uvicorn.error").exception("a page could not be played on")
+            with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+                closing = self.channel.close(1011, "the world failed; its log says why")
+                await asyncio.wait_for(closing, _PATIENCE_SECONDS)
         finally:
             for task in tasks:
                 task.cancel()
@@ -156,6 +175,8 @@ class Page:
             lately.append(now)
             try:
                 self._take(message.get("text"))
+            except asyncio.QueueFull:
+                await self._tell({"error": "too much at once: wait for what was asked before"})
             except AvenirError as error:
                 mistakes += 1
                 if mistakes > _MOST_MISTAKES:
@@ -166,18 +187,20 @@ class Page:
         """Hold keys at once; let what changes the player wait for the end of a step."""
         said = _parsed(text)
         if said["do"] != "keys":
-            try:
-                self.waiting.put_nowait(said)
-            except asyncio.QueueFull:
-                raise AvenirError("too much at once: wait for what was asked before") from None
+            if said["do"] == "open" and self.opening:
+                raise asyncio.QueueFull
+            self.waiting.put_nowait(said)
+            self.opening |= said["do"] == "open"
             self.woken.set()
             return
         held, press = said.get("held"), said.get("press")
         if not isinstance(held, list) or not all(isinstance(key, str) for key in held):
             raise AvenirError('keys were said wrongly; say {"do": "keys", "held": ["ArrowUp"]}')
-        self.held = frozenset(held[:16])
-        self.tapped |= self.held  # a key may be down for less than a step
-        if isinstance(press, int | float):
+        known = self.server.about["keys"]
+        self.held = [key for key in held[:16] if key in known]
+        if not self.paused:  # a key may be down for less than a step
+            self.tapped += [key for key in self.held if key not in self.tapped]
+        if isinstance(press, float) or (isinstance(press, int) and abs(press) < 2**53):
             self.presses = [*self.presses[1 - _MOST_WAITING :], float(press)]
 
     # What a page is shown ---------------------------------------------------------------------
@@ -198,13 +221,16 @@ class Page:
                 due = time.monotonic()
                 continue
             due = max(due + period, time.monotonic())  # what is late is not made up for
-            started = time.monotonic()
-            action = self.player.action(self.held | self.tapped)
-            self.tapped.clear()
+            action = self.player.action([*self.tapped, *self.held])
+            self.tapped = []
             # Keys that go down while a step is computed are answered by the next.
             self.answered, self.presses = self.presses, []
-            await self._in_turn(self.player.step, action)
-            await self._show(time.monotonic() - started)
+            try:
+                await self._show(await self._in_turn(_timed, self.player.step, action))
+            except AvenirError as error:
+                self.paused = True
+                await self._tell({"error": str(error)})
+                await self._show(0.0)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def _do(self, said: dict[str, Any]) -> None:
@@ -212,9 +238,12 @@ class Page:
         player, what = self.player, said["do"]
         try:
             if what in ("go", "pause"):
-                self.paused = what == "pause"
+                self.paused, self.tapped = what == "pause", []
             elif what == "show":
-                self.shown = [name for name in player.stages if name in said.get("stages", ())]
+                asked = said.get("stages")
+                if not isinstance(asked, list):
+                    raise AvenirError('stages were said wrongly; say {"stages": ["dream"]}')
+                self.shown = [name for name in player.stages if name in asked]
             elif what == "begin":
                 await self._in_turn(player.begin, _whole(said, "clip"), _whole(said, "seed"))
             elif what == "rewind":
@@ -224,16 +253,30 @@ class Page:
             elif what == "step":
                 await self._in_turn(player.step, player.action(self.held))
             elif what == "keep":
-                kept = player.kept(self.server.world).model_dump_json()
-                await self._send(json.dumps({"kept": kept}))
+                kept = await self._in_turn(self._kept)
+                await self._tell({"kept": kept})
             elif what == "open":
-                playthrough = read_playthrough(str(said.get("playthrough")))
-                await self._in_turn(player.open, playthrough, self.server.world)
-            else:
-                raise AvenirError(f"{what!r} was asked for; nobody here can do that")
+                self.opening = False
+                await self._open(said["playthrough"])
         except AvenirError as error:
             await self._tell({"error": str(error)})
         await self._show(0.0)
+
+    def _kept(self) -> str:
+        kept = self.player.kept(self.server.world).model_dump_json()
+        if len(json.dumps(kept)) > MOST_BYTES - _MOST_WORDS:
+            raise AvenirError("it has grown too large to be opened again: go back, and save then")
+        return kept
+
+    async def _open(self, text: str) -> None:
+        """Play a playthrough again, letting others have their turn in between."""
+        playthrough = await self._in_turn(read_playthrough, text)
+        again = self.player.open(playthrough, self.server.world)
+        try:
+            while await self._in_turn(_some_of, again, _STEPS_A_TURN):
+                pass
+        finally:
+            again.close()
 
     async def _show(self, seconds: float) -> None:
         player, shown = self.player, [n for n in self.shown if n in self.player.line.states[0]]
@@ -241,8 +284,9 @@ class Page:
         about = {
             "step": player.now,
             "steps": len(player.line.actions),
-            "branches": [len(branch) for branch in player.branches],
+            "branches": [len(branch.actions) for branch in player.branches],
             "clip": player.number,
+            "seed": player.seed,
             "paused": self.paused,
             "presses": self.answered,
             "milliseconds": round(1000 * seconds, 2),
@@ -267,6 +311,8 @@ class Page:
             await asyncio.wait_for(sending, _PATIENCE_SECONDS)
         except TimeoutError:
             raise Refused(1008, "frames were not taken in time") from None
+        except (RuntimeError, WebSocketDisconnect):
+            raise Gone from None
 
     async def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await to_thread.run_sync(work, *arguments, limiter=self.server.turn)
@@ -276,8 +322,11 @@ def listen(host: str, port: int) -> socket.socket:
     """Take an address, before anything is said of it; port 0 is any that is free."""
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit it: a page that falls behind is shown few frames that are old.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_UNTAKEN)
     try:
         listening.bind((host, port))
+        listening.listen()  # who comes before it answers waits
     except OSError:
         listening.close()
         raise
@@ -287,7 +336,8 @@ def listen(host: str, port: int) -> socket.socket:
 def serving(server: Server, host: str) -> uvicorn.Server:
     """Return what runs a server, under the name of the address it listens at."""
     everywhere = host in ("0.0.0.0", "::")
-    hosts = ["*"] if everywhere else list({host, "localhost", "127.0.0.1"})
+    named = f"[{host}]" if ":" in host else host
+    hosts = ["*"] if everywhere else list({named, "localhost", "127.0.0.1"})
     config = uvicorn.Config(
         server.app(hosts),
         log_level="warning",
@@ -306,9 +356,25 @@ def _parsed(text: str | None) -> dict[str, Any]:
         said = json.loads(text)
     except (ValueError, RecursionError):
         said = None
-    if not isinstance(said, dict) or not isinstance(said.get("do"), str):
-        raise AvenirError('a message was sent that says nothing; say {"do": "go"}')
-    return said
+    if not isinstance(said, dict) or said.get("do") not in list(_VERBS):
+        raise AvenirError(f"a message was sent that says nothing; say do: {', '.join(_VERBS)}")
+    if said["do"] != "open":
+        return said
+    if not isinstance(said.get("playthrough"), str):
+        raise AvenirError("a playthrough was sent that is no text")
+    return {"do": "open", "playthrough": said["playthrough"]}
+
+
+def _timed(work: Callable[..., Any], *arguments: Any) -> float:
+    """Do it and say in how many seconds, not counting the wait for its turn."""
+    began = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - began
+
+
+def _some_of(steps: Iterator[None], count: int) -> bool:
+    """Take some steps, and say whether there are more."""
+    return sum(1 for _ in islice(steps, count)) == count
 
 
 def _whole(said: dict[str, Any], name: str) -> int:

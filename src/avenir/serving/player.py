@@ -5,12 +5,11 @@ opening, the seed and the actions, so these and a checksum of every frame are al
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import math
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,7 +30,11 @@ MOST_KEPT = 600
 _EVERY = 100
 """Of the older ones, one in so many is kept."""
 
-_MOST_BYTES = 2**25
+MOST_STEPS = 10_000
+"""Of one playthrough: seven minutes at 24 a second."""
+_MOST_BRANCHES = 16
+"""The oldest are forgotten."""
+_MOST_BYTES = 2**23
 """No playthrough begins with more."""
 
 
@@ -52,7 +55,7 @@ class Playthrough(Config):
     """What was done at them; empty when that is not known."""
     seed: int
     """Seed of the chance in the dream."""
-    actions: list[list[float]] = Field(max_length=10_000)
+    actions: list[list[float]] = Field(max_length=MOST_STEPS)
     """One per step."""
     frames: list[str]
     """First half of a checksum of the frames of the dream after every step."""
@@ -67,6 +70,12 @@ class Line:
     """By step and stage; not all are kept."""
     checksums: list[str] = field(default_factory=list)
     """Of the dream's frames after every step so far."""
+
+    def thinned(self) -> "Line":
+        """Keep its end, and enough states to find the others again."""
+        last = max(self.states)
+        states = {n: state for n, state in self.states.items() if n == last or not n % _EVERY}
+        return Line(self.actions, states, self.checksums)
 
     def until(self, step: int, actions: list[Action]) -> "Line":
         """Return a line that has its first steps in common with this one."""
@@ -100,12 +109,19 @@ class Player:
         self.number, self.seed, self.now = number, seed, 0
         opening = self.openings[number]
         begun = {name: stage.begin(opening, seed) for name, stage in self._possible(opening)}
-        self.line, self.branches = Line([], {0: begun}), list[list[Action]]()
+        self.line, self.branches = Line([], {0: begun}), list[Line]()
 
     def step(self, action: Action) -> None:
-        """Go one step on; what was done later, before rewinding, becomes a branch."""
+        """Go one step on; what was done later, before rewinding, becomes a branch.
+
+        Raises AvenirError when a playthrough is as long as one may be.
+        """
+        if self.now == MOST_STEPS:
+            raise AvenirError(
+                f"a playthrough has at most {MOST_STEPS:,} steps: save it, and begin again"
+            )
         if self.now < len(self.line.actions):
-            self.branches.append(self.line.actions)
+            self.branches = [*self.branches, self.line.thinned()][-_MOST_BRANCHES:]
             self.line = self.line.until(self.now, self.line.actions[: self.now])
         self.line.actions.append(action)
         self._advance()
@@ -113,10 +129,12 @@ class Player:
     def rewind(self, step: int) -> None:
         """Stand after step `step` of what was done."""
         step = min(max(0, step), len(self.line.actions))
-        nearest = max(kept for kept in self.line.states if kept <= step)
-        self.now = nearest
+        self.now = max(kept for kept in self.line.states if kept <= step)
         while self.now < step:
             self._advance()
+        far = [kept for kept in self.line.states if abs(kept - step) > MOST_KEPT and kept % _EVERY]
+        for kept in far:
+            del self.line.states[kept]
 
     def branch(self, number: int) -> None:
         """Go back to a branch, as far as it had come; the present line becomes one in its place."""
@@ -124,12 +142,8 @@ class Player:
             raise AvenirError(
                 f"branch {number} was asked for; there are {len(self.branches)}, counted from 0"
             )
-        actions, self.branches[number] = self.branches[number], self.line.actions
-        pairs = zip(actions, self.line.actions, strict=False)
-        shared = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
-        shared = min(len(actions), len(self.line.actions)) if shared is None else shared
-        self.line = self.line.until(shared, list(actions))
-        self.rewind(len(actions))
+        self.line, self.branches[number] = self.branches[number], self.line.thinned()
+        self.rewind(len(self.line.actions))
 
     def frames(self, stage: str) -> Tensor:
         """Return the frames that a stage shows now, uint8 `f_t C H W`."""
@@ -137,15 +151,21 @@ class Player:
             raise AvenirError(f"stage {stage!r} was asked for; there is {', '.join(self._here)}")
         return self.stages[stage].frames(self._here[stage])
 
-    def action(self, held: Collection[str]) -> Action:
-        """Add up what the held keys stand for, within the bounds of what a world was taught."""
-        if self.signal is None:
+    def action(self, held: Sequence[str]) -> Action:
+        """Add up what the held keys stand for, within the bounds of what a world was taught.
+
+        Of choices the key that went down last is taken. Empty, which is for the world to say, where
+        there are no keys, or no choice is made.
+        """
+        signal = self.signal
+        if signal is None or not signal.keys:
             return ()
-        total = np.zeros(self.signal.size)
-        for key in held:
-            total += np.array(self.signal.keys.get(key, np.zeros(self.signal.size)))
-        if self.signal.low:
-            total = total.clip(self.signal.low, self.signal.high)
+        chosen = [signal.keys[key] for key in held if key in signal.keys]
+        if signal.is_choice:
+            return chosen[-1] if chosen else ()
+        total = np.array([[0.0] * signal.size, *chosen]).sum(0)
+        if signal.low:
+            total = total.clip(signal.low, signal.high)
         return tuple(total.tolist())
 
     # Keeping ----------------------------------------------------------------------------------
@@ -166,11 +186,11 @@ class Player:
             frames=self.line.checksums[:step],
         )
 
-    def open(self, playthrough: Playthrough, world: str) -> None:
-        """Play it again from its own opening, and stand at its end.
+    def open(self, playthrough: Playthrough, world: str) -> Iterator[None]:
+        """Play it again from its own opening, a step at a time, and stand at its end.
 
         Raises AvenirError for one of another world, for one that is damaged, and for one whose
-        frames come out otherwise.
+        frames come out otherwise; then all is as it was.
         """
         if playthrough.world != world:
             raise AvenirError(
@@ -183,21 +203,21 @@ class Player:
                 f"the playthrough is damaged: its frames are {tuple(past.frames.shape[1:])}, this "
                 f"world's {tuple(self.openings[0].past.frames.shape[1:])}"
             )
-        self.openings[self.num_own :] = [Opening(past)]
+        before = (self.number, self.seed, self.now, self.line, self.branches, self.openings)
+        self.openings = [*self.openings[: self.num_own], Opening(past)]
         try:
             self.begin(self.num_own, playthrough.seed)
-            for number, (action, known) in enumerate(
-                zip(playthrough.actions, playthrough.frames, strict=True), start=1
-            ):
+            known = zip(playthrough.actions, playthrough.frames, strict=True)
+            for number, (action, checksum) in enumerate(known, start=1):
                 self.step(tuple(action))
-                if self.line.checksums[-1] != known:
+                if self.line.checksums[-1] != checksum:
                     raise AvenirError(
                         f"it comes out otherwise from step {number} on: it was played on another "
                         "kind of machine, or changed since"
                     )
-        except AvenirError:
-            self.openings.pop()
-            self.begin(0)
+                yield
+        except BaseException:
+            self.number, self.seed, self.now, self.line, self.branches, self.openings = before
             raise
 
     # Within -----------------------------------------------------------------------------------
@@ -232,8 +252,10 @@ def read_playthrough(text: str) -> Playthrough:
     """
     try:
         table = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise AvenirError("this is no playthrough, or it is damaged: it is no JSON") from None
+    if not isinstance(table, dict):
+        raise AvenirError("this is no playthrough: it is JSON, and no table")
     playthrough = Playthrough.parse(table, "playthrough")
     past_of(playthrough)
     if len(playthrough.actions) != len(playthrough.frames):
@@ -250,7 +272,7 @@ def past_of(playthrough: Playthrough) -> Clip:
     try:
         packed = base64.b64decode(playthrough.past, validate=True)
         raw = unpacking.decompress(packed, min(num_bytes, _MOST_BYTES) + 1)
-    except (binascii.Error, zlib.error):
+    except (ValueError, zlib.error):
         raw = b""
     whole = unpacking.eof and len(raw) == num_bytes and num_bytes > 0
     if not whole:
@@ -258,6 +280,9 @@ def past_of(playthrough: Playthrough) -> Clip:
             f"the playthrough is damaged: its first frames are not {playthrough.shape}"
         )
     frames = torch.frombuffer(bytearray(raw), dtype=torch.uint8).reshape(playthrough.shape)
-    actions = torch.tensor(playthrough.past_actions)
-    signals = {"actions": actions} if len(actions) else {}
+    signals, sizes = {}, {len(row) for row in playthrough.past_actions}
+    if len(sizes) > 1:
+        raise AvenirError(f"the playthrough is damaged: actions of {sorted(sizes)} numbers")
+    if sizes:
+        signals = {"actions": torch.tensor(playthrough.past_actions)}
     return Clip(frames, playthrough.fps, signals, "shared")

@@ -22,6 +22,10 @@ from avenir.device import generator
 from avenir.world import Moment, World
 
 Action = tuple[float, ...]
+"""One number for each of the world's; none: the world acts on its own."""
+
+_MOST_FUTURE_SECONDS = 60.0
+"""Of a recording, however long it is, so much is kept to be shown."""
 
 
 class Opening(NamedTuple):
@@ -133,11 +137,11 @@ class Recording:
         return state.clip.frames[state.frame - self.f_t : state.frame]
 
 
-def stages_of(world: World, openings: Sequence[Opening]) -> dict[str, Stage]:
-    """Name the stages that all of some openings allow."""
+def stages_of(world: World, openings: Sequence[Opening], steers: bool) -> dict[str, Stage]:
+    """Name the stages that all of some openings allow; a simulator is for who `steers`."""
     f_t = world.encoder.compression.t
     stages: dict[str, Stage] = {"dream": Dream(world)}
-    if all(opening.simulator is not None for opening in openings):
+    if steers and all(opening.simulator is not None for opening in openings):
         stages["simulator"] = Simulation(f_t)
     if all(opening.future is not None for opening in openings):
         stages["recording"] = Recording(f_t)
@@ -153,12 +157,13 @@ def openings_of(
 ) -> list[Opening]:
     """Take pasts of held-out recordings, with all that is known to follow."""
     f_t, openings = world.encoder.compression.t, []
+    most = round(_MOST_FUTURE_SECONDS * source.fps)
     windows = source.spread("test", past + f_t, num_clips)
     for done, window in enumerate(windows):
         report("clips to begin from", done, len(windows))
         start = replace(window, num_frames=past)
         length = int(window.recording.seconds * source.fps + 1e-6)
-        rest = length - round(window.start_seconds * source.fps) - past
+        rest = min(most, length - round(window.start_seconds * source.fps) - past)
         whole = source.clip(replace(window, num_frames=past + rest // f_t * f_t))
         simulator = source.simulator_at(start) if isinstance(source, Synthetic) else None
         openings.append(Opening(whole[:past], whole[past:], simulator))

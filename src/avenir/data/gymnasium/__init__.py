@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from avenir.clip import Clip, cover
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import CHOICE, Recording, Signal, Skipped, Source, Split, Window
 from avenir.data.gymnasium.policies import policy_named
 from avenir.device import seed_of
 from avenir.errors import AvenirError
@@ -75,7 +75,10 @@ class Gymnasium(Source):
         config = self.config
         count = config.train_recordings if split == "train" else config.test_recordings
         seconds = config.episode_frames / config.fps
-        name = f"{config.environment} {config.policy} {split}"
+        # Another setting is another recording: an import that goes on must not take one for other.
+        content = config.model_dump_json(exclude={"train_recordings", "test_recordings"})
+        settings = hashlib.sha256(content.encode()).hexdigest()[:8]
+        name = f"{config.environment} {config.policy} {settings} {split}"
         return [Recording(f"{name} {number:05d}", seconds) for number in range(count)]
 
     @property
@@ -116,16 +119,15 @@ class Gymnasium(Source):
         observation, _ = environment.reset(seed=seed % 2**31)
         act = self._policy(environment, np.random.default_rng(seed))
         skip, frames, actions = self.config.skip_frames, [], []
-        for frame in range(skip + self.config.episode_frames):
-            if frame >= skip:
-                frames.append(self._picture(environment, observation))
+        last = skip + self.config.episode_frames - 1
+        for frame in range(last + 1):
             action = act(observation)
             if frame >= skip:
+                frames.append(self._picture(environment, observation))
                 actions.append(as_numbers(environment, action))
-            for _ in range(self._repeats):
-                observation, _, ended, _, _ = environment.step(action)
-                # What follows the last frame is in nobody's recording.
-                if ended and frame + 1 < skip + self.config.episode_frames:
+            for _ in range(self._repeats if frame < last else 0):
+                observation, _, ended, truncated, _ = environment.step(action)
+                if ended or truncated:
                     return None
         return torch.stack(frames), torch.from_numpy(np.stack(actions))
 
@@ -142,7 +144,9 @@ class Gymnasium(Source):
         try:
             return gymnasium.make(config.environment, **options)
         except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise AvenirError(f"{config.environment!r} cannot be made: {error}") from None
+            raise AvenirError(
+                f"{config.environment!r} cannot be made: {error}; there is no such folder either"
+            ) from None
 
 
 def signal_of(environment: Environment) -> Signal:
@@ -152,9 +156,11 @@ def signal_of(environment: Environment) -> Signal:
         count = int(space.n)
         rows = np.eye(count, dtype=np.float32)
         keys = {str(i + 1): tuple(map(float, rows[i])) for i in range(min(count, 9))}
-        names = tuple(f"choice {i}" for i in range(count))
+        names = tuple(map(CHOICE.format, range(count)))
         return Signal(size=count, names=names, low=(0.0,) * count, high=(1.0,) * count, keys=keys)
     if isinstance(space, Box) and len(space.shape) == 1:
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            return Signal(size=len(space.low))
         low, high = (tuple(map(float, bound)) for bound in (space.low, space.high))
         return Signal(size=len(low), low=low, high=high, keys=_keys(low, high))
     raise AvenirError(

@@ -5,11 +5,11 @@
 const MARKS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→" };
 const ALIASES = { w: "ArrowUp", a: "ArrowLeft", s: "ArrowDown", d: "ArrowRight" };
 const NAMES = { dream: "The dream", simulator: "The simulator", recording: "What was recorded" };
-const SHOWN_LATENCIES = 2000;
+const SHOWN_LATENCIES = 2000, MOST_BYTES = 2e6;
 
 const byId = (name) => document.getElementById(name);
 const held = new Set(), pressed = new Map();
-let socket, world, latest, seed = 0, played = false;
+let socket, world, latest, later = [];
 const measured = { latencies: [], frames: 0, drawn: [] };
 window.avenir = measured;  // for whoever measures from outside
 
@@ -55,6 +55,8 @@ function draw(data) {
   const view = new DataView(data), length = view.getUint32(0);
   const about = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
   let offset = 4 + length;
+  later.forEach(clearTimeout);
+  later = [];
   for (const [name, shape] of Object.entries(about.stages)) {
     const [count, channels, height, width] = shape, size = channels * height * width;
     const frames = Array.from({ length: count }, (_, i) => new Uint8Array(data, offset + i * size, size));
@@ -62,7 +64,7 @@ function draw(data) {
     frames.forEach((frame, i) => {
       // Frames of one step follow each other at the world's own rate.
       if (i === 0 || about.paused) paint(name, frame, width, height);
-      else setTimeout(() => paint(name, frame, width, height), (1000 * i) / world.fps);
+      else later.push(setTimeout(() => paint(name, frame, width, height), (1000 * i) / world.fps));
     });
   }
   for (const figure of [...byId("stages").children])
@@ -113,8 +115,7 @@ function tell(about) {
   if (!old || old.clip !== about.clip)
     [...byId("clips").children].forEach((button, i) => button.setAttribute("aria-pressed", i === about.clip));
   if (!old || String(old.branches) !== String(about.branches))
-    byId("branches").replaceChildren(...about.branches.map(branchButton));
-  played ||= about.step > 0;
+    showBranches(about.branches);
 }
 
 // What the player says ------------------------------------------------------------------------
@@ -143,13 +144,9 @@ function letGo() {
 
 const toggle = () => say(latest?.paused ? "go" : "pause");
 const back = () => say("rewind", { steps: Math.round(world.steps_per_second) });
-const begin = (clip) => { complain(""); say("begin", { clip, seed }); };
-const COMMANDS = {
-  " ": toggle,
-  Backspace: back,
-  r: () => begin(latest.clip),
-  n: () => { seed += 1; begin(latest.clip); },
-};
+const begin = (clip, seed = latest.seed) => { complain(""); say("begin", { clip, seed }); };
+const again = () => begin(latest.clip);
+const COMMANDS = { " ": toggle, Backspace: back, Home: again };
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !latest) return;
@@ -171,15 +168,16 @@ document.addEventListener("visibilitychange", () => { if (document.hidden) { let
 
 byId("go").onclick = toggle;
 byId("back").onclick = back;
-byId("again").onclick = COMMANDS.r;
-byId("chance").onclick = COMMANDS.n;
+byId("again").onclick = again;
+byId("chance").onclick = () => begin(latest.clip, latest.seed + 1);
 byId("save").onclick = () => say("keep");
 byId("open").onchange = async (event) => {
   const [file] = event.target.files;
   if (!file) return;
   complain("");
+  if (file.size > MOST_BYTES) { complain("This file is too large to be a playthrough."); return; }
   // The server takes long messages only when they begin like this.
-  socket.send(`{"do":"open","playthrough":${JSON.stringify(await file.text())}}`);
+  if (socket.readyState === WebSocket.OPEN) socket.send(`{"do":"open","playthrough":${JSON.stringify(await file.text())}}`);
   event.target.value = "";
 };
 
@@ -216,6 +214,12 @@ function keyButton(key) {
   button.setAttribute("aria-label", [key, ...told].join(", "));
   button.onpointerdown = (event) => { button.setPointerCapture(event.pointerId); hold(key, true); };
   button.onpointerup = button.onpointercancel = () => hold(key, false);
+  // A click that no pointer made, from the keyboard or an assistive tool, is a short press.
+  button.onclick = (event) => {
+    if (event.detail) return;
+    hold(key, true);
+    setTimeout(() => hold(key, false), 150);
+  };
   return button;
 }
 
@@ -236,6 +240,12 @@ function clipButton(picture, number) {
   button.setAttribute("aria-pressed", number === 0);
   button.onclick = () => begin(number);
   return button;
+}
+
+function showBranches(lengths) {
+  const focused = [...byId("branches").children].indexOf(document.activeElement);
+  byId("branches").replaceChildren(...lengths.map(branchButton));
+  if (focused >= 0) byId("branches").children[focused]?.focus();
 }
 
 function branchButton(steps, number) {
