@@ -221,7 +221,7 @@ class Page:
                 due = time.monotonic()
                 continue
             due = max(due + period, time.monotonic())  # what is late is not made up for
-            action = self.player.action([*self.tapped, *self.held])
+            action = self.player.action(list(dict.fromkeys([*self.tapped, *self.held])))
             self.tapped = []
             # Keys that go down while a step is computed are answered by the next.
             self.answered, self.presses = self.presses, []
