@@ -68,7 +68,9 @@ def import_(
             source = _source(Path(videos), _size(size), fps, test, delta_actions)
         writer = LeRobotWriter(to, fps, source.size, source.signals)
         report = _write(source, writer)
-    report["notes"] = sorted({str(warning.message) for warning in caught})
+    # What libraries tell their developers is no business of whoever imports.
+    told = [warning for warning in caught if issubclass(warning.category, UserWarning)]
+    report["notes"] = sorted({str(warning.message) for warning in told})
     _save(report, to)
     _show(report, to)
     if not report["imported"]:
