@@ -11,14 +11,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from einops import repeat
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from avenir.clip import Clip, to_frames
-from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.world import World
 
@@ -96,11 +94,8 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         if self.moment.num_imagined >= self.episode_steps:
             pictures, info = self.reset()
             return pictures, nothing, nothing.astype(bool), nothing.astype(bool), info
-        chance = generator(
-            "dream", self.chance, self.moment.num_imagined, device=self.moment.seen.device
-        )
-        held = repeat(torch.as_tensor(np.asarray(actions, np.float32)), "b a -> b f a", f=self.f_t)
-        self.moment = self.world.step(self.moment, held, chance)
+        chosen = torch.as_tensor(np.asarray(actions, np.float32))
+        self.moment = self.world.dream(self.moment, chosen, self.chance)
         over = np.full(self.num_envs, self.moment.num_imagined >= self.episode_steps)
         pictures, info = self._look()
         return pictures, nothing, nothing.astype(bool), over, info

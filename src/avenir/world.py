@@ -7,6 +7,7 @@ An encoder on its own is a world that cannot predict yet.
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,13 @@ class World(nn.Module):
         video = self.encoder.decode(window)[:, -f_t:, :, : size[0], : size[1]]
         return Moment(memory, self._latest(window), video.cpu(), moment.num_imagined + 1)
 
+    def dream(self, moment: Moment, action: Float[Tensor, "b a"] | None, seed: int) -> Moment:
+        """Step with one action for all frames; chance follows from the seed and the step."""
+        chance = generator("dream", seed, moment.num_imagined, device=self._device)
+        f_t = self.encoder.compression.t
+        held = None if action is None else repeat(action, "b a -> b f a", f=f_t)
+        return self.step(moment, held, chance)
+
     @torch.no_grad()
     def foresee(
         self, moment: Moment, actions: Actions, generator: torch.Generator
@@ -308,16 +316,9 @@ class World(nn.Module):
     def _frames(
         self, chunks: Iterable[Tensor], seen: Tensor, horizon: int, size: torch.Size
     ) -> Iterator[Video]:
-        def with_past() -> Iterator[Tensor]:
-            yield seen
-            yield from chunks
-
-        videos = (
-            self.encoder.decode_stream(with_past())
-            if seen.shape[1]
-            else (self.encoder.decode_stream(iter(chunks)))
-        )
-        if seen.shape[1]:
+        known = [seen] if seen.shape[1] else []
+        videos = self.encoder.decode_stream(chain(known, chunks))
+        for _ in known:
             next(videos)
         for video in videos:
             yield video[:, :horizon, :, : size[0], : size[1]]

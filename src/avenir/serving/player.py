@@ -84,7 +84,7 @@ class Line:
 
 
 class Player:
-    """Steps every stage under the same actions; only the last of `lines` goes on.
+    """Steps every stage under the same actions, along one line; what was left is in `branches`.
 
     Raises AvenirError when there is nothing to open.
     """
@@ -246,7 +246,7 @@ class Player:
 
 
 def read_playthrough(text: str) -> Playthrough:
-    """Read a file that `Player.kept` wrote.
+    """Read a file that `Player.kept` wrote; its frames are unpacked when it is opened.
 
     Raises AvenirError for anything else.
     """
@@ -257,7 +257,6 @@ def read_playthrough(text: str) -> Playthrough:
     if not isinstance(table, dict):
         raise AvenirError("this is no playthrough: it is JSON, and no table")
     playthrough = Playthrough.parse(table, "playthrough")
-    past_of(playthrough)
     if len(playthrough.actions) != len(playthrough.frames):
         raise AvenirError(
             f"the playthrough is damaged: {len(playthrough.actions)} actions and "

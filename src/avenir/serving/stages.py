@@ -11,14 +11,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from einops import repeat
 from torch import Tensor
 
 from avenir.clip import Clip, to_frames
 from avenir.data import Source
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.simulator import Simulator
-from avenir.device import generator
 from avenir.world import Moment, World
 
 Action = tuple[float, ...]
@@ -62,7 +60,7 @@ class Dream:
     """What a world imagines. The same opening, seed and actions give the same frames."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.f_t = world, world.encoder.compression.t
+        self.world = world
 
     def begin(self, opening: Opening, seed: int) -> _Dreamt:
         """Observe."""
@@ -72,11 +70,8 @@ class Dream:
 
     def step(self, state: _Dreamt, action: Action) -> _Dreamt:
         """Imagine."""
-        moment, seed = state
-        device = moment.seen.device
-        chance = generator("dream", seed, moment.num_imagined, device=device)
-        held = repeat(torch.tensor(action), "a -> 1 f a", f=self.f_t) if action else None
-        return _Dreamt(self.world.step(moment, held, chance), seed)
+        chosen = torch.tensor([action]) if action else None
+        return _Dreamt(self.world.dream(state.moment, chosen, state.seed), state.seed)
 
     def frames(self, state: _Dreamt) -> Tensor:
         """Show what was imagined last."""
