@@ -134,7 +134,7 @@ def _inverted(chances: Float[Tensor, "*n v"], generator: torch.Generator) -> Int
 
 
 def unmask(
-    score: Callable[[Tokens, Hidden], Float[Tensor, "b t h w v"]],
+    score: Callable[[Tokens, Hidden], Float[Tensor, "b n v"]],
     tokens: Tokens,
     hidden: Hidden,
     counts: list[int],
@@ -145,24 +145,29 @@ def unmask(
 ) -> Tokens:
     """Reveal hidden tokens, those first that are surest, until none is hidden.
 
-    After step k, `counts[k]` tokens of each row stay hidden. All hidden ones are drawn at every
+    `score` says what the hidden ones may be, in the order of `hidden_places`. After step k,
+    `counts[k]` tokens of each row stay hidden. All hidden ones are drawn at every
     step; the surest of them are kept: by the chance that each was given, with Gumbel noise on its
     logarithm, `noise` at first and none at the end (MaskGIT, 2202.04200). In `random` order any are
     kept, which draws from masked diffusion (MDLM, 2406.07524).
     """
     for step, count in enumerate(counts, start=1):
-        scores = score(tokens, hidden)
+        places, scores = hidden_places(hidden), score(tokens, hidden)
         guess = drawn(scores)
         uniform = torch.rand(guess.shape, generator=generator, device=guess.device)
         sure = -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
         if order == "confidence":
             chance = scores.log_softmax(-1).gather(-1, guess[..., None])[..., 0]
             sure = chance + noise * (1 - step / len(counts)) * sure
-        tokens = torch.where(hidden, guess, tokens)
-        # Of every row, those that are least sure stay hidden; what is known is surest of all.
-        rank = sure.masked_fill(~hidden, torch.inf).flatten(1).argsort(1).argsort(1)
-        hidden = hidden & (rank < count).view_as(hidden)
+        tokens = tokens.flatten(1).scatter(1, places, guess).view_as(tokens)
+        unsure = places.gather(1, sure.argsort(1)[:, :count])
+        hidden = torch.zeros_like(hidden).flatten(1).scatter(1, unsure, True).view_as(hidden)
     return tokens
+
+
+def hidden_places(hidden: Hidden) -> Int[Tensor, "b n"]:
+    """Number the hidden tokens of each row, equally many in all, in reading order."""
+    return hidden.flatten(1).nonzero()[:, 1].view(len(hidden), -1)
 
 
 def hidden_after(num_hidden: int, num_steps: int, kind: Literal["linear", "cosine"]) -> list[int]:

@@ -55,7 +55,7 @@ def test_the_bound_is_the_sum_over_all_ways_to_hide(hide):
         for places in itertools.product([False, True], repeat=n):
             hidden, k = torch.tensor(places).view(1, n, 1, 1), sum(places)
             if k:
-                scores, _ = text(tokens, hidden, None)
+                scores = text(tokens, hidden, None)
                 error = cross_entropy(scores.view(n, -1), tokens.flatten(), reduction="none")
                 weight = factorial(k - 1) * factorial(n - k) / factorial(n)
                 bound += weight * float(error[hidden.flatten()].sum()) / n
@@ -74,7 +74,7 @@ def test_the_cost_of_frames_is_the_bound_on_them_given_the_past():
     with torch.no_grad():
         for places, weight in (((1, 0), 1 / 2), ((0, 1), 1 / 2), ((1, 1), 1 / 2)):
             hidden = torch.tensor([0, 0, *places]).bool().view(1, 4, 1, 1)
-            scores, _ = text(tokens, hidden, None, degradation)
+            scores = text(tokens, hidden, None, degradation)
             error = cross_entropy(scores.view(4, -1), tokens.flatten(), reduction="none")
             wanted += weight * (error * hidden.flatten())[2:]
         latents = text.embed(tokens).expand(40_000, -1, -1, -1, -1)
@@ -95,9 +95,9 @@ def test_scores_do_not_depend_on_what_is_hidden():
     world, tokens, condition = predictor(), some_tokens(4), steering(4)
     hidden = torch.rand(tokens.shape, generator=generator("hide")) < 0.5
     other = torch.where(hidden, (tokens + 1) % 11, tokens)
-    assert torch.equal(world(tokens, hidden, condition)[0], world(other, hidden, condition)[0])
+    assert torch.equal(world(tokens, hidden, condition), world(other, hidden, condition))
     assert not torch.equal(
-        world(tokens, none(tokens), condition)[0], world(other, none(tokens), condition)[0]
+        world(tokens, none(tokens), condition), world(other, none(tokens), condition)
     )
 
 
@@ -109,11 +109,13 @@ def test_the_past_that_was_kept_gives_the_scores_of_the_whole_window():
     )
     hidden = none(tokens)
     hidden[:, 2:, 0] = True
-    whole, _ = world(tokens, hidden, condition, degradation)
-    past = tokens[:, :2]
-    _, cache = world(past, none(past), condition[:2])
-    ahead, _ = world(tokens[:, 2:], hidden[:, 2:], condition[2:], cache=cache)
+    whole = world(tokens, hidden, condition, degradation)
+    cache = world.remember(tokens[:, :2], condition[:2])
+    ahead = world(tokens[:, 2:], hidden[:, 2:], condition[2:], cache=cache)
     torch.testing.assert_close(ahead, whole[:, 2:], atol=1e-5, rtol=1e-5)
+    some = world.at_hidden(tokens[:, 2:], hidden[:, 2:], condition[2:], cache=cache)
+    wanted = whole[hidden].view(2, -1, 11)
+    torch.testing.assert_close(some, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_drawing_one_at_a_time_in_any_order_draws_from_the_joint_distribution():
@@ -133,7 +135,8 @@ def test_drawing_one_at_a_time_in_any_order_draws_from_the_joint_distribution():
             torch.einsum("abc,na,nc->nb", joint, known[0], known[2]),
             torch.einsum("abc,na,nb->nc", joint, known[0], known[1]),
         ]
-        return torch.stack(apart, dim=1).clamp(min=1e-12).log()[:, :, None, None]
+        every = torch.stack(apart, dim=1).clamp(min=1e-12).log()
+        return every[hidden.flatten(1)].view(rows, -1, 3)
 
     start = torch.zeros(rows, 3, 1, 1, dtype=torch.long)
     chance = generator("unmask")
@@ -168,7 +171,7 @@ def test_a_hole_is_filled_by_what_is_on_both_sides_as_far_as_a_window_reaches(mo
     other, seen = world.embed((some_tokens(3) + 1) % 11), []
 
     def watched(scores, *settings):
-        seen.append(scores[:, 2])
+        seen.append(scores)
         return draw(scores, *settings)
 
     def scores(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -214,9 +217,9 @@ def test_the_surest_are_revealed_first_and_what_is_known_stays():
 
     def score(tokens, hidden):
         seen.append(hidden.flatten().tolist())
-        scores = torch.zeros(1, 4, 1, 1, 6)
-        scores[0, :, 0, 0, 4] = sure
-        return scores
+        scores = torch.zeros(1, 4, 6)
+        scores[0, :, 4] = sure
+        return scores[hidden.flatten(1)][None]
 
     tokens = torch.tensor([0, 0, 2, 0]).view(1, 4, 1, 1)
     hidden = torch.tensor([True, True, False, True]).view(1, 4, 1, 1)

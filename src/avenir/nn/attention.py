@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 
 
 class Rotation(NamedTuple):
@@ -80,10 +80,21 @@ class Attention(nn.Module):
             self.query_key_value(x), "b n (three k e) -> three b k n e", three=3, k=self.heads
         )
         query = rotate(rms_norm(query, query.shape[-1:], self.query_scale), angles)
-        key = rotate(rms_norm(key, key.shape[-1:], self.key_scale), angles)
-        here = KeysValues(key, value)
+        here = self._kept(key, value, angles)
+        key, value = here
         if past is not None:
             key = torch.cat([past.keys, key], dim=2)
             value = torch.cat([past.values, value], dim=2)
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(rearrange(mixed, "b k n e -> b n (k e)")), here
+
+    def remember(self, x: Float[Tensor, "b n d"], angles: Rotation) -> KeysValues:
+        """Return what later tokens need of these, where nothing else is asked of them."""
+        weight = self.query_key_value.weight[x.shape[-1] :]
+        key, value = rearrange(
+            linear(x, weight), "b n (two k e) -> two b k n e", two=2, k=self.heads
+        )
+        return self._kept(key, value, angles)
+
+    def _kept(self, key: Tensor, value: Tensor, angles: Rotation) -> KeysValues:
+        return KeysValues(rotate(rms_norm(key, key.shape[-1:], self.key_scale), angles), value)

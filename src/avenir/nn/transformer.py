@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
@@ -65,6 +65,8 @@ class Block(nn.Module):
         self.time = Attention(width, heads)
         self.feed_forward = SwiGLU(width)
         self.modulation = Modulation(width, 3 if factorised else 2)
+        # What attention over time sees as one row: all tokens, or those of one place.
+        self._rows = "(b s) t d" if factorised else "b (t s) d"
 
     def forward(
         self,
@@ -75,28 +77,29 @@ class Block(nn.Module):
     ) -> tuple[Tokens, KeysValues]:
         """Return the tokens and what later frames need of them."""
         *space, time, feed_forward = self.modulation(condition)
-        if self.space is not None:
-            (shift, scale, gate) = space[0]
-            frames = rearrange(_modulate(x, shift, scale), "b t s d -> (b t) s d")
-            mixed, _ = self.space(frames, positions.space)
-            x = x + gate * rearrange(mixed, "(b t) s d -> b t s d", b=len(x))
+        x = self._over_space(x, space, positions)
         shift, scale, gate = time
-        mixed, here = self._over_time(_modulate(x, shift, scale), positions, past)
-        x = x + gate * mixed
+        rows = rearrange(_modulate(x, shift, scale), f"b t s d -> {self._rows}")
+        mixed, here = self.time(rows, positions.time, positions.mask, past)
+        x = x + gate * rearrange(mixed, f"{self._rows} -> b t s d", b=len(x), t=x.shape[1])
         shift, scale, gate = feed_forward
         return x + gate * self.feed_forward(_modulate(x, shift, scale)), here
 
-    def _over_time(
-        self, x: Tokens, positions: "Positions", past: KeysValues | None
-    ) -> tuple[Tokens, KeysValues]:
-        b, t, s, _ = x.shape
+    def remember(self, x: Tokens, condition: PerFrame, positions: "Positions") -> KeysValues:
+        """Return what later frames need of these, where nothing else is asked of them."""
+        *space, (shift, scale, _), _ = self.modulation(condition)
+        x = self._over_space(x, space, positions)
+        rows = rearrange(_modulate(x, shift, scale), f"b t s d -> {self._rows}")
+        return self.time.remember(rows, positions.time)
+
+    def _over_space(self, x: Tokens, modulation: list[Tensor], positions: "Positions") -> Tokens:
         if self.space is None:
-            flat = rearrange(x, "b t s d -> b (t s) d")
-            mixed, here = self.time(flat, positions.time, positions.mask, past)
-            return rearrange(mixed, "b (t s) d -> b t s d", t=t), here
-        flat = rearrange(x, "b t s d -> (b s) t d")
-        mixed, here = self.time(flat, positions.time, positions.mask, past)
-        return rearrange(mixed, "(b s) t d -> b t s d", b=b), here
+            return x
+        shift, scale, gate = modulation[0]
+        frames = rearrange(_modulate(x, shift, scale), "b t s d -> (b t) s d")
+        mixed, _ = self.space(frames, positions.space)
+        return x + gate * rearrange(mixed, "(b t) s d -> b t s d", b=len(x))
+
 
 
 class Positions:
@@ -151,8 +154,7 @@ class SpaceTimeTransformer(nn.Module):
         What `after` holds for a block, counted from 1, gets its tokens; what it returns goes on.
         """
         first_t = 0 if cache is None else self._cached_frames(cache, grid)
-        size = (x.shape[1], *grid)
-        positions = Positions(size, self.head_dim, self.factorised, look, first_t, x.device)
+        positions = self._positions(x, grid, look, first_t)
         kept: list[KeysValues] = []
         pasts: Sequence[KeysValues | None] = cache or [None] * len(self.blocks)
         for number, (block, past) in enumerate(zip(self.blocks, pasts, strict=True), start=1):
@@ -161,6 +163,25 @@ class SpaceTimeTransformer(nn.Module):
             if after is not None and number in after:
                 x = after[number](x)
         return x, tuple(kept)
+
+    def remember(self, x: Tokens, condition: PerFrame, grid: tuple[int, int]) -> Cache:
+        """Return the cache of frames that all look at all, and of the last block no more."""
+        positions, kept = self._positions(x, grid), list[KeysValues]()
+        *blocks, last = self.blocks
+        for block in blocks:
+            x, here = block(x, condition, positions, None)
+            kept.append(here)
+        return (*kept, last.remember(x, condition, positions))
+
+    def _positions(
+        self,
+        x: Tokens,
+        grid: tuple[int, int],
+        look: Bool[Tensor, "b t m"] | None = None,
+        first_t: int = 0,
+    ) -> Positions:
+        size = (x.shape[1], *grid)
+        return Positions(size, self.head_dim, self.factorised, look, first_t, x.device)
 
     def _cached_frames(self, cache: Cache, grid: tuple[int, int]) -> int:
         tokens = cache[0].keys.shape[2]
@@ -180,8 +201,18 @@ class Exit(nn.Module):
 
     def forward(self, x: Tokens, condition: PerFrame) -> Float[Tensor, "b t s c"]:
         """Norm, shift and scale, project."""
+        return self.project(self._modulated(x, condition))
+
+    def at(
+        self, x: Tokens, condition: PerFrame, places: Int[Tensor, "b n"]
+    ) -> Float[Tensor, "b n c"]:
+        """Read out some tokens of each row, numbered over all its frames."""
+        every = self._modulated(x, condition).flatten(1, 2)
+        return self.project(every.take_along_dim(places[..., None], dim=1))
+
+    def _modulated(self, x: Tokens, condition: PerFrame) -> Tokens:
         shift, scale = self.modulation(silu(condition))[:, :, None].chunk(2, dim=-1)
-        return self.project(_modulate(x, shift, scale))
+        return _modulate(x, shift, scale)
 
 
 def _modulate(x: Tokens, shift: Tensor, scale: Tensor) -> Tokens:

@@ -22,7 +22,7 @@ from avenir.degradation import Degradation, draw_rate, hide_future
 from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
 from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor, remembered, through_grid
-from avenir.samplers import DrawingConfig, Hidden, draw, hidden_after, unmask
+from avenir.samplers import DrawingConfig, Hidden, draw, hidden_after, hidden_places, unmask
 from avenir.shapes import Latents, Tokens
 
 
@@ -141,7 +141,7 @@ class Masked(TokenPredictor):
         drawn = torch.rand(tokens.shape, generator=chance, device=tokens.device)
         future = degradation.weight[..., None, None] > 0
         hidden = (drawn < rate[:, None, None, None]) & future
-        scores, _ = self.forward(tokens, hidden, condition, degradation, tap=tap)
+        scores = self.forward(tokens, hidden, condition, degradation, tap=tap)
         error = cross_entropy(scores.flatten(0, -2), tokens.flatten(), reduction="none")
         return error.view_as(tokens) * hidden, weight, hidden
 
@@ -164,22 +164,57 @@ class Masked(TokenPredictor):
         degradation: Degradation | None = None,
         cache: Cache | None = None,
         tap: Tap | None = None,
-    ) -> tuple[Float[Tensor, "b t h w v"], Cache]:
+    ) -> Float[Tensor, "b t h w v"]:
         """Score all tokens at every place; `cache` stands for frames before these."""
-        b, t, h, w = tokens.shape
-        x = torch.where(hidden.flatten(2)[..., None], self.hidden, self.enter(tokens.flatten(2)))
-        x = x + self.where
-        per_frame = self.unsteered.expand(b, t, -1)
-        if condition is not None:
-            per_frame = per_frame + condition.per_frame
-            x = x + self.enter_condition(condition.per_frame)[:, :, None]
+        x, per_frame = self._seen(tokens, hidden, condition, degradation, cache, tap)
+        return rearrange(self.leave(x, per_frame), "b t (h w) v -> b t h w v", h=self.h)
+
+    def at_hidden(
+        self,
+        tokens: Tokens,
+        hidden: Hidden,
+        condition: Condition | None,
+        degradation: Degradation | None = None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "b n v"]:
+        """Score all tokens where they are hidden, at equally many places in every row."""
+        x, per_frame = self._seen(tokens, hidden, condition, degradation, cache)
+        return self.leave.at(x, per_frame, hidden_places(hidden))
+
+    def remember(self, tokens: Tokens, condition: Condition | None) -> Cache:
+        """Return what the others need of frames that are known."""
+        x, per_frame = self._placed(self.enter(tokens.flatten(2)), condition)
+        return self.transformer.remember(x, per_frame, (self.h, self.w))
+
+    def _seen(
+        self,
+        tokens: Tokens,
+        hidden: Hidden,
+        condition: Condition | None,
+        degradation: Degradation | None,
+        cache: Cache | None,
+        tap: Tap | None = None,
+    ) -> tuple[Float[Tensor, "b t s d"], Float[Tensor, "b t d"]]:
+        """Run the transformer; return its tokens, and the vectors of their frames."""
+        shown = self.enter(tokens.flatten(2))
+        x = torch.where(hidden.flatten(2)[..., None], self.hidden, shown)
+        x, per_frame = self._placed(x, condition)
         look = None if degradation is None else degradation.look
         after = None
         if tap is not None and degradation is not None:
-            after = {tap.layer: through_grid(tap, degradation.weight, h)}
-        x, kept = self.transformer(x, per_frame, (h, w), look, cache, after)
-        scores = self.leave(x, per_frame)
-        return rearrange(scores, "b t (h w) v -> b t h w v", h=h), kept
+            after = {tap.layer: through_grid(tap, degradation.weight, self.h)}
+        x, _ = self.transformer(x, per_frame, (self.h, self.w), look, cache, after)
+        return x, per_frame
+
+    def _placed(
+        self, x: Float[Tensor, "b t s d"], condition: Condition | None
+    ) -> tuple[Float[Tensor, "b t s d"], Float[Tensor, "b t d"]]:
+        """Add to every token where it is, and what leads into its frame; return both."""
+        x, per_frame = x + self.where, self.unsteered.expand(*x.shape[:2], -1)
+        if condition is None:
+            return x, per_frame
+        led = self.enter_condition(condition.per_frame)[:, :, None]
+        return x + led, per_frame + condition.per_frame
 
     # Prediction -------------------------------------------------------------------------------
 
@@ -194,11 +229,10 @@ class Masked(TokenPredictor):
         """Reveal one chunk; the past is computed once and kept meanwhile."""
         cache, shape = None, (len(memory.latents), length, self.h, self.w)
         if memory.num_frames:
-            past = self.tokens(memory.latents)
-            cache = self.forward(past, torch.zeros_like(past).bool(), memory.condition)[1]
+            cache = self.remember(self.tokens(memory.latents), memory.condition)
         unknown = torch.zeros(shape, dtype=torch.long, device=self.codes.device)
         tokens = self._revealed(
-            lambda tokens, hidden: self.forward(tokens, hidden, condition, cache=cache)[0],
+            lambda tokens, hidden: self.at_hidden(tokens, hidden, condition, cache=cache),
             unknown,
             torch.ones_like(unknown).bool(),
             generator,
@@ -243,7 +277,7 @@ class Masked(TokenPredictor):
         ones = torch.ones(b, device=tokens.device)
         degradation = hide_future(0 * ones[:, None].expand(b, t), (start * ones).long(), ones)
         revealed = self._revealed(
-            lambda tokens, hidden: self.forward(tokens, hidden, condition, degradation)[0],
+            lambda tokens, hidden: self.at_hidden(tokens, hidden, condition, degradation),
             tokens,
             hidden,
             generator,
@@ -252,7 +286,7 @@ class Masked(TokenPredictor):
 
     def _revealed(
         self,
-        score: Callable[[Tokens, Hidden], Float[Tensor, "b t h w v"]],
+        score: Callable[[Tokens, Hidden], Float[Tensor, "b n v"]],
         tokens: Tokens,
         hidden: Hidden,
         generator: torch.Generator,
