@@ -18,8 +18,9 @@ from avenir.clip import Clip
 from avenir.config import Config
 from avenir.device import generator
 from avenir.errors import AvenirError
+from avenir.rollout import Moment
 from avenir.shapes import Latents
-from avenir.world import Moment, World
+from avenir.world import World
 
 _LEAST_SPREAD = 0.05
 """Of the first spread: elites that agree too soon would end the search."""

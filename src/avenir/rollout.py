@@ -5,12 +5,42 @@ predictor's contract and nothing of its kind.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
+from einops import repeat
+from jaxtyping import Float
+from torch import Tensor
 
 from avenir.clip import Condition
 from avenir.predictors import Memory, Predictor
 from avenir.shapes import Latents
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a future stands: a value. Keeping one is rewinding, keeping two is branching."""
+
+    memory: Memory
+    """What the predictor keeps of the past."""
+    seen: Float[Tensor, "b s c h w"]
+    """The latest latent frames, as many as decoding the next one looks back to."""
+    video: Float[Tensor, "b f_t C H W"]
+    """Frames of the latest latent frame: the last that were observed, or those imagined last."""
+    num_imagined: int = 0
+    """Latent frames since what was observed."""
+
+    def repeated(self, count: int) -> "Moment":
+        """Return as many of it as futures are to be compared, `(b k)`."""
+
+        def rows(value: Tensor) -> Tensor:
+            return repeat(value, "b ... -> (b k) ...", k=count)
+
+        condition = self.memory.condition
+        if condition is not None:
+            condition = replace(condition, per_frame=rows(condition.per_frame))
+        memory = Memory(rows(self.memory.latents), condition)
+        return replace(self, memory=memory, seen=rows(self.seen), video=rows(self.video))
 
 
 def rollout(

@@ -6,7 +6,7 @@ An encoder on its own is a world that cannot predict yet.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,36 +24,10 @@ from avenir.conditioners import Conditioner
 from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
-from avenir.predictors import LatentShape, Memory, Predictor
+from avenir.predictors import LatentShape, Predictor
 from avenir.registry import find, parse
-from avenir.rollout import onward, rollout
+from avenir.rollout import Moment, onward, rollout
 from avenir.shapes import Actions, Latents, Video
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where a future stands: a value. Keeping one is rewinding, keeping two is branching."""
-
-    memory: Memory
-    """What the predictor keeps of the past."""
-    seen: Float[Tensor, "b s c h w"]
-    """The latest latent frames, as many as decoding the next one looks back to."""
-    video: Float[Tensor, "b f_t C H W"]
-    """Frames of the latest latent frame: the last that were observed, or those imagined last."""
-    num_imagined: int = 0
-    """Latent frames since what was observed."""
-
-    def repeated(self, count: int) -> "Moment":
-        """Return as many of it as futures are to be compared, `(b k)`."""
-
-        def rows(value: Tensor) -> Tensor:
-            return repeat(value, "b ... -> (b k) ...", k=count)
-
-        condition = self.memory.condition
-        if condition is not None:
-            condition = replace(condition, per_frame=rows(condition.per_frame))
-        memory = Memory(rows(self.memory.latents), condition)
-        return replace(self, memory=memory, seen=rows(self.seen), video=rows(self.video))
 
 
 class World(nn.Module):
@@ -94,7 +68,12 @@ class World(nn.Module):
                 f"{sorted(sizes) or 'no signals'}: use data with them, or drop the conditioner"
             )
         conditioner = _make(
-            "conditioners", card.conditioner, sizes, encoder.compression.t, predictor.width
+            "conditioners",
+            card.conditioner,
+            sizes,
+            encoder.compression.t,
+            predictor.width,
+            encoder.channels,
         )
         return cls(card, encoder, conditioner, predictor)
 
@@ -348,9 +327,31 @@ class World(nn.Module):
         return self.predictor
 
     def fitted(self, clip: Clip) -> Clip:
-        """Bring a clip to the world's rate and size."""
+        """Bring a clip to the world's rate and size; actions that it discovers take their place."""
         summed = [name for name, signal in self.card.signals.items() if signal.change == "delta"]
-        return clip.resized(*self.card.size).resampled(self.card.fps, summed)
+        clip = clip.resized(*self.card.size).resampled(self.card.fps, summed)
+        if not self.discovers:
+            return clip
+        actions = self.discovered(clip.video)
+        return replace(clip, signals={"actions": actions[0].cpu()})
+
+    @property
+    def discovers(self) -> bool:
+        """Whether its actions are what it found in video, and not what was recorded beside it."""
+        return self.conditioner is not None and self.conditioner.num_actions is not None
+
+    @torch.no_grad()
+    def discovered(self, video: Video) -> Actions:
+        """Say which of its own actions led from frame to frame, `b T a`; what is unknown is NaN.
+
+        Groups end at the last frame.
+        """
+        assert self.conditioner is not None and self.conditioner.num_actions is not None
+        actions = video.new_full((*video.shape[:2], self.conditioner.num_actions), torch.nan)
+        cut = video.shape[1] % self.encoder.compression.t
+        if video.shape[1] - cut:
+            actions[:, cut:] = self.conditioner.discover(self._observed(video)).to(video.device)
+        return actions
 
     def _signals_around(self, before: Clip, after: Clip, hole: int) -> dict[str, Tensor]:
         """Lay the actions on both sides of a hole on one axis; those inside are unknown."""

@@ -8,16 +8,21 @@ from avenir.device import generator
 from avenir.registry import find, kinds
 
 SIZES = {"actions": 3}
+CHANNELS = 5
 
 
 @pytest.fixture(params=kinds("conditioners"))
 def conditioner(request) -> Conditioner:
     cls = find("conditioners", request.param)
-    return cls(cls.Config.parse({"kind": request.param}), SIZES, 2, 16)
+    return cls(cls.Config.parse({"kind": request.param}), SIZES, 2, 16, CHANNELS)
 
 
 def signals(conditioner: Conditioner) -> dict[str, torch.Tensor]:
     return {name: torch.randn(4, 6, SIZES[name]) for name in conditioner.needs}
+
+
+def latents(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, CHANNELS, 4, 4, generator=generator("latents"))
 
 
 def test_one_vector_per_latent_frame(conditioner):
@@ -34,10 +39,10 @@ def test_nothing_known_is_absent(conditioner):
 def test_training_drops_some_and_use_drops_none(conditioner):
     conditioner.fit([{n: s[0] for n, s in signals(conditioner).items()}])
     many = {name: torch.randn(500, 6, SIZES[name]) for name in conditioner.needs}
-    used = conditioner(many, 3, 500)
+    used = conditioner(many, 3, 500, latents=latents(500))
     absent = (used.per_frame - used.absent().per_frame).abs().amax((1, 2)) < 1e-6
     assert not absent.any()
-    dropped = conditioner(many, 3, 500, generator("dropout"))
+    dropped = conditioner(many, 3, 500, generator("dropout"), latents(500))
     absent = (dropped.per_frame - dropped.absent().per_frame).abs().amax((1, 2)) < 1e-6
     assert 0.02 < float(absent.float().mean()) < 0.3
 

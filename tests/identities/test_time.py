@@ -39,9 +39,9 @@ def test_cached_past_equals_uncached(attention):
     x = torch.randn(2, 5, *SHAPE[:3])
     hidden = hide_future(torch.rand(2, 5), torch.full((2,), 2), torch.ones(2))
     seen = last_seen(x, hidden)
-    whole, _ = model(x, hidden.level, steer, seen, hidden)
-    _, cache = model(x[:, :2], hidden.level[:, :2], steer[:2], seen)
-    ahead, _ = model(x[:, 2:], hidden.level[:, 2:], steer[2:], seen, cache=cache)
+    whole = model(x, hidden.level, steer, seen, hidden)
+    cache = model.remember(x[:, :2], hidden.level[:, :2], steer[:2], seen)
+    ahead = model(x[:, 2:], hidden.level[:, 2:], steer[2:], seen, cache=cache)
     torch.testing.assert_close(ahead, whole[:, 2:], atol=1e-5, rtol=1e-5)
 
 
@@ -50,9 +50,9 @@ def test_the_future_does_not_move_the_past(attention):
     model, steer = flow(attention=attention), condition(5)
     x = torch.randn(2, 5, *SHAPE[:3])
     hidden = hide_future(torch.rand(2, 5), torch.full((2,), 2), torch.ones(2))
-    before, _ = model(x, hidden.level, steer, last_seen(x, hidden), hidden)
+    before = model(x, hidden.level, steer, last_seen(x, hidden), hidden)
     x[:, 3] += 1
-    after, _ = model(x, hidden.level, steer, last_seen(x, hidden), hidden)
+    after = model(x, hidden.level, steer, last_seen(x, hidden), hidden)
     torch.testing.assert_close(after[:, :2], before[:, :2])
     assert (after[:, 2:] - before[:, 2:]).abs().amax((2, 3, 4)).min() > 1e-3
 
@@ -102,7 +102,7 @@ def test_decoding_in_pieces_equals_decoding_at_once(pieces):
 
 
 def conditioner(f_t=2):
-    steer = lively(ActionsConditioner(ActionsConfig(), {"actions": 3}, f_t, 16))
+    steer = lively(ActionsConditioner(ActionsConfig(), {"actions": 3}, f_t, 16, 4))
     steer.fit([{"actions": torch.randn(50, 3)}])
     return steer
 

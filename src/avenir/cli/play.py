@@ -1,5 +1,6 @@
 """`avenir play`: step into a world, in a browser."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,8 @@ def play(
     The page shows what the world imagines from the keys you hold, as fast as the world lives. The
     recording, and of the synthetic world the simulator, can be seen beside it. Ctrl-C ends it.
     """
+    import torch
+
     from avenir.errors import AvenirError
     from avenir.serving.player import Player
     from avenir.serving.stages import openings_of, stages_of
@@ -49,6 +52,8 @@ def play(
             f"playing needs the module {error.name!r}, which is not installed: "
             "pip install 'avenir[serve]'"
         ) from None
+    # One core is left to the page: threads that wait for a busy core make every step wait.
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 2) - 1)))
     world = load(run)
     if world.predictor is None or world.card.encoder["kind"] == "text":
         raise AvenirError(
@@ -60,7 +65,9 @@ def play(
         source = make_source(data_of(run, overrides or []))
         openings = openings_of(source, world, clips, round(observe * world.card.fps), Preparation())
     signal = world.card.signals.get("actions") if world.conditioner is not None else None
-    stages = stages_of(world, openings, steers=signal is not None and bool(signal.keys))
+    keys = signal is not None and bool(signal.keys)
+    # A simulator knows nothing of actions that a world made up for itself.
+    stages = stages_of(world, openings, steers=keys and not world.discovers)
     player = Player(stages, openings, signal)
     player.step(player.action(()))  # whatever is slow the first time is slow now
     key = str(world.card.provenance.get("key") or world.card.name)

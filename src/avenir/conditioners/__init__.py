@@ -6,13 +6,14 @@ of encoders, predictors or files.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from avenir.clip import Condition
 from avenir.config import Config
+from avenir.shapes import Actions, Latents
 
 
 class Conditioner(nn.Module, ABC):
@@ -21,6 +22,13 @@ class Conditioner(nn.Module, ABC):
     Config: ClassVar[type[Config]]
     needs: tuple[str, ...]
     """Signals it reads; checked against the data set before the first step."""
+    num_actions: int | None = None
+    """How many actions of its own it discovers in video; none of a kind that is told them."""
+
+    @classmethod
+    def count(cls, settings: Any) -> int | None:
+        """Say what `num_actions` will be."""
+        return None
 
     @abstractmethod
     def forward(
@@ -29,11 +37,25 @@ class Conditioner(nn.Module, ABC):
         num_frames: int,
         batch_size: int,
         generator: torch.Generator | None = None,
+        latents: Latents | None = None,
     ) -> Condition:
         """Condition `num_frames` latent frames; missing signals are absent, not zero.
 
-        With a generator, signals are dropped at random, as training for guidance needs.
+        With a generator, signals are dropped at random, as training for guidance needs. A kind
+        that discovers actions is shown the `latents` in training, and reads them from these.
         """
+
+    def losses(self, latents: Latents) -> dict[str, Tensor]:
+        """Return every term of its own training by its plain name; most kinds have none."""
+        return {}
+
+    def discover(self, latents: Latents) -> Actions:
+        """Say which actions led from frame to frame, `b t·f_t a`, one of them 1; NaN at the end.
+
+        As everywhere, row k leads to frame k + 1. Raises NotImplementedError for kinds that are
+        told actions.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:

@@ -16,7 +16,7 @@ from avenir.clip import Condition
 from avenir.conditioners import Conditioner
 from avenir.config import Config
 from avenir.errors import AvenirError
-from avenir.shapes import Actions, PerFrame
+from avenir.shapes import Actions, Latents, PerFrame
 
 
 class ActionsConfig(Config):
@@ -39,7 +39,12 @@ class ActionsConditioner(Conditioner):
     nothing: Tensor
 
     def __init__(
-        self, config: ActionsConfig, sizes: Mapping[str, int], f_t: int, width: int
+        self,
+        config: ActionsConfig,
+        sizes: Mapping[str, int],
+        f_t: int,
+        width: int,
+        channels: int,
     ) -> None:
         super().__init__()
         action_size = sizes["actions"]
@@ -58,6 +63,7 @@ class ActionsConditioner(Conditioner):
         num_frames: int,
         batch_size: int,
         generator: torch.Generator | None = None,
+        latents: Latents | None = None,
     ) -> Condition:
         """Embed the incoming actions of every latent frame; NaN means unknown."""
         actions = signals.get("actions")

@@ -41,6 +41,18 @@ class Signal(Config):
     keys: dict[str, tuple[float, ...]] = {}
     """Keyboard keys and the action each one stands for."""
 
+    @classmethod
+    def choice(cls, count: int) -> "Signal":
+        """Describe one of `count` things to do, the first nine on the keys 1 to 9."""
+        rows = [tuple(float(i == number) for i in range(count)) for number in range(count)]
+        return cls(
+            size=count,
+            names=tuple(map(CHOICE.format, range(count))),
+            low=(0.0,) * count,
+            high=(1.0,) * count,
+            keys={str(number + 1): row for number, row in enumerate(rows[:9])},
+        )
+
     @property
     def is_choice(self) -> bool:
         """Whether it is one of several things to do: one number is 1, the others 0."""

@@ -14,6 +14,7 @@ import numpy as np
 from avenir.data import Source
 from avenir.device import seed_of
 from avenir.errors import AvenirError
+from avenir.evaluation.agreement import measure_agreement
 from avenir.evaluation.album import groups_in, with_album
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control, measure_counterfactuals
@@ -66,7 +67,7 @@ def evaluate(
     reconstruction = measure_reconstruction(
         world.encoder, task.source, task.windows, task.batch_size, task.seed, report
     )
-    continuation, control, counterfactuals = None, None, None
+    continuation, control, counterfactuals, agreement = None, None, None, None
     generation, likelihood, left_out = None, None, None
     examples: list[Example] = []
     if world.predictor is not None:
@@ -78,6 +79,9 @@ def evaluate(
         if world.conditioner is not None:
             control = measure_control(world, task, readout, report)
             counterfactuals = measure_counterfactuals(world, task, readout, report)
+        if task.discover is not None:
+            f_t = world.encoder.compression.t
+            agreement = measure_agreement(task.discover, task, f_t, report)
     evaluation = Evaluation(
         world=world.card.name,
         key=world.card.provenance.get("key"),
@@ -97,6 +101,7 @@ def evaluate(
         likelihood=likelihood,
         control=control,
         counterfactuals=counterfactuals,
+        agreement=agreement,
     )
     write_report(folder, evaluation, examples, recipe, world.card.provenance)
     return evaluation
@@ -145,6 +150,7 @@ def _task(world: World, source: Source, settings: EvaluationConfig) -> Task:
         settings.num_samples,
         batch_size=max(2, min(_BATCH_CLIPS, _BATCH_NUMBERS // numbers)),
         seed=settings.seed,
+        discover=world.discovered if world.discovers else None,
     )
 
 

@@ -6,7 +6,7 @@ future encoded and decoded. The mean of samples does better on PSNR because it b
 is chosen by who knows the truth, clip by clip and metric by metric: bounds, not video.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -28,7 +28,7 @@ from avenir.evaluation.readout import Readout, StateReadout
 from avenir.evaluation.reconstruction import reconstructed
 from avenir.evaluation.settings import Report
 from avenir.evaluation.tally import Row, Tally, horizons
-from avenir.shapes import Frames, Latents, Video
+from avenir.shapes import Actions, Frames, Latents, Video
 
 METHODS = {
     "world": "world, one sample",
@@ -72,6 +72,8 @@ class Task(NamedTuple):
     num_samples: int
     batch_size: int
     seed: int
+    discover: Callable[[Video], Actions] | None = None
+    """How a world reads actions of its own in video; none: it takes those that were recorded."""
 
     @property
     def groups(self) -> list[str]:
@@ -87,6 +89,8 @@ class Task(NamedTuple):
 
     def steering(self, batch: Batch) -> dict[str, Tensor]:
         """Take the signals that may steer a world; labels are no business of its own."""
+        if self.discover is not None:
+            return {"actions": self.discover(frames_of(batch))}
         return {n: signal for n, signal in batch.signals.items() if n in self.source.signals}
 
     def cut(self, most: int) -> "Task":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from avenir.evaluation.agreement import Agreement
 from avenir.evaluation.continuation import METHODS, Continuation
 from avenir.evaluation.control import Control, Counterfactuals, Steered
 from avenir.evaluation.intervals import Interval
@@ -38,6 +39,8 @@ def findings(evaluation: Evaluation) -> str:
         items.append(_actions(evaluation.control))
     if evaluation.counterfactuals is not None:
         items += _steering(evaluation.counterfactuals)
+    if evaluation.agreement is not None:
+        items.append(_agreement(evaluation.agreement))
     reconstruction = evaluation.reconstruction
     decodes = evaluation.album is None
     if decodes and reconstruction.psnr is not None and reconstruction.psnr.mean is not None:
@@ -133,6 +136,22 @@ def _steering(counterfactuals: Counterfactuals) -> list[Finding]:
         high=None if share.high is None else share.high - 0.5,
     )
     return [Finding(f"{share.mean:.0%}", sentence, bounds, tone(chance, True))]
+
+
+def _agreement(agreement: Agreement) -> Finding:
+    """Say whether codes and true actions have to do with each other."""
+    found, dealt = agreement.adjusted, agreement.shuffled
+    assert found.mean is not None and dealt.mean is not None
+    apart = found.low is not None and dealt.high is not None and found.low > dealt.high
+    verdict = "agree with" if apart else "cannot be told to have to do with"
+    return Finding(
+        f"{found.mean:.2f}",
+        f"Discovered actions {verdict} the true ones: adjusted mutual information of "
+        f"{agreement.num_used} codes with {agreement.num_kinds} kinds of true action, 1 if they "
+        f"were the same; dealt out to other moments {dealt.mean:.2f}.",
+        _bounds(found),
+        "good" if apart else "bad",
+    )
 
 
 def _of(rows: Sequence[Row], metric: str, seconds: float | None) -> list[Row]:

@@ -4,6 +4,7 @@ Knows how to hold numbers, not how to take or show them.
 """
 
 from avenir.config import Config
+from avenir.evaluation.agreement import Agreement
 from avenir.evaluation.continuation import Continuation
 from avenir.evaluation.control import Control, Counterfactuals
 from avenir.evaluation.generation import Generation
@@ -55,5 +56,7 @@ class Evaluation(Config):
     """Whether actions matter; none when nothing steers."""
     counterfactuals: Counterfactuals | None = None
     """Where the ego goes when it is steered to either side; none where nobody can say."""
+    agreement: Agreement | None = None
+    """Whether discovered actions are the true ones; none where none are discovered, or recorded."""
     left_out: str | None = None
     """Why sets of clips were not compared."""

@@ -101,7 +101,6 @@ class Block(nn.Module):
         return x + gate * rearrange(mixed, "(b t) s d -> b t s d", b=len(x))
 
 
-
 class Positions:
     """Where the tokens of a grid stand, and which of them may look at which."""
 
@@ -168,6 +167,7 @@ class SpaceTimeTransformer(nn.Module):
         """Return the cache of frames that all look at all, and of the last block no more."""
         positions, kept = self._positions(x, grid), list[KeysValues]()
         *blocks, last = self.blocks
+        assert isinstance(last, Block)
         for block in blocks:
             x, here = block(x, condition, positions, None)
             kept.append(here)
@@ -213,6 +213,14 @@ class Exit(nn.Module):
     def _modulated(self, x: Tokens, condition: PerFrame) -> Tokens:
         shift, scale = self.modulation(silu(condition))[:, :, None].chunk(2, dim=-1)
         return _modulate(x, shift, scale)
+
+
+def sinusoids(level: Float[Tensor, "b t"], width: int, longest: float = 1000.0) -> PerFrame:
+    """Write numbers from 0 to 1 as sines and cosines of many speeds (DiT, 2212.09748)."""
+    half = width // 2
+    speeds = longest ** (-torch.arange(half, device=level.device) / half)
+    angles = level[..., None] * 1000 * speeds
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 def _modulate(x: Tokens, shift: Tensor, scale: Tensor) -> Tokens:

@@ -28,10 +28,10 @@ from avenir.degradation import (
     hide_future,
     last_seen,
     shift_of,
-    shifted,
 )
 from avenir.errors import AvenirError
-from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
+from avenir.losses.shortcut import HALVINGS, draw_steps, in_one_and_in_two
+from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer, sinusoids
 from avenir.predictors import (
     LatentShape,
     Memory,
@@ -42,10 +42,7 @@ from avenir.predictors import (
     through_grid,
 )
 from avenir.samplers import Denoise, ddim, ddpm, euler, heun, schedule
-from avenir.shapes import Latents, NoiseLevel, PerFrame
-
-_HALVINGS = 4
-"""Long steps are learnt from the whole way to an eighth of it."""
+from avenir.shapes import Latents, NoiseLevel
 
 _FLOOR = 0.05
 """Least share of data or noise that is divided by: x-prediction's velocity near the data needs it
@@ -174,12 +171,8 @@ class Flow(Predictor):
             latents = self._with_own_past(latents, condition, own, progress.generator)
         degradation = self.degrade(latents, progress.generator, full=own)
         tau = degradation.level[:, :, None, None, None]
-        noise = torch.randn(latents.shape, generator=progress.generator, device=latents.device)
-        true = Mixed(latents, noise)
-        x = self.path.mix(latents, noise, tau)
-        said, _ = self.forward(
-            x, degradation.level, condition, last_seen(x, degradation), degradation, tap=tap
-        )
+        true, x, seen = self._mixed(latents, degradation, progress.generator)
+        said = self.forward(x, degradation.level, condition, seen, degradation, tap=tap)
 
         def measured(value: Latents) -> Latents:
             ends = self.path.ends(self.config.predicts, value, x, tau, floor=_FLOOR)
@@ -196,46 +189,35 @@ class Flow(Predictor):
     def _shortcut(
         self, latents: Latents, condition: Condition | None, chance: torch.Generator
     ) -> Float[Tensor, ""]:
-        """Compare one long step with two of half its length (2410.12557, eq. 5).
-
-        Steps are those of schedules of 1, 2, 4 … of them. Halves of the shortest are as small as
-        any: the flow itself.
-        """
-        b, device = len(latents), latents.device
-        halving = torch.randint(_HALVINGS, (b,), generator=chance, device=device)
-        count = 2**halving
-        number = (torch.rand(b, generator=chance, device=device) * count).floor()
-        start, middle, end = (
-            shifted((number + part) / count, self.shift)[:, None] for part in (0, 0.5, 1)
-        )
-        degradation = self.degrade(latents, chance, start[:, 0])
-        future = degradation.weight
-        noise = torch.randn(latents.shape, generator=chance, device=device)
-        x = self.path.mix(latents, noise, degradation.level[:, :, None, None, None])
-        seen = last_seen(x, degradation)
+        """Compare one long step with two of half its length."""
+        steps = draw_steps(len(latents), self.shift, chance)
+        degradation = self.degrade(latents, chance, steps.start[:, 0])
+        hidden = degradation.weight
+        _, x, seen = self._mixed(latents, degradation, chance)
 
         def velocity(x: Latents, tau: Tensor, stride: Tensor) -> Latents:
-            level = torch.where(future > 0, tau, degradation.level)
-            said, _ = self.forward(x, level, condition, seen, degradation, stride=(stride * future))
+            level = torch.where(hidden > 0, tau, degradation.level)
+            said = self.forward(x, level, condition, seen, degradation, stride=stride * hidden)
             tau = tau[:, :, None, None, None]
             return self.path.velocity(
                 self.path.ends(self.config.predicts, said, x, tau, floor=_FLOOR), tau
             )
 
-        with torch.no_grad():
-            small = (halving < _HALVINGS - 1)[:, None]
-            first = velocity(x, start, small * (middle - start))
-            there = (future * (middle - start))[:, :, None, None, None]
-            second = velocity(x + there * first, middle, small * (end - middle))
-            share = ((middle - start) / (end - start))[:, :, None, None, None]
-            both = share * first + (1 - share) * second
-        tau = start[:, :, None, None, None]
-        said = velocity(x, start, end - start)
+        tau = steps.start[:, :, None, None, None]
         one, two = (
             self.path.target(self.config.loss, self.path.ends("velocity", v, x, tau), tau)
-            for v in (said, both)
+            for v in in_one_and_in_two(velocity, x, steps, hidden)
         )
         return _weighted(one - two, degradation)
+
+    def _mixed(
+        self, latents: Latents, degradation: Degradation, chance: torch.Generator
+    ) -> tuple[Mixed, Latents, Float[Tensor, "b 1 c h w"]]:
+        """Mix every frame with noise at its level: both ends, the mixture, the last frame seen."""
+        noise = torch.randn(latents.shape, generator=chance, device=latents.device)
+        level = degradation.level[:, :, None, None, None]
+        x = self.path.mix(latents, noise, level)
+        return Mixed(latents, noise), x, last_seen(x, degradation)
 
     def _with_own_past(
         self, latents: Latents, condition: Condition | None, rows: int, chance: torch.Generator
@@ -296,7 +278,7 @@ class Flow(Predictor):
         cache: Cache | None = None,
         tap: Tap | None = None,
         stride: Float[Tensor, "b t"] | None = None,
-    ) -> tuple[Latents, Cache]:
+    ) -> Latents:
         """Say what the path needs at every token; `cache` stands for frames before `x`.
 
         `stride` says how far each frame is taken at once; none: not at all, as in the flow.
@@ -305,29 +287,54 @@ class Flow(Predictor):
         what does not move need not be found by attention. At the exit a share of `x` and of `seen`,
         set by level and channel, is added: tokens need only carry what these do not say.
         """
-        p = self.config.patch
-        h, w = x.shape[-2] // p, x.shape[-1] // p
-        both = torch.cat([x, seen.expand_as(x)], dim=2)
-        tokens = self.enter(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        # Rotary positions say how far apart two tokens are; this says where each one is.
-        tokens = tokens + self.where
-        per_frame = self.level(_sinusoids(level, self.width))
-        if self.stride is not None:
-            far = torch.zeros_like(level) if stride is None else stride
-            per_frame = per_frame + self.stride(_sinusoids(far, self.width))
-        if condition is not None:
-            per_frame = per_frame + condition.per_frame
-            # Written into the tokens as well: attention then carries it from frame to frame.
-            tokens = tokens + self.enter_condition(condition.per_frame)[:, :, None]
+        p, (h, w) = self.config.patch, self._grid(x)
+        tokens, per_frame = self._entered(x, level, condition, seen, stride)
         look = None if degradation is None else degradation.look
         after = None
         if tap is not None and degradation is not None:
             after = {tap.layer: through_grid(tap, degradation.weight, h)}
-        tokens, kept = self.transformer(tokens, per_frame, (h, w), look, cache, after)
+        tokens, _ = self.transformer(tokens, per_frame, (h, w), look, cache, after)
         said = self.leave(tokens, per_frame)
         said = rearrange(said, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
         of_x, of_seen = self.shares(silu(per_frame))[..., None, None].chunk(2, dim=2)
-        return said + of_x * x + of_seen * seen, kept
+        return said + of_x * x + of_seen * seen
+
+    def remember(
+        self,
+        past: Latents,
+        level: NoiseLevel,
+        condition: Condition | None,
+        seen: Float[Tensor, "b 1 c h w"],
+    ) -> Cache:
+        """Return what `forward` needs of frames that are known."""
+        tokens, per_frame = self._entered(past, level, condition, seen)
+        return self.transformer.remember(tokens, per_frame, self._grid(past))
+
+    def _entered(
+        self,
+        x: Latents,
+        level: NoiseLevel,
+        condition: Condition | None,
+        seen: Float[Tensor, "b 1 c h w"],
+        stride: Float[Tensor, "b t"] | None = None,
+    ) -> tuple[Float[Tensor, "b t s d"], Float[Tensor, "b t d"]]:
+        """Turn latents into tokens, and what is known of each frame into its vector."""
+        p, both = self.config.patch, torch.cat([x, seen.expand_as(x)], dim=2)
+        tokens = self.enter(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        # Rotary positions say how far apart two tokens are; this says where each one is.
+        tokens = tokens + self.where
+        per_frame = self.level(sinusoids(level, self.width))
+        if self.stride is not None:
+            far = torch.zeros_like(level) if stride is None else stride
+            per_frame = per_frame + self.stride(sinusoids(far, self.width))
+        if condition is not None:
+            per_frame = per_frame + condition.per_frame
+            # Written into the tokens as well: attention then carries it from frame to frame.
+            tokens = tokens + self.enter_condition(condition.per_frame)[:, :, None]
+        return tokens, per_frame
+
+    def _grid(self, latents: Latents) -> tuple[int, int]:
+        return latents.shape[-2] // self.config.patch, latents.shape[-1] // self.config.patch
 
     # Prediction -------------------------------------------------------------------------------
 
@@ -343,23 +350,23 @@ class Flow(Predictor):
         sampling = self.config.sampling
         (b, _, *chw), device = memory.latents.shape, memory.latents.device
         past = self._noised_past(memory.latents, generator)
+        seen = past[:, -1:]
         guided = condition is not None and sampling.guidance != 1
         sides = [(memory.condition, condition)]
         if guided:
             assert memory.condition is not None and condition is not None
             sides.append((memory.condition.absent(), condition.absent()))
         past_level = torch.full((b, memory.num_frames), 1 - sampling.past_noise, device=device)
-        seen = past[:, -1:]
-        caches = [self.forward(past, past_level, before, seen)[1] for before, _ in sides]
+        caches = [self.remember(past, past_level, before, seen) for before, _ in sides]
 
         # In any other number of steps, strides that were never learnt: then along the flow itself.
-        learnt = sampling.num_steps in [2**halving for halving in range(_HALVINGS)]
+        learnt = sampling.num_steps in [2**halving for halving in range(HALVINGS)]
         strides = learnt and sampling.schedule == "linear"
 
         def denoise(x: Latents, tau: Tensor, then: Tensor) -> Mixed:
             level, far = (each.expand(b, length) for each in (tau, strides * (then - tau)))
             said = [
-                self.forward(x, level, after, seen, cache=cache, stride=far)[0]
+                self.forward(x, level, after, seen, cache=cache, stride=far)
                 for (_, after), cache in zip(sides, caches, strict=True)
             ]
             best = said[0] if not guided else said[1] + sampling.guidance * (said[0] - said[1])
@@ -391,10 +398,3 @@ def _weighted(error: Latents, degradation: Degradation) -> Float[Tensor, ""]:
     """Average squared errors over the frames that count."""
     weight = degradation.weight
     return (error.square().mean(dim=(2, 3, 4)) * weight).sum() / weight.sum()
-
-
-def _sinusoids(level: NoiseLevel, width: int, longest: float = 1000.0) -> PerFrame:
-    half = width // 2
-    speeds = longest ** (-torch.arange(half, device=level.device) / half)
-    angles = level[..., None] * 1000 * speeds
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)

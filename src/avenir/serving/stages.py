@@ -17,7 +17,8 @@ from avenir.clip import Clip, to_frames
 from avenir.data import Source
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.simulator import Simulator
-from avenir.world import Moment, World
+from avenir.rollout import Moment
+from avenir.world import World
 
 Action = tuple[float, ...]
 """One number for each of the world's; none: the world acts on its own."""
@@ -159,7 +160,7 @@ def openings_of(
         start = replace(window, num_frames=past)
         length = int(window.recording.seconds * source.fps + 1e-6)
         rest = min(most, length - round(window.start_seconds * source.fps) - past)
-        whole = source.clip(replace(window, num_frames=past + rest // f_t * f_t))
+        whole = world.fitted(source.clip(replace(window, num_frames=past + rest // f_t * f_t)))
         simulator = source.simulator_at(start) if isinstance(source, Synthetic) else None
         openings.append(Opening(whole[:past], whole[past:], simulator))
     report("clips to begin from", len(windows), len(windows))

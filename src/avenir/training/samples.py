@@ -36,7 +36,10 @@ def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, coun
         chance = generator("samples", seed, device=batch.video.device)
         horizon = task.num_frames - hidden
         past = batch.video[:, :hidden]
-        pieces = world.imagine(past, batch.signals, horizon, 1, chance)
+        signals = batch.signals
+        if world.discovers:
+            signals = {"actions": world.discovered(batch.video)}
+        pieces = world.imagine(past, signals, horizon, 1, chance)
         made = torch.cat([past, *pieces], dim=1)
     world.train(was_training)
     error = (made[:, hidden:].clamp(-1, 1) - batch.video[:, hidden:]).square().mean((1, 2, 3, 4))

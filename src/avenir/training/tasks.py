@@ -18,13 +18,13 @@ from avenir.augmentation import jittered
 from avenir.card import Card
 from avenir.clip import Batch, Condition, Progress
 from avenir.config import merged
-from avenir.data import Recording, Source, Split
+from avenir.data import Recording, Signal, Source, Split
 from avenir.data.cached import Cached, CachedConfig, write_cache
 from avenir.device import seed_of
 from avenir.encoders import ParameterGroup, Posterior, Tokenizer
 from avenir.errors import AvenirError
 from avenir.predictors import Tap, TokenPredictor
-from avenir.registry import find
+from avenir.registry import find, parse
 from avenir.shapes import Latents, Video
 from avenir.training.recipe import Recipe
 from avenir.world import World
@@ -165,10 +165,11 @@ class PredictorTask(Task):
     def losses(self, batch: Batch, progress: Progress, tap: Tap | None = None) -> dict[str, Tensor]:
         """Draw latents from the posterior, drop some of the condition, and ask the predictor."""
         latents = self._latents(batch, progress.generator)
-        condition = None
+        condition, discovery = None, {}
         if self.world.conditioner is not None:
             condition = self._condition(batch, latents, progress.generator)
-        return self.predictor.losses(latents, condition, progress, tap)
+            discovery = self.world.conditioner.losses(latents)
+        return self.predictor.losses(latents, condition, progress, tap) | discovery
 
     def after_step(self, progress: Progress) -> None:
         """Nothing follows: no predictor keeps averages of its own."""
@@ -189,7 +190,9 @@ class PredictorTask(Task):
 
     def _condition(self, batch: Batch, latents: Latents, chance: torch.Generator) -> Condition:
         assert self.world.conditioner is not None
-        return self.world.conditioner(batch.signals, latents.shape[1], len(latents), chance)
+        return self.world.conditioner(
+            batch.signals, latents.shape[1], len(latents), chance, latents
+        )
 
     def _take_codes(self, predictor: TokenPredictor) -> None:
         every = torch.arange(len(predictor.codes), device=predictor.codes.device)
@@ -230,12 +233,21 @@ def make_card(
         name=recipe.name,
         fps=data.fps,
         size=data.size,
-        signals=data.signals,
+        signals=_taken(recipe, data),
         tokenizer=data.tokenizer,
         encoder=encoder,
         conditioner=recipe.conditioner,
         predictor=recipe.predictor,
     )
+
+
+def _taken(recipe: Recipe, data: Source) -> dict[str, Signal]:
+    """Say what a world takes: the signals of its data, or actions that it is yet to discover."""
+    if recipe.conditioner is None:
+        return data.signals
+    config = parse("conditioners", recipe.conditioner)
+    count = find("conditioners", recipe.conditioner["kind"]).count(config)
+    return data.signals if count is None else {"actions": Signal.choice(count)}
 
 
 def trained_on(data: Source) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from avenir.clip import Clip, cover
 from avenir.config import Config
-from avenir.data import CHOICE, Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import Recording, Signal, Skipped, Source, Split, Window
 from avenir.data.gymnasium.policies import policy_named
 from avenir.device import seed_of
 from avenir.errors import AvenirError
@@ -153,11 +153,7 @@ def signal_of(environment: Environment) -> Signal:
     """Say what actions are: the numbers of a box, or one number per choice, of which one is 1."""
     space = environment.action_space
     if isinstance(space, Discrete):
-        count = int(space.n)
-        rows = np.eye(count, dtype=np.float32)
-        keys = {str(i + 1): tuple(map(float, rows[i])) for i in range(min(count, 9))}
-        names = tuple(map(CHOICE.format, range(count)))
-        return Signal(size=count, names=names, low=(0.0,) * count, high=(1.0,) * count, keys=keys)
+        return Signal.choice(int(space.n))
     if isinstance(space, Box) and len(space.shape) == 1:
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
             return Signal(size=len(space.low))

@@ -1,0 +1,129 @@
+"""Discovered actions: what is read in video steers as it did while they were learnt."""
+
+import numpy as np
+import pytest
+import torch
+
+from avenir.card import Card
+from avenir.clip import Clip
+from avenir.conditioners.latent_actions import LatentActionsConditioner, LatentActionsConfig
+from avenir.data import Signal
+from avenir.device import generator
+from avenir.environment import WorldEnv
+from avenir.errors import AvenirError
+from avenir.world import World
+
+
+def conditioner(f_t: int = 2, channels: int = 4, **settings) -> LatentActionsConditioner:
+    torch.manual_seed(3)
+    made = LatentActionsConditioner(LatentActionsConfig(**settings), {}, f_t, 32, channels)
+    for _ in range(20):
+        made(dict(), 4, 8, None, latents(8, channels))  # numbers find their spread
+    return made.eval()
+
+
+def latents(count: int = 2, channels: int = 4) -> torch.Tensor:
+    return torch.randn(count, 4, channels, 8, 8)
+
+
+@pytest.mark.parametrize("f_t", [1, 2, 3])
+def test_codes_read_in_video_and_given_back_steer_as_what_was_seen(f_t):
+    steer, seen = conditioner(f_t), latents()
+    actions = steer.discover(seen)
+    assert actions.shape == (2, 4 * f_t, 9)
+    given = steer({"actions": actions}, 4, 2)
+    shown = steer({}, 4, 2, latents=seen)
+    torch.testing.assert_close(given.per_frame, shown.per_frame)
+    assert (shown.per_frame[:, 1:] - shown.nothing).abs().amax(-1).min() > 1e-3
+    torch.testing.assert_close(shown.per_frame[:, :1], shown.nothing.expand(2, 1, -1))
+
+
+def test_a_code_depends_on_its_two_frames_and_on_nothing_else():
+    steer, seen = conditioner(levels=(7, 7, 7)), latents()
+    other = seen.clone()
+    other[:, 3] = torch.randn_like(other[:, 3])
+    before, after = (steer({}, 4, 2, latents=each).per_frame for each in (seen, other))
+    torch.testing.assert_close(after[:, :3], before[:, :3])
+    assert (after[:, 3] - before[:, 3]).abs().amax() > 1e-3
+
+
+def test_what_is_not_said_or_of_another_size_is_absent_or_refused():
+    steer = conditioner()
+    actions = steer.discover(latents())
+    actions[:, 3:] = torch.nan
+    known = steer({"actions": actions}, 4, 2)
+    torch.testing.assert_close(known.per_frame[:, 2:], known.nothing.expand(2, 2, -1))
+    with pytest.raises(AvenirError, match="discovered 9 actions"):
+        steer({"actions": torch.zeros(2, 8, 2)}, 4, 2)
+    with pytest.raises(AvenirError, match="3 or more"):
+        conditioner(levels=(3, 2))
+
+
+def test_its_own_loss_teaches_the_eyes_and_the_predictor_does_not():
+    steer, seen = conditioner().train(), latents()
+    steer({}, 4, 2, latents=seen).per_frame.square().sum().backward()
+    assert steer.see[0].weight.grad is None
+    steer.losses(seen)["discovery"].backward()
+    assert steer.see[0].weight.grad.abs().max() > 0
+
+
+def test_what_the_past_does_not_say_becomes_a_code():
+    """Frames of one number each, which goes up or down by chance."""
+    torch.manual_seed(0)
+    steer = LatentActionsConditioner(LatentActionsConfig(levels=(3,)), {}, 1, 16, 1)
+    optimiser = torch.optim.Adam(steer.parameters(), 3e-3)
+
+    def walks(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        chance = generator("walks", seed)
+        up = torch.randint(2, (count, 2), generator=chance) * 2 - 1
+        start = torch.randn(count, 1, generator=chance)
+        levels = torch.cat([start, start + up.cumsum(1)], dim=1)
+        return levels[:, :, None, None, None].expand(-1, -1, 1, 8, 8), up[:, 1]
+
+    for step in range(150):
+        loss = steer.losses(walks(64, step)[0])["discovery"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    seen, up = walks(256, -1)
+    said = steer.eval().discover(seen)[:, 1].argmax(-1)
+    # One code when it goes up, another when it goes down.
+    assert len(set(zip(said.tolist(), up.tolist(), strict=True))) == len(set(said.tolist())) == 2
+    assert float(steer.losses(seen)["discovery"].detach()) < 0.05
+
+
+def discovering() -> World:
+    card = Card(
+        name="found",
+        fps=10.0,
+        size=(16, 16),
+        signals={"actions": Signal.choice(9)},
+        encoder={"kind": "patches", "compression": [2, 4, 4]},
+        conditioner={"kind": "latent_actions", "hidden": 8},
+        predictor={"kind": "flow", "width": 16, "depth": 1, "heads": 1, "past": 2, "chunk": 1},
+    )
+    torch.manual_seed(0)
+    return World.build(card).eval()
+
+
+def test_a_world_puts_what_it_discovers_in_the_place_of_what_was_recorded():
+    world = discovering()
+    frames = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8)
+    clip = world.fitted(Clip(frames, 10.0, {"actions": torch.zeros(7, 2)}))
+    actions = clip.signals["actions"]
+    assert actions.shape == (7, 9)
+    # Groups end at the last frame: the first frame is in none, and nothing leads into the first.
+    assert actions[:2].isnan().all() and actions[-1].isnan().all()
+    torch.testing.assert_close(actions[2:6].sum(-1), torch.ones(4))
+    imagined = world.predict(clip, 0.4, torch.eye(9)[:4])
+    assert imagined.num_frames == 4
+
+
+def test_a_discovered_world_is_an_environment_of_choices():
+    world = discovering()
+    frames = torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8)
+    environment = WorldEnv(world, [Clip(frames, 10.0, {"actions": torch.zeros(8, 2)})])
+    environment.reset(seed=0)
+    assert environment.action_space.shape == (9,)
+    seen, *_ = environment.step(np.eye(9, dtype=np.float32)[3])
+    assert seen.shape == (16, 16, 3)
