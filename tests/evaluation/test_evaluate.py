@@ -12,6 +12,7 @@ from PIL import Image
 
 from avenir import read
 from avenir.card import Card
+from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation import Evaluation, EvaluationConfig, evaluate
@@ -161,6 +162,27 @@ def test_codes_in_use_are_counted_on_held_out_video(tmp_path):
     entropy = -sum(share * math.log(share) for share in shares if share)
     assert codes.perplexity == pytest.approx(math.exp(entropy), rel=1e-5)
     assert "Codes in use" in (tmp_path / "report.html").read_text()
+
+
+def test_a_world_that_discovers_actions_is_held_to_the_true_ones(tmp_path):
+    card = Card(
+        name="found",
+        fps=10.0,
+        size=(16, 16),
+        signals={"actions": Signal.choice(9)},
+        encoder={"kind": "patches", "compression": [2, 4, 4]},
+        conditioner={"kind": "latent_actions", "hidden": 8},
+        predictor={"kind": "flow", "width": 16, "depth": 1, "heads": 1, "past": 2, "chunk": 1},
+    )
+    torch.manual_seed(0)
+    world = World.build(card).eval()
+    data = Synthetic(SyntheticConfig.parse({"kind": "synthetic", "size": (16, 16)}))
+    settings = EvaluationConfig(num_clips=4, horizon_seconds=0.8, num_train_windows=2)
+    found = evaluate(world, data, settings, tmp_path).agreement
+    assert found is not None
+    assert found.num_codes == 9
+    assert found.num_moments == 4 * 4
+    assert "Discovered actions" in (tmp_path / "report.html").read_text()
 
 
 def test_video_in_which_nothing_moves_still_makes_a_page(world, source, tmp_path, monkeypatch):
