@@ -172,7 +172,7 @@ class World(nn.Module):
                 f"hole; this world needs at least {f_t} of both: give longer clips"
             )
         before = before[before.num_frames % f_t :]
-        after = after[: f_t * (after.num_frames // f_t)]
+        after = self.fitted(after[: f_t * (after.num_frames // f_t)])
         past, coming = (self.encoder.encode(clip.video.to(device)) for clip in (before, after))
         signals = self._signals_around(before, after, length * f_t)
         condition = self._condition(signals, past.shape[1] + length + coming.shape[1], 1)
@@ -332,7 +332,7 @@ class World(nn.Module):
         clip = clip.resized(*self.card.size).resampled(self.card.fps, summed)
         if not self.discovers:
             return clip
-        actions = self.discovered(clip.video)
+        actions = self.discovered(clip.video, clip.num_frames % self.encoder.compression.t)
         return replace(clip, signals={"actions": actions[0].cpu()})
 
     @property
@@ -341,16 +341,18 @@ class World(nn.Module):
         return self.conditioner is not None and self.conditioner.num_actions is not None
 
     @torch.no_grad()
-    def discovered(self, video: Video) -> Actions:
+    def discovered(self, video: Video, first: int = 0) -> Actions:
         """Say which of its own actions led from frame to frame, `b T a`; what is unknown is NaN.
 
-        Groups end at the last frame.
+        Groups of frames begin with frame `first`.
         """
         assert self.conditioner is not None and self.conditioner.num_actions is not None
+        f_t = self.encoder.compression.t
+        end = first + (video.shape[1] - first) // f_t * f_t
         actions = video.new_full((*video.shape[:2], self.conditioner.num_actions), torch.nan)
-        cut = video.shape[1] % self.encoder.compression.t
-        if video.shape[1] - cut:
-            actions[:, cut:] = self.conditioner.discover(self._observed(video)).to(video.device)
+        if end > first:
+            latents = self.encoder.encode(video[:, first:end].to(self._device))
+            actions[:, first:end] = self.conditioner.discover(latents).to(video.device)
         return actions
 
     def _signals_around(self, before: Clip, after: Clip, hole: int) -> dict[str, Tensor]:

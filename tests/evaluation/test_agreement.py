@@ -50,8 +50,8 @@ def test_one_kind_says_nothing_of_many_and_everything_of_one():
 
 def test_numbers_are_sorted_into_thirds_of_their_range_and_choices_as_they_are():
     signal = Signal(size=2, low=(-1, 0), high=(1, 3))
-    actions = torch.tensor([[[-1.0, 0.0], [0.0, 1.5], [1.0, 3.0], [-0.4, 2.5]]])
-    assert kinds_of(actions, signal).tolist() == [[0, 4, 8, 6]]
+    actions = torch.tensor([[[-1.0, 0.0], [0.0, 1.5], [1.0, 3.0], [-0.4, 2.5], [-1.0, 0.5]]])
+    assert kinds_of(actions, signal).tolist() == [[0, 2, 3, 1, 0]]
     choices = torch.eye(4)[[2, 0, 3]][None]
     assert kinds_of(choices, Signal.choice(4)).tolist() == [[2, 0, 3]]
 
@@ -66,7 +66,8 @@ def test_a_world_that_reads_the_wheel_agrees_and_one_that_draws_lots_does_not(f_
     def reading(batch_actions, late: int):
         """Say the kind of the mean action into each latent, as a code of nine."""
         rows = batch_actions[:, f_t - 1 : 19].unflatten(1, (-1, f_t)).mean(2)
-        kinds = kinds_of(rows, source.signals["actions"]).roll(late, dims=1)
+        thirds = ((rows + 1) * 1.5).long().clamp(0, 2)
+        kinds = (3 * thirds[..., 0] + thirds[..., 1]).roll(late, dims=1)
         every = torch.full((len(batch_actions), 20, 9), torch.nan)
         every[:, f_t - 1 : 19] = torch.eye(9)[kinds].repeat_interleave(f_t, dim=1)
         return every

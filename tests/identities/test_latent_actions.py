@@ -47,6 +47,16 @@ def test_a_code_depends_on_its_two_frames_and_on_nothing_else():
     assert (after[:, 3] - before[:, 3]).abs().amax() > 1e-3
 
 
+@pytest.mark.parametrize("f_t", [2, 3])
+def test_a_last_group_that_is_cut_short_is_steered_by_what_is_said_of_it(f_t):
+    steer, seen = conditioner(f_t), latents()
+    actions = steer.discover(seen)
+    short = actions[:, : 3 * f_t + 1]
+    short[:, -1] = torch.nan
+    both = (steer({"actions": each}, 4, 2).per_frame for each in (actions, short))
+    torch.testing.assert_close(*both)
+
+
 def test_what_is_not_said_or_of_another_size_is_absent_or_refused():
     steer = conditioner()
     actions = steer.discover(latents())
@@ -117,6 +127,9 @@ def test_a_world_puts_what_it_discovers_in_the_place_of_what_was_recorded():
     torch.testing.assert_close(actions[2:6].sum(-1), torch.ones(4))
     imagined = world.predict(clip, 0.4, torch.eye(9)[:4])
     assert imagined.num_frames == 4
+    # Asked for groups from the first frame on, it reads the same in those.
+    again = world.discovered(clip.video[:, 1:])[0]
+    torch.testing.assert_close(again, actions[1:], equal_nan=True)
 
 
 def test_a_discovered_world_is_an_environment_of_choices():

@@ -129,7 +129,8 @@ def _ageing(
             told(f"{name}, {what}", done, total)
 
         judge = None if evaluator is None else evaluator.encoder
-        one, film = _aged(name, world, task, readout, judge, noises, report)
+        own = task._replace(discover=world.discovered if world.discovers else None)
+        one, film = _aged(name, world, own, readout, judge, noises, report)
         say(f"{name}: {one.drift.frames_per_second:.0f} frames per second")
         aged.append(one)
         films.append(film)

@@ -120,6 +120,11 @@ def _judged(
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
 
+    if world.discovers:
+        raise AvenirError(
+            f"{world.card.name!r} acts by actions that it discovered, of which no simulator knows: "
+            "give --goal and --video"
+        )
     source = make_source(data_of(run, overrides))
     if not isinstance(source, Synthetic):
         raise AvenirError(

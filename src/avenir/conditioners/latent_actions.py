@@ -106,7 +106,8 @@ class LatentActionsConditioner(Conditioner):
         known = torch.zeros(shape, device=device)
         codes = torch.zeros(*shape, len(self.config.levels), device=device)
         if latents is not None:
-            codes = torch.cat([codes[:, :1], self._seen(latents).detach()], dim=1)
+            with torch.no_grad():
+                codes = torch.cat([codes[:, :1], self._seen(latents)], dim=1)
             known[:, 1:] = 1
         elif "actions" in signals:
             chosen = self._incoming(signals["actions"], num_frames)
@@ -156,12 +157,11 @@ class LatentActionsConditioner(Conditioner):
         return self.codes(said)[..., 0, 0]
 
     def _incoming(self, actions: Actions, num_frames: int) -> Float[Tensor, "b t a"]:
-        """Take the last action that leads into every latent frame."""
+        """Take the first action that leads into every latent frame; they are all the same."""
         if actions.shape[-1] != self.num_actions:
             raise AvenirError(
                 f"actions have {actions.shape[-1]} numbers per frame; this world discovered "
                 f"{self.num_actions} actions: give `b T {self.num_actions}`, one of them 1"
             )
         before = torch.full_like(actions[:, :1], torch.nan)
-        incoming = torch.cat([before, actions], dim=1)[:, self.f_t - 1 :: self.f_t]
-        return incoming[:, :num_frames]
+        return torch.cat([before, actions], dim=1)[:, :-1][:, :: self.f_t][:, :num_frames]

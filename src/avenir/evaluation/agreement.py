@@ -57,7 +57,7 @@ def measure_agreement(
     if signal is None:
         return None
     codes: list[Tensor] = []
-    kinds: list[Tensor] = []
+    acts: list[Tensor] = []
     groups: list[str] = []
     count = 0
     for start, batch in task.batches("discovered actions", report):
@@ -65,17 +65,17 @@ def measure_agreement(
         found = discover(batch.video)
         count = found.shape[-1]
         # All actions that lead into one latent frame have one code; the first has none.
-        into = slice(f_t - 1, found.shape[1] - 1)
+        into = slice(f_t - 1, found.shape[1] // f_t * f_t - 1)
         rows = found[:, into][:, ::f_t]
         codes.append(rows.argmax(-1))
-        true = batch.signals["actions"][:, into].unflatten(1, (-1, f_t)).mean(2)
-        kinds.append(kinds_of(true, signal))
+        acts.append(batch.signals["actions"][:, into].unflatten(1, (-1, f_t)).mean(2))
         groups += [
             window.recording.name
             for window in task.windows[start : start + len(rows)]
             for _ in range(rows.shape[1])
         ]
-    code, kind = (torch.cat(each).flatten().numpy() for each in (codes, kinds))
+    code = torch.cat(codes).flatten().numpy()
+    kind = kinds_of(torch.cat(acts), signal).flatten().numpy()
     dealt = np.random.default_rng(seed_of("dealt", task.seed)).permutation(code)
     return Agreement(
         num_clips=len(task.windows),
@@ -95,8 +95,9 @@ def kinds_of(actions: Float[Tensor, "b t a"], signal: Signal) -> Int[Tensor, "b 
     flat = actions.flatten(0, 1)
     low = torch.tensor(signal.low) if signal.low else flat.amin(0)
     high = torch.tensor(signal.high) if signal.high else flat.amax(0)
-    third = ((actions - low) / (high - low).clamp(min=1e-9) * 3).long().clamp(0, 2)
-    return (third * 3 ** torch.arange(actions.shape[-1])).sum(-1)
+    third = ((flat - low) / (high - low).clamp(min=1e-9) * 3).long().clamp(0, 2)
+    _, kinds = third.unique(dim=0, return_inverse=True)
+    return kinds.view(actions.shape[:-1])
 
 
 def adjusted_mutual_information(a: Labels, b: Labels) -> float:

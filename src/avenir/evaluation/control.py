@@ -132,9 +132,10 @@ def measure_counterfactuals(
 ) -> Counterfactuals | None:
     """Steer every window to either side, from the same noise, beside a simulator that does so too.
 
-    None where nobody knows what would have been, or nobody can read it.
+    None where nobody knows what would have been, or nobody can read it; and of a world that would
+    have to read its own actions in the simulator's answer.
     """
-    if not isinstance(task.source, Synthetic) or readout is None:
+    if not isinstance(task.source, Synthetic) or readout is None or task.discover is not None:
         return None
     sides: tuple[list[_Side], list[_Side]] = ([], [])
     for start in range(0, len(task.windows), task.batch_size):

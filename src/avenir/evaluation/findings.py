@@ -148,7 +148,8 @@ def _agreement(agreement: Agreement) -> Finding:
         f"{found.mean:.2f}",
         f"Discovered actions {verdict} the true ones: adjusted mutual information of "
         f"{agreement.num_used} codes with {agreement.num_kinds} kinds of true action, 1 if they "
-        f"were the same; dealt out to other moments {dealt.mean:.2f}.",
+        f"were the same; dealt out to other moments {dealt.mean:.2f}. Here its "
+        "true actions are those that it reads in the true future.",
         _bounds(found),
         "good" if apart else "bad",
     )

@@ -51,8 +51,8 @@ class Playthrough(Config):
     """Of the observed frames: `T C H W`."""
     past: str
     """The observed frames, compressed, in base64."""
-    past_actions: list[list[float]]
-    """What was done at them; empty when that is not known."""
+    past_actions: list[list[float | None]]
+    """What was done at them, nothing where that is not known; empty when it never is."""
     seed: int
     """Seed of the chance in the dream."""
     actions: list[list[float]] = Field(max_length=MOST_STEPS)
@@ -180,7 +180,7 @@ class Player:
             fps=past.fps,
             shape=(count, channels, height, width),
             past=base64.b64encode(zlib.compress(past.frames.numpy().tobytes())).decode(),
-            past_actions=[] if known is None else known.tolist(),
+            past_actions=[] if known is None else _or_nothing(known),
             seed=self.seed,
             actions=[list(action) for action in self.line.actions[:step]],
             frames=self.line.checksums[:step],
@@ -283,5 +283,10 @@ def past_of(playthrough: Playthrough) -> Clip:
     if len(sizes) > 1:
         raise AvenirError(f"the playthrough is damaged: actions of {sorted(sizes)} numbers")
     if sizes:
-        signals = {"actions": torch.tensor(playthrough.past_actions)}
+        rows = [[math.nan if n is None else n for n in row] for row in playthrough.past_actions]
+        signals = {"actions": torch.tensor(rows)}
     return Clip(frames, playthrough.fps, signals, "shared")
+
+
+def _or_nothing(actions: Tensor) -> list[list[float | None]]:
+    return [[None if math.isnan(n) else n for n in row] for row in actions.tolist()]

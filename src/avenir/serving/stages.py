@@ -160,8 +160,8 @@ def openings_of(
         start = replace(window, num_frames=past)
         length = int(window.recording.seconds * source.fps + 1e-6)
         rest = min(most, length - round(window.start_seconds * source.fps) - past)
-        whole = world.fitted(source.clip(replace(window, num_frames=past + rest // f_t * f_t)))
+        whole = source.clip(replace(window, num_frames=past + rest // f_t * f_t))
         simulator = source.simulator_at(start) if isinstance(source, Synthetic) else None
-        openings.append(Opening(whole[:past], whole[past:], simulator))
+        openings.append(Opening(world.fitted(whole[:past]), whole[past:], simulator))
     report("clips to begin from", len(windows), len(windows))
     return openings
