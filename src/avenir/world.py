@@ -218,8 +218,8 @@ class World(nn.Module):
         latents = self._observed(past)
         cut = {name: signal[:, past.shape[1] % f_t :] for name, signal in signals.items()}
         condition = self._condition(cut, latents.shape[1], len(latents))
-        memory = predictor.start(latents, condition)
-        return Moment(memory, self._latest(latents), past[:, -f_t:].cpu())
+        seen = self._latest(latents)
+        return Moment(predictor.start(latents, condition), seen, past[:, -f_t:].cpu())
 
     @torch.no_grad()
     def step(self, moment: Moment, actions: Actions | None, generator: torch.Generator) -> Moment:
@@ -342,10 +342,7 @@ class World(nn.Module):
 
     @torch.no_grad()
     def discovered(self, video: Video, first: int = 0) -> Actions:
-        """Say which of its own actions led from frame to frame, `b T a`; what is unknown is NaN.
-
-        Groups of frames begin with frame `first`.
-        """
+        """Read which of its actions led from frame to frame, `b T a`, in groups from `first` on."""
         assert self.conditioner is not None and self.conditioner.num_actions is not None
         f_t = self.encoder.compression.t
         end = first + (video.shape[1] - first) // f_t * f_t
