@@ -2,10 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from avenir.world import World
 
 # What is asked bit for bit holds on a CPU. Whether there is a GPU is asked once, after this.
 if "AVENIR_TEST_GPU" not in os.environ:
@@ -65,3 +69,23 @@ def save_tiny_world(
     world.save(folder)
     (folder / "recipe.toml").write_text('name = "tiny"\n[data]\nkind = "synthetic"\n')
     return folder
+
+
+@pytest.fixture
+def discovering() -> "World":
+    """A tiny untrained world that finds nine actions of its own."""
+    from avenir.card import Card
+    from avenir.data import Signal
+    from avenir.world import World
+
+    card = Card(
+        name="found",
+        fps=10.0,
+        size=(16, 16),
+        signals={"actions": Signal.choice(9)},
+        encoder={"kind": "patches", "compression": [2, 4, 4]},
+        conditioner={"kind": "latent_actions", "hidden": 8},
+        predictor={"kind": "flow", "width": 16, "depth": 1, "heads": 1, "past": 2, "chunk": 1},
+    )
+    torch.manual_seed(0)
+    return World.build(card).eval()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from avenir.card import FORMAT, Card
 from avenir.clip import Clip, Condition, to_video
-from avenir.conditioners import Conditioner
+from avenir.conditioners import Conditioner, DiscoveringConditioner
 from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
@@ -338,15 +338,15 @@ class World(nn.Module):
     @property
     def discovers(self) -> bool:
         """Whether its actions are what it found in video, and not what was recorded beside it."""
-        return self.conditioner is not None and self.conditioner.num_actions is not None
+        return isinstance(self.conditioner, DiscoveringConditioner)
 
     @torch.no_grad()
     def discovered(self, video: Video, first: int = 0) -> Actions:
         """Read which of its actions led from frame to frame, `b T a`, in groups from `first` on."""
-        assert self.conditioner is not None and self.conditioner.num_actions is not None
+        assert isinstance(self.conditioner, DiscoveringConditioner)
         f_t = self.encoder.compression.t
         end = first + (video.shape[1] - first) // f_t * f_t
-        actions = video.new_full((*video.shape[:2], self.conditioner.num_actions), torch.nan)
+        actions = video.new_full((*video.shape[:2], self.card.signals["actions"].size), torch.nan)
         if end > first:
             latents = self.encoder.encode(video[:, first:end].to(self._device))
             actions[:, first:end] = self.conditioner.discover(latents).to(video.device)

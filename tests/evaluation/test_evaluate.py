@@ -12,7 +12,6 @@ from PIL import Image
 
 from avenir import read
 from avenir.card import Card
-from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation import Evaluation, EvaluationConfig, evaluate
@@ -164,22 +163,11 @@ def test_codes_in_use_are_counted_on_held_out_video(tmp_path):
     assert "Codes in use" in (tmp_path / "report.html").read_text()
 
 
-def test_a_world_that_discovers_actions_is_held_to_the_true_ones(tmp_path):
-    card = Card(
-        name="found",
-        fps=10.0,
-        size=(16, 16),
-        signals={"actions": Signal.choice(9)},
-        encoder={"kind": "patches", "compression": [2, 4, 4]},
-        conditioner={"kind": "latent_actions", "hidden": 8},
-        predictor={"kind": "flow", "width": 16, "depth": 1, "heads": 1, "past": 2, "chunk": 1},
-    )
-    torch.manual_seed(0)
-    world = World.build(card).eval()
+def test_a_world_that_discovers_actions_is_held_to_the_true_ones(discovering, tmp_path):
     data = Synthetic(SyntheticConfig.parse({"kind": "synthetic", "size": (16, 16)}))
     for seconds, moments in ((0.8, 4), (0.7, 3)):
         settings = EvaluationConfig(num_clips=4, horizon_seconds=seconds, num_train_windows=2)
-        measured = evaluate(world, data, settings, tmp_path)
+        measured = evaluate(discovering, data, settings, tmp_path)
         found = measured.agreement
         assert found is not None
         assert found.num_codes == 9

@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from avenir.card import Card
 from avenir.clip import Clip
 from avenir.conditioners.latent_actions import LatentActionsConditioner, LatentActionsConfig
-from avenir.data import Signal
 from avenir.device import generator
 from avenir.environment import WorldEnv
 from avenir.errors import AvenirError
-from avenir.world import World
 
 
 def conditioner(f_t: int = 2, channels: int = 4, **settings) -> LatentActionsConditioner:
@@ -102,22 +99,8 @@ def test_what_the_past_does_not_say_becomes_a_code():
     assert float(steer.losses(seen)["discovery"].detach()) < 0.05
 
 
-def discovering() -> World:
-    card = Card(
-        name="found",
-        fps=10.0,
-        size=(16, 16),
-        signals={"actions": Signal.choice(9)},
-        encoder={"kind": "patches", "compression": [2, 4, 4]},
-        conditioner={"kind": "latent_actions", "hidden": 8},
-        predictor={"kind": "flow", "width": 16, "depth": 1, "heads": 1, "past": 2, "chunk": 1},
-    )
-    torch.manual_seed(0)
-    return World.build(card).eval()
-
-
-def test_a_world_puts_what_it_discovers_in_the_place_of_what_was_recorded():
-    world = discovering()
+def test_a_world_puts_what_it_discovers_in_the_place_of_what_was_recorded(discovering):
+    world = discovering
     frames = torch.randint(256, (7, 3, 16, 16), dtype=torch.uint8)
     clip = world.fitted(Clip(frames, 10.0, {"actions": torch.zeros(7, 2)}))
     actions = clip.signals["actions"]
@@ -132,8 +115,8 @@ def test_a_world_puts_what_it_discovers_in_the_place_of_what_was_recorded():
     torch.testing.assert_close(again, actions[1:], equal_nan=True)
 
 
-def test_a_discovered_world_is_an_environment_of_choices():
-    world = discovering()
+def test_a_discovered_world_is_an_environment_of_choices(discovering):
+    world = discovering
     frames = torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8)
     environment = WorldEnv(world, [Clip(frames, 10.0, {"actions": torch.zeros(8, 2)})])
     environment.reset(seed=0)

@@ -22,13 +22,6 @@ class Conditioner(nn.Module, ABC):
     Config: ClassVar[type[Config]]
     needs: tuple[str, ...]
     """Signals it reads; checked against the data set before the first step."""
-    num_actions: int | None = None
-    """How many actions of its own it discovers in video; none of a kind that is told them."""
-
-    @classmethod
-    def count(cls, settings: Any) -> int | None:
-        """Say what `num_actions` will be."""
-        return None
 
     @abstractmethod
     def forward(
@@ -49,14 +42,22 @@ class Conditioner(nn.Module, ABC):
         """Return every term of its own training by its plain name; most kinds have none."""
         return {}
 
-    def discover(self, latents: Latents) -> Actions:
-        """Say which actions led from frame to frame, `b t·f_t a`, one of them 1; NaN at the end.
-
-        As everywhere, row k leads to frame k + 1. Raises NotImplementedError for kinds that are
-        told actions.
-        """
-        raise NotImplementedError
-
     @abstractmethod
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Take normalisation statistics from signals of the training split, `T s` each."""
+
+
+class DiscoveringConditioner(Conditioner):
+    """Finds actions of its own in video, instead of being told those that were taken."""
+
+    @classmethod
+    @abstractmethod
+    def count(cls, settings: Any) -> int:
+        """Say how many actions a conditioner of these settings knows."""
+
+    @abstractmethod
+    def discover(self, latents: Latents) -> Actions:
+        """Say which actions led from frame to frame, `b t·f_t a`, one of them 1; NaN at the end.
+
+        As everywhere, row k leads to frame k + 1.
+        """

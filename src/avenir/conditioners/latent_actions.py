@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, one_hot
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner
+from avenir.conditioners import DiscoveringConditioner
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.nn.quantize import FiniteScalar
@@ -37,7 +37,7 @@ class LatentActionsConfig(Config):
     """Chance that all actions of a window are absent, which guidance needs."""
 
 
-class LatentActionsConditioner(Conditioner):
+class LatentActionsConditioner(DiscoveringConditioner):
     """Pairs of latent frames `b t c h w`, or codes that are given, to one vector for each frame.
 
     Given codes are `b T a`, one of the `a` numbers 1: what `discover` returns.
@@ -63,7 +63,7 @@ class LatentActionsConditioner(Conditioner):
             )
         self.config, self.f_t = config, f_t
         self.codes = FiniteScalar(config.levels)
-        self.num_actions, hidden, numbers = self.count(config), config.hidden, len(config.levels)
+        hidden, numbers = config.hidden, len(config.levels)
         self.see = nn.Sequential(
             nn.Conv2d(3 * channels, hidden, 3, padding=1),
             nn.SiLU(),
@@ -158,10 +158,11 @@ class LatentActionsConditioner(Conditioner):
 
     def _incoming(self, actions: Actions, num_frames: int) -> Float[Tensor, "b t a"]:
         """Take the first action that leads into every latent frame; they are all the same."""
-        if actions.shape[-1] != self.num_actions:
+        count = self.codes.vocabulary
+        if actions.shape[-1] != count:
             raise AvenirError(
                 f"actions have {actions.shape[-1]} numbers per frame; this world discovered "
-                f"{self.num_actions} actions: give `b T {self.num_actions}`, one of them 1"
+                f"{count} actions: give `b T {count}`, one of them 1"
             )
         before = torch.full_like(actions[:, :1], torch.nan)
         return torch.cat([before, actions], dim=1)[:, :-1][:, :: self.f_t][:, :num_frames]

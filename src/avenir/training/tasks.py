@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from avenir.augmentation import jittered
 from avenir.card import Card
 from avenir.clip import Batch, Condition, Progress
+from avenir.conditioners import DiscoveringConditioner
 from avenir.config import merged
 from avenir.data import Recording, Signal, Source, Split
 from avenir.data.cached import Cached, CachedConfig, write_cache
@@ -245,9 +246,10 @@ def _taken(recipe: Recipe, data: Source) -> dict[str, Signal]:
     """Say what a world takes: the signals of its data, or actions that it is yet to discover."""
     if recipe.conditioner is None:
         return data.signals
-    config = parse("conditioners", recipe.conditioner)
-    count = find("conditioners", recipe.conditioner["kind"]).count(config)
-    return data.signals if count is None else {"actions": Signal.choice(count)}
+    kind = find("conditioners", recipe.conditioner["kind"])
+    if not issubclass(kind, DiscoveringConditioner):
+        return data.signals
+    return {"actions": Signal.choice(kind.count(parse("conditioners", recipe.conditioner)))}
 
 
 def trained_on(data: Source) -> dict[str, list[str]]:
