@@ -38,13 +38,15 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
     def __init__(
         self, world: World, clips: Sequence[Clip], num_envs: int = 1, episode_steps: int = 64
     ) -> None:
-        if world.conditioner is None or "actions" not in world.card.signals:
+        if "actions" not in world.takes:
             raise AvenirError(
                 f"{world.card.name!r} takes no actions, so nobody can act in it: train it with "
                 "conditioner.kind='actions' on data that has them"
             )
         self.world, self.num_envs, self.episode_steps = world, num_envs, episode_steps
         self.f_t = world.encoder.compression.t
+        self.text: str | None = None
+        """What comes, in words, from the next step on; for worlds trained with captions."""
         self.clips = _of_one_length([world.fitted(clip) for clip in clips], self.f_t)
         self.metadata = {
             "render_modes": ["rgb_array"],
@@ -76,10 +78,8 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
             )
         begun = [self.clips[int(number)] for number in chosen]
         past = torch.cat([clip.video for clip in begun])
-        seen = [clip.signals.get("actions") for clip in begun]
-        signals = {}
-        if all(actions is not None for actions in seen):
-            signals = {"actions": torch.stack([a for a in seen if a is not None])}
+        known = set(self.world.takes).intersection(*(clip.signals for clip in begun))
+        signals = {name: torch.stack([clip.signals[name] for clip in begun]) for name in known}
         self.moment = self.world.begin(past, signals)
         self.chance = int(self.np_random.integers(1 << 62))
         return self._look()
@@ -95,7 +95,7 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
             pictures, info = self.reset()
             return pictures, nothing, nothing.astype(bool), nothing.astype(bool), info
         chosen = torch.as_tensor(np.asarray(actions, np.float32))
-        self.moment = self.world.dream(self.moment, chosen, self.chance)
+        self.moment = self.world.dream(self.moment, chosen, self.chance, self.text)
         over = np.full(self.num_envs, self.moment.num_imagined >= self.episode_steps)
         pictures, info = self._look()
         return pictures, nothing, nothing.astype(bool), over, info
@@ -129,6 +129,15 @@ class WorldEnv(gymnasium.Env[Pictures, Floats]):
         self.render_mode = render_mode
         self.observation_space = self.inner.single_observation_space
         self.action_space = self.inner.single_action_space
+
+    @property
+    def text(self) -> str | None:
+        """What comes, in words, from the next step on."""
+        return self.inner.text
+
+    @text.setter
+    def text(self, words: str | None) -> None:
+        self.inner.text = words
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -165,7 +165,7 @@ def latents_of(world: World, picture: Clip) -> Latents:
 
 def bounds_of(world: World) -> tuple[Float[Tensor, " a"], Float[Tensor, " a"]]:
     """Return the least and the greatest actions of the data that a world learnt from."""
-    signal = None if world.conditioner is None else world.card.signals.get("actions")
+    signal = world.takes.get("actions")
     if signal is not None and not signal.low:
         signal = None
     if signal is None or not torch.tensor([*signal.low, *signal.high]).isfinite().all():

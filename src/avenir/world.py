@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from avenir.card import FORMAT, Card
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
+from avenir.data import Signal
 from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
@@ -28,6 +29,7 @@ from avenir.predictors import LatentShape, Predictor
 from avenir.registry import find, parse
 from avenir.rollout import Moment, onward, rollout
 from avenir.shapes import Actions, Latents, Video
+from avenir.steering import Words, captioned, check_taken, laid, laid_around
 
 
 class World(nn.Module):
@@ -61,8 +63,9 @@ class World(nn.Module):
         if card.conditioner is None:
             return cls(card, encoder, None, predictor)
         sizes = {name: signal.size for name, signal in card.signals.items()}
-        missing = set(find("conditioners", card.conditioner["kind"]).needs) - set(sizes)
-        if missing:
+        settings = parse("conditioners", card.conditioner)
+        needed = find("conditioners", card.conditioner["kind"]).needs(settings)
+        if missing := set(needed) - set(sizes):
             raise AvenirError(
                 f"conditioner {card.conditioner['kind']!r} needs {sorted(missing)}; the data has "
                 f"{sorted(sizes) or 'no signals'}: use data with them, or drop the conditioner"
@@ -125,13 +128,15 @@ class World(nn.Module):
         actions: Tensor | None = None,
         samples: int = 1,
         seed: int = 0,
+        text: Words | None = None,
     ) -> Clip:
         """Imagine what follows a clip.
 
         `actions` `F a`: row i leads to imagined frame i; without them the world acts on its own.
-        Several `samples` are several futures, on a leading axis of the frames.
+        `text` says what is seen in all imagined frames, or in each. Several `samples` are several
+        futures, on a leading axis of the frames.
         """
-        pieces = list(self.stream(clip, seconds, actions, samples, seed))
+        pieces = list(self.stream(clip, seconds, actions, samples, seed, text))
         frames = torch.cat([piece.frames for piece in pieces], dim=-4)
         return Clip(frames, self.card.fps, name=f"{clip.name}, imagined")
 
@@ -142,13 +147,14 @@ class World(nn.Module):
         actions: Tensor | None = None,
         samples: int = 1,
         seed: int = 0,
+        text: Words | None = None,
     ) -> Iterator[Clip]:
         """Yield the future piece by piece, in memory that does not grow with its length."""
         clip = self.fitted(clip)
         horizon = round(seconds * self.card.fps)
         if horizon < 1:
             raise AvenirError(f"{seconds!r} seconds were asked for; that is less than one frame")
-        signals = self._signals(clip, actions, horizon)
+        signals = laid(self.takes, clip, horizon, actions, text)
         chance = generator("predict", seed, device=self._device)
         past = to_video(clip.frames)
         for video in self.imagine(past, signals, horizon, samples, chance):
@@ -174,7 +180,7 @@ class World(nn.Module):
         before = before[before.num_frames % f_t :]
         after = self.fitted(after[: f_t * (after.num_frames // f_t)])
         past, coming = (self.encoder.encode(clip.video.to(device)) for clip in (before, after))
-        signals = self._signals_around(before, after, length * f_t)
+        signals = laid_around(self.takes, before, after, length * f_t)
         condition = self._condition(signals, past.shape[1] + length + coming.shape[1], 1)
         chance = generator("fill", seed, device=device)
         hole = predictor.fill(past, coming, condition, length, chance)
@@ -222,24 +228,36 @@ class World(nn.Module):
         return Moment(predictor.start(latents, condition), seen, past[:, -f_t:].cpu())
 
     @torch.no_grad()
-    def step(self, moment: Moment, actions: Actions | None, generator: torch.Generator) -> Moment:
-        """Imagine one latent frame more, `f_t` frames of video.
+    def step(
+        self,
+        moment: Moment,
+        actions: Actions | None,
+        generator: torch.Generator,
+        text: str | None = None,
+    ) -> Moment:
+        """Imagine one latent frame more, `f_t` frames of video, that show what `text` says.
 
         `actions` `b f_t a`: row i leads to frame i of it; without them the world acts on its own.
         """
         f_t, size = self.encoder.compression.t, moment.video.shape[-2:]
-        ahead = self._led(moment, actions, 1)
+        ahead = self._led(moment, actions, 1, text)
         latents, memory = self._foretells.predict(moment.memory, ahead, 1, generator)
         window = torch.cat([moment.seen, latents], dim=1)
         video = self.encoder.decode(window)[:, -f_t:, :, : size[0], : size[1]]
         return Moment(memory, self._latest(window), video.cpu(), moment.num_imagined + 1)
 
-    def dream(self, moment: Moment, action: Float[Tensor, "b a"] | None, seed: int) -> Moment:
+    def dream(
+        self,
+        moment: Moment,
+        action: Float[Tensor, "b a"] | None,
+        seed: int,
+        text: str | None = None,
+    ) -> Moment:
         """Step with one action for all frames; chance follows from the seed and the step."""
         chance = generator("dream", seed, moment.num_imagined, device=self._device)
         f_t = self.encoder.compression.t
         held = None if action is None else repeat(action, "b a -> b f a", f=f_t)
-        return self.step(moment, held, chance)
+        return self.step(moment, held, chance, text)
 
     @torch.no_grad()
     def foresee(
@@ -256,13 +274,19 @@ class World(nn.Module):
         chunks = onward(self._foretells, moment.memory, ahead, num_ahead, generator)
         return torch.cat(list(chunks), dim=1)
 
-    def _led(self, moment: Moment, actions: Actions | None, num_ahead: int) -> Condition | None:
-        """Condition the latent frames after a moment on the actions that lead into them."""
+    def _led(
+        self, moment: Moment, actions: Actions | None, num_ahead: int, text: str | None = None
+    ) -> Condition | None:
+        """Condition the latent frames after a moment on what leads into them."""
         f_t, signals = self.encoder.compression.t, {}
         if actions is not None:
             # Those into a latent frame begin with the one at the last frame before it.
             before = actions.new_full((len(actions), f_t - 1, actions.shape[-1]), torch.nan)
             signals = {"actions": torch.cat([before, actions, actions[:, :1] * torch.nan], dim=1)}
+        if text is not None:
+            check_taken(self.takes, None, text)
+            caption = captioned(self.takes["caption"], text, (1 + num_ahead) * f_t)
+            signals["caption"] = caption.expand(len(moment.video), -1, -1)
         condition = self._condition(signals, 1 + num_ahead, len(moment.video))
         return None if condition is None else condition[1:]
 
@@ -352,35 +376,13 @@ class World(nn.Module):
             actions[:, first:end] = self.conditioner.discover(latents).to(video.device)
         return actions
 
-    def _signals_around(self, before: Clip, after: Clip, hole: int) -> dict[str, Tensor]:
-        """Lay the actions on both sides of a hole on one axis; those inside are unknown."""
-        signals = self._signals(before, None, hole + after.num_frames)
-        for name, laid in signals.items():
-            if name in after.signals:
-                laid[0, -after.num_frames :] = after.signals[name]
-        return signals
-
-    def _signals(self, clip: Clip, actions: Tensor | None, horizon: int) -> dict[str, Tensor]:
-        """Lay the actions of past and future on one axis; what nobody said is NaN."""
-        if self.conditioner is None or "actions" not in self.card.signals:
-            if actions is not None:
-                raise AvenirError("actions were given to a world that was trained without any")
+    @property
+    def takes(self) -> dict[str, Signal]:
+        """What steers it, of the signals of its data: `actions`, `caption`."""
+        if self.conditioner is None:
             return {}
-        size = self.card.signals["actions"].size
-        laid = torch.full((clip.num_frames + horizon, size), float("nan"))
-        seen = clip.signals.get("actions")
-        if seen is not None:
-            laid[: clip.num_frames] = seen
-        if actions is not None:
-            if actions.dim() != 2 or actions.shape[1] != size:
-                raise AvenirError(
-                    f"actions of shape {tuple(actions.shape)} were given; this world takes "
-                    f"`F {size}`: one row for each imagined frame"
-                )
-            start = clip.num_frames - 1
-            given = actions[:horizon]
-            laid[start : start + len(given)] = given
-        return {"actions": laid[None]}
+        names = ("actions",) if self.discovers else self.conditioner.needs(self.conditioner.config)
+        return {name: self.card.signals[name] for name in names}
 
 
 def load(folder: str | Path, device: torch.device | str | None = None) -> World:

@@ -7,18 +7,29 @@ from avenir.conditioners import Conditioner
 from avenir.device import generator
 from avenir.registry import find, kinds
 
-SIZES = {"actions": 3}
+SIZES = {"actions": 3, "caption": 8}
 CHANNELS = 5
+SETTINGS = {"joint": {"parts": {"actions": {}, "text": {}}}}
 
 
 @pytest.fixture(params=kinds("conditioners"))
 def conditioner(request) -> Conditioner:
     cls = find("conditioners", request.param)
-    return cls(cls.Config.parse({"kind": request.param}), SIZES, 2, 16, CHANNELS)
+    return cls(
+        cls.Config.parse({"kind": request.param, **SETTINGS.get(request.param, {})}),
+        SIZES,
+        2,
+        16,
+        CHANNELS,
+    )
 
 
-def signals(conditioner: Conditioner) -> dict[str, torch.Tensor]:
-    return {name: torch.randn(4, 6, SIZES[name]) for name in conditioner.needs}
+def signals(conditioner: Conditioner, count: int = 4) -> dict[str, torch.Tensor]:
+    every = {
+        "actions": torch.randn(count, 6, SIZES["actions"]),
+        "caption": torch.randint(1, 256, (count, 6, SIZES["caption"])).float(),
+    }
+    return {name: every[name] for name in conditioner.needs(conditioner.config)}
 
 
 def latents(count: int) -> torch.Tensor:
@@ -38,7 +49,7 @@ def test_nothing_known_is_absent(conditioner):
 
 def test_training_drops_some_and_use_drops_none(conditioner):
     conditioner.fit([{n: s[0] for n, s in signals(conditioner).items()}])
-    many = {name: torch.randn(500, 6, SIZES[name]) for name in conditioner.needs}
+    many = signals(conditioner, 500)
     used = conditioner(many, 3, 500, latents=latents(500))
     absent = (used.per_frame - used.absent().per_frame).abs().amax((1, 2)) < 1e-6
     assert not absent.any()
@@ -51,6 +62,6 @@ def test_statistics_make_the_scale_of_signals_irrelevant(conditioner):
     given = signals(conditioner)
     conditioner.fit([{n: s.flatten(0, 1) for n, s in given.items()}])
     before = conditioner(given, 3, 4).per_frame
-    scaled = {n: 100 * s + 7 for n, s in given.items()}
+    scaled = {n: 100 * s + 7 if n == "actions" else s for n, s in given.items()}
     conditioner.fit([{n: s.flatten(0, 1) for n, s in scaled.items()}])
     torch.testing.assert_close(conditioner(scaled, 3, 4).per_frame, before, atol=1e-4, rtol=1e-4)

@@ -8,7 +8,8 @@ import torch
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation import acting
-from avenir.evaluation.acting import AWAY, REACHED, measure_acting, starts_of
+from avenir.evaluation.acting import REACHED, measure_acting
+from avenir.evaluation.starts import AWAY, starts_of
 from avenir.planning import PlanningConfig
 from avenir.world import load
 
@@ -49,7 +50,10 @@ def test_what_is_seen_slides_on_with_what_was_done(source):
     assert seen[2].signals["actions"][-1].isnan().all()
 
 
-def test_a_script_that_reads_the_simulator_gets_there_and_nobody_else(source, tiny_run):
+def test_a_script_that_reads_the_simulator_gets_there_and_nobody_else(
+    source, tiny_run, monkeypatch
+):
+    monkeypatch.setattr(acting, "RANKED_SECONDS", 0.2)
     config = PlanningConfig(num_candidates=4, num_elites=2, num_rounds=1)
     found = measure_acting(load(tiny_run), source, 12, 6, 1.2, config, 0, quiet)
     assert found.num_starts == 12 and found.seconds == 1.2
@@ -59,6 +63,7 @@ def test_a_script_that_reads_the_simulator_gets_there_and_nobody_else(source, ti
     assert found.policies["random"].above_random.mean == 0
     scripted = found.policies["scripted"]
     assert scripted.above_nothing.low > 0 and scripted.distance.mean < REACHED
+    assert found.ranking is not None and found.ranking.num_starts == 12
     with pytest.raises(AvenirError, match="starts were asked for"):
         few = Synthetic(SyntheticConfig(test_recordings=2))
         measure_acting(load(tiny_run), few, 12, 6, 1.2, config, 0, quiet)

@@ -1,14 +1,18 @@
 """`avenir plan`: act to reach a picture, in the dream or, judged, in the simulator."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from avenir.cli.arguments import Overrides, Run, Seed
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from avenir.evaluation.acting import Acting
+    from avenir.evaluation.intervals import Interval
+    from avenir.evaluation.ranking import Ranking
     from avenir.planning import PlanningConfig
     from avenir.world import World
 
@@ -42,7 +46,8 @@ def plan(
 
     With --goal and --video: write the actions as a csv and what is imagined under them as an mp4.
     Without: on the synthetic world, act in its simulator from held-out starts, looking again after
-    every step, beside a script that reads the simulator, random actions and none.
+    every step, beside a script that reads the simulator, random actions and none; and rank
+    policies that keep to the road, more or less, in the dream and in the simulator.
     """
     from avenir.errors import AvenirError
     from avenir.planning import PlanningConfig
@@ -125,7 +130,10 @@ def _judged(
             f"{world.card.name!r} acts by actions that it discovered, of which no simulator knows: "
             "give --goal and --video"
         )
-    source = make_source(data_of(run, overrides))
+    data = data_of(run, overrides)
+    if data["kind"] == "synthetic":
+        data |= {"captions": None}  # nothing flies in a simulator that is stepped
+    source = make_source(data)
     if not isinstance(source, Synthetic):
         raise AvenirError(
             "nobody can say where an action would have led: only the synthetic world has a "
@@ -141,12 +149,6 @@ def _show(found: "Acting", out: Path) -> None:
 
     from avenir.evaluation.acting import REACHED
 
-    def cell(value: Any, spec: str) -> str:
-        if value.mean is None:
-            return "–"
-        bounds = "" if value.low is None else f" [{value.low:{spec}}, {value.high:{spec}}]"
-        return f"{value.mean:{spec}}{bounds}".replace("-", "−")
-
     title = f"{found.num_starts} starts, {found.seconds:g} s to come within {REACHED:g} px"
     table = Table(
         "who acts", "reached", "distance, px", "above random", "above nothing", title=title
@@ -154,11 +156,39 @@ def _show(found: "Acting", out: Path) -> None:
     for name, acted in found.policies.items():
         table.add_row(
             name,
-            cell(acted.reached, ".0%"),
-            cell(acted.distance, ".1f"),
-            cell(acted.above_random, ".0%"),
-            cell(acted.above_nothing, ".0%"),
+            _cell(acted.reached, ".0%"),
+            _cell(acted.distance, ".1f"),
+            _cell(acted.above_random, ".0%"),
+            _cell(acted.above_nothing, ".0%"),
         )
     console = Console()
     console.print(table)
+    if found.ranking is not None:
+        console.print(_ranked(found.ranking))
     console.print(f"written to {out}")
+
+
+def _ranked(ranking: "Ranking") -> "Table":
+    from rich.table import Table
+
+    dreamt, read = (
+        _span(kendall.tau, kendall.low, kendall.high, ".2f")
+        for kendall in (ranking.dreamt, ranking.read)
+    )
+    title = f"{ranking.seconds:g} s on the road: Kendall's tau {dreamt}; by reading alone {read}"
+    table = Table("policy", "in the simulator", "as read there", "in the dream", title=title)
+    for name, returned in ranking.policies.items():
+        cells = (returned.true, returned.read, returned.dreamt)
+        table.add_row(name, *(_cell(each, ".0%") for each in cells))
+    return table
+
+
+def _cell(value: "Interval", spec: str) -> str:
+    return _span(value.mean, value.low, value.high, spec)
+
+
+def _span(value: float | None, low: float | None, high: float | None, spec: str) -> str:
+    if value is None:
+        return "–"
+    bounds = "" if low is None else f" [{low:{spec}}, {high:{spec}}]"
+    return f"{value:{spec}}{bounds}".replace("-", "−")

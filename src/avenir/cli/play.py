@@ -64,7 +64,7 @@ def play(
     else:
         source = make_source(data_of(run, overrides or []))
         openings = openings_of(source, world, clips, round(observe * world.card.fps), Preparation())
-    signal = world.card.signals.get("actions") if world.conditioner is not None else None
+    signal = world.takes.get("actions")
     keys = signal is not None and bool(signal.keys)
     # A simulator knows nothing of actions that a world made up for itself.
     stages = stages_of(world, openings, steers=keys and not world.discovers)
@@ -84,7 +84,7 @@ def _opening(world: "World", video: Path, observe: float) -> "Opening":
 
 def _about(world: "World", openings: "Sequence[Opening]") -> dict[str, Any]:
     """Gather what a page is told at first."""
-    signal = world.card.signals.get("actions") if world.conditioner is not None else None
+    signal = world.takes.get("actions")
     f_t = world.encoder.compression.t
     return {
         "name": world.card.name,

@@ -22,6 +22,10 @@ def predict(
     actions: Annotated[
         Path | None, typer.Option(help="csv with a header and one row for each imagined frame.")
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="What is to be seen; '1.5:WORDS': from imagined second 1.5 on."),
+    ] = None,
     fill: Annotated[
         str, typer.Option(help="What stands in a text for a hole to fill, as long: '____'")
     ] = "",
@@ -41,6 +45,8 @@ def predict(
 
     world = load(run)
     if world.card.encoder["kind"] == "text":
+        if text:
+            raise AvenirError("--text was given for a text; it steers videos: leave it out")
         given = _text(video)
         if fill:
             _fill(world, given, fill.encode(), seed, out)
@@ -51,13 +57,34 @@ def predict(
         raise AvenirError("--fill was given for a video; it fills holes in texts: leave it out")
     observed = world.fitted(read(video, seconds=observe, start_seconds=start))
     steering = None if actions is None else _read_actions(actions)
-    pieces = world.stream(observed, seconds, steering, seed=seed)
+    spoken = _spoken(text, round(seconds * world.card.fps), world.card.fps) if text else None
+    pieces = world.stream(observed, seconds, steering, seed=seed, text=spoken)
     with Writer(out, fps=observed.fps) as writer, Steps("imagining", seconds) as steps:
         writer.append(observed)
         for piece in pieces:
             writer.append(piece)
             steps.advance(piece.seconds)
     say(f"{out}: {observed.seconds:.2f} s observed, then {seconds:.2f} s imagined")
+
+
+def _spoken(words: list[str], num_frames: int, fps: float) -> list[str | None]:
+    """Say what is told of every imagined frame: each of the words from its second on."""
+    import re
+
+    from avenir.errors import AvenirError
+
+    told: list[str | None] = [None] * num_frames
+    timed = [re.fullmatch(r"(?:(\d+(?:\.\d+)?):)?(.*)", each, re.DOTALL) for each in words]
+    parts = [(float(match[1] or 0), match[2].strip()) for match in timed if match is not None]
+    for second, said in sorted(parts, key=lambda part: part[0]):
+        first = round(second * fps)
+        if first >= num_frames:
+            raise AvenirError(
+                f"--text '{second:g}:{said}' was given; {num_frames / fps:g} s are imagined: name "
+                "an earlier second, or ask for more --seconds"
+            )
+        told[first:] = [said or None] * (num_frames - first)
+    return told
 
 
 def _text(path: Path) -> bytes:

@@ -20,8 +20,11 @@ class Conditioner(nn.Module, ABC):
     """Signals `b T s` to a condition `b t d`, and what to say when nothing is known."""
 
     Config: ClassVar[type[Config]]
-    needs: tuple[str, ...]
-    """Signals it reads; checked against the data set before the first step."""
+
+    @classmethod
+    def needs(cls, settings: Any) -> tuple[str, ...]:
+        """Name the signals it reads; they are checked against the data before the first step."""
+        return ()
 
     @abstractmethod
     def forward(

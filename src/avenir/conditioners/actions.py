@@ -33,7 +33,6 @@ class ActionsConditioner(Conditioner):
     """Actions `b T a` to one vector per latent frame, `b t d`."""
 
     Config = ActionsConfig
-    needs = ("actions",)
     mean: Tensor
     std: Tensor
     nothing: Tensor
@@ -56,6 +55,11 @@ class ActionsConditioner(Conditioner):
         self.embed = nn.Sequential(
             nn.Linear(incoming, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
         )
+
+    @classmethod
+    def needs(cls, settings: ActionsConfig) -> tuple[str, ...]:
+        """Read actions."""
+        return ("actions",)
 
     def forward(
         self,

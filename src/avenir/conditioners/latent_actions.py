@@ -44,7 +44,6 @@ class LatentActionsConditioner(DiscoveringConditioner):
     """
 
     Config = LatentActionsConfig
-    needs = ()
     nothing: Tensor
 
     def __init__(

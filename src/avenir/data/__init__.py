@@ -14,6 +14,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
@@ -24,6 +26,9 @@ Split = Literal["train", "test"]
 
 CHOICE = "choice {}"
 """How the numbers of a signal are named of which one is 1: data sets keep names."""
+
+BYTE = "byte {}"
+"""Likewise those of a signal that is words in UTF-8, with zeros behind them."""
 
 
 class Signal(Config):
@@ -57,6 +62,25 @@ class Signal(Config):
     def is_choice(self) -> bool:
         """Whether it is one of several things to do: one number is 1, the others 0."""
         return self.names[:1] == (CHOICE.format(0),)
+
+    @classmethod
+    def text(cls, size: int) -> "Signal":
+        """Describe words of at most `size` bytes: a caption of every frame."""
+        return cls(size=size, names=tuple(map(BYTE.format, range(size))))
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is words."""
+        return self.names[:1] == (BYTE.format(0),)
+
+    def written(self, words: str) -> Float[Tensor, " s"]:
+        """Write words as the numbers of one frame, `s`; AvenirError when they are too long."""
+        said = list(words.encode())
+        if len(said) > self.size:
+            raise AvenirError(
+                f"{words!r} is {len(said)} bytes long; at most {self.size} are read: say it shorter"
+            )
+        return torch.tensor(said + [0] * (self.size - len(said)), dtype=torch.float32)
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,15 @@ class Regressor(Encoder):
         features = latents * self.latent_std + self.latent_mean
         return self._said(features.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
+    @torch.no_grad()
+    def measured(self, video: Video) -> Float[Tensor, "b T a"]:
+        """Read the signal from frames, in its own unit."""
+        mean, variance = self.scale.running_mean, self.scale.running_var
+        assert mean is not None and variance is not None
+        features = self.raw_posterior(video).mean
+        said = self._said(features.flatten(0, 1)).unflatten(0, video.shape[:2])
+        return said * (variance + self.scale.eps).sqrt() + mean
+
     def normalised(self, signal: Float[Tensor, "b T a"]) -> Float[Tensor, "b T a"]:
         """Bring a true signal to the unit of readings."""
         mean, variance = self.scale.running_mean, self.scale.running_var

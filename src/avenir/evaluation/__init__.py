@@ -20,6 +20,7 @@ from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control, measure_counterfactuals
 from avenir.evaluation.generation import Generation, measure_generation
 from avenir.evaluation.likelihood import measure_likelihood
+from avenir.evaluation.obedience import Reader, measure_obedience
 from avenir.evaluation.readout import Readout, evaluator_for, labelled
 from avenir.evaluation.reconstruction import measure_reconstruction
 from avenir.evaluation.report import write_report
@@ -68,7 +69,7 @@ def evaluate(
         world.encoder, task.source, task.windows, task.batch_size, task.seed, report
     )
     continuation, control, counterfactuals, agreement = None, None, None, None
-    generation, likelihood, left_out = None, None, None
+    generation, likelihood, left_out, obedience = None, None, None, None
     examples: list[Example] = []
     if world.predictor is not None:
         continuation, examples = measure_continuation(
@@ -76,9 +77,12 @@ def evaluate(
         )
         generation, left_out = _generation(world, task, evaluator, readout, report, settings.steps)
         likelihood = measure_likelihood(world, task, report)
-        if world.conditioner is not None:
+        if "actions" in world.takes:
             control = measure_control(world, task, readout, report)
             counterfactuals = measure_counterfactuals(world, task, readout, report)
+        if "caption" in world.takes:
+            reader = Reader.shipped(world.encoder.latent_mean.device)
+            obedience = measure_obedience(world, task, reader, report)
         if task.discover is not None:
             f_t = world.encoder.compression.t
             agreement = measure_agreement(task.discover, task, f_t, report)
@@ -102,6 +106,7 @@ def evaluate(
         control=control,
         counterfactuals=counterfactuals,
         agreement=agreement,
+        obedience=obedience,
     )
     write_report(folder, evaluation, examples, recipe, world.card.provenance)
     return evaluation

@@ -9,7 +9,6 @@ beside.
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,40 +16,21 @@ from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Window
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.simulator import Simulator
 from avenir.device import seed_of
-from avenir.errors import AvenirError
 from avenir.evaluation.intervals import Interval, interval
+from avenir.evaluation.ranking import RANKED_SECONDS, Ranking, measure_ranking
 from avenir.evaluation.settings import Report
+from avenir.evaluation.starts import Start, across, starts_of
 from avenir.planning import Agent, PlanningConfig, bounds_of
 from avenir.world import World
 
 REACHED = 2.0
 """In pixels across: an ego this near to the goal's has reached it."""
-AWAY = 6.0
-"""In pixels across: goals are farther from where the ego starts."""
-
-_SHOWS = 0.5
-_TRIES = 4
-"""Windows looked at for every start that is kept."""
 
 Act = Callable[[Clip, Simulator], Tensor]
 """From what was seen last, and the simulator, to actions `f_t a`; only a script asks the latter."""
-
-
-class Start(NamedTuple):
-    """Where acting begins, and what it reaches for."""
-
-    name: str
-    """Of the recording."""
-    past: Clip
-    simulator: Simulator
-    goal: Clip
-    """One frame."""
-    where: float
-    """Where the goal's ego is across, in pixels."""
 
 
 class Acted(Config):
@@ -77,6 +57,8 @@ class Acting(Config):
     """How plans were sought."""
     policies: dict[str, Acted]
     """By policy: planned, scripted, random, nothing."""
+    ranking: Ranking | None
+    """How policies that keep to the road or do not rank in the dream; none where none can see."""
 
 
 def measure_acting(
@@ -89,7 +71,7 @@ def measure_acting(
     seed: int,
     report: Report,
 ) -> Acting:
-    """Act from every start by every policy.
+    """Act from every start by every policy; rank others from there in the dream, too.
 
     Raises AvenirError when too few goals lie far enough away.
     """
@@ -133,51 +115,8 @@ def measure_acting(
         seconds=num_steps * f_t / source.fps,
         planning=planning,
         policies=policies,
+        ranking=measure_ranking(world, source, starts, RANKED_SECONDS, seed, report),
     )
-
-
-def starts_of(
-    source: Synthetic, num_starts: int, past: int, horizon: int, seed: int, report: Report
-) -> list[Start]:
-    """Find starts whose goals are to be seen and away from where the ego is."""
-    starts: list[Start] = []
-    windows = source.spread("test", past + horizon, _TRIES * num_starts)
-    for number, window in enumerate(windows):
-        if len(starts) == num_starts:
-            break
-        report("starts", len(starts), num_starts)
-        start = _start(source, replace(window, num_frames=past), horizon, seed, number)
-        if start is not None:
-            starts.append(start)
-    if len(starts) < num_starts:
-        raise AvenirError(
-            f"{num_starts} starts were asked for; {len(starts)} were found among "
-            f"{len(windows)} windows: ask for fewer, or give more test recordings"
-        )
-    return starts
-
-
-def _start(source: Synthetic, window: Window, horizon: int, seed: int, number: int) -> Start | None:
-    rng = np.random.default_rng(seed_of("goal", seed, number))
-    steer = rng.choice([-1, 1]) * rng.uniform(0.2, 1)
-    action = np.array([[steer, rng.uniform(-0.3, 0.5)]])
-    simulator = source.simulator_at(window)
-    there = copy.copy(simulator)
-    frames, labels = there.look()
-    for _ in range(horizon):
-        frames, labels = there.step(action)
-    moved = labels["ego"][0, 0] - _across(simulator)
-    if abs(moved) <= AWAY or labels["ego_visible"][0, 0] < _SHOWS:
-        return None
-    goal = Clip(torch.from_numpy(frames.copy()), source.fps, name="goal")
-    name, past = window.recording.name, source.clip(window)
-    return Start(name, past, simulator, goal, float(labels["ego"][0, 0]))
-
-
-def _across(simulator: Simulator) -> float:
-    """Return where the ego is across, without a step."""
-    _, labels = simulator.look()
-    return float(labels["ego"][0, 0])
 
 
 def _end(start: Start, act: Act, num_steps: int, f_t: int) -> float:
@@ -220,7 +159,7 @@ def _planned(world: World, start: Start, configs: Sequence[PlanningConfig], seed
 
 def _scripted(simulator: Simulator, start: Start, f_t: int) -> Tensor:
     """Steer to where the goal is, by where the ego truly is."""
-    steer = np.clip((start.where - _across(simulator)) / 6, -1, 1)
+    steer = np.clip((start.where - across(simulator)) / 6, -1, 1)
     return _held(np.array([steer, 0.0]), f_t)
 
 

@@ -62,13 +62,12 @@ def measure_control(
         pairs = [(row, of_another_recording(windows, row)) for row in range(len(windows))]
         rows = [row for row, other in pairs if other is not None]
         partners = [other for _, other in pairs if other is not None]
-        own = {name: signal[rows] for name, signal in task.steering(batch).items()}
-        if not own or not rows:
+        steering = task.steering(batch)
+        if "actions" not in steering or not rows:
             continue
-        others = {
-            name: shuffled(signal, task.steering(batch)[name][partners], task.past)
-            for name, signal in own.items()
-        }
+        own = {name: signal[rows] for name, signal in steering.items()}
+        theirs = shuffled(own["actions"], steering["actions"][partners], task.past)
+        others = own | {"actions": theirs}
         past, true = (video[rows] for video in task.split(batch))
         kept = Batch(None, {name: signal[rows] for name, signal in batch.signals.items()})
         for method, signals in (("true", own), ("shuffled", others)):

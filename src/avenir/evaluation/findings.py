@@ -12,6 +12,7 @@ from avenir.evaluation.continuation import METHODS, Continuation
 from avenir.evaluation.control import Control, Counterfactuals, Steered
 from avenir.evaluation.intervals import Interval
 from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.obedience import Obedience
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.tally import Row
 
@@ -41,6 +42,8 @@ def findings(evaluation: Evaluation) -> str:
         items += _steering(evaluation.counterfactuals)
     if evaluation.agreement is not None:
         items.append(_agreement(evaluation.agreement))
+    if evaluation.obedience is not None:
+        items.append(_obedience(evaluation.obedience))
     reconstruction = evaluation.reconstruction
     decodes = evaluation.album is None
     if decodes and reconstruction.psnr is not None and reconstruction.psnr.mean is not None:
@@ -152,6 +155,23 @@ def _agreement(agreement: Agreement) -> Finding:
         "true actions are those that it reads in the true future.",
         _bounds(found),
         "good" if apart else "bad",
+    )
+
+
+def _obedience(obedience: Obedience) -> Finding:
+    """Say how often what was asked for came, and how often it was what was said."""
+    more, known, new = obedience.more_than_refused, obedience.known, obedience.held_out
+    shares = [each.mean for each in (more, known.appears, obedience.refused, known.both)]
+    difference, came, otherwise, right = (0.0 if share is None else share for share in shares)
+    unseen = new.both.mean
+    also = "" if unseen is None else f", and in {unseen:.0%} of pairs that training never shows"
+    return Finding(
+        f"{difference:+.0%}".replace("-", "−"),
+        f"Something flies in within {obedience.seconds:g} s more often when words ask for it "
+        f"({came:.0%}) than when they refuse it ({otherwise:.0%}). Kind and colour are those that "
+        f"were said in {right:.0%}{also}.",
+        _bounds(more),
+        tone(more, True),
     )
 
 

@@ -61,6 +61,31 @@ def curve(values: Float[Tensor, "n T"], groups: Sequence[str], seed: int = 0) ->
 
 def bootstrap(values: Float[Tensor, "n T"], groups: Sequence[str], seed: int = 0) -> Resampled:
     """Resample recordings, the same draws for every column; NaN values are left out."""
+    sums, counts = _by_group(values, groups)
+    means = resampled_means(values, groups, seed)
+    mean = _ratio(sums.sum(0), counts.sum(0))
+    bounds = np.full((2, len(mean)), np.nan)
+    enough = (counts > 0).sum(0) >= 2
+    if enough.any():
+        tail = (1 - LEVEL) / 2
+        bounds[:, enough] = np.nanquantile(means[:, enough], (tail, 1 - tail), axis=0)
+    return Resampled(mean, *bounds)
+
+
+def resampled_means(
+    values: Float[Tensor, "n T"], groups: Sequence[str], seed: int = 0
+) -> Float[np.ndarray, "k T"]:
+    """Return the mean of every column of each of the `k` sets of recordings drawn again."""
+    sums, counts = _by_group(values, groups)
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), NUM_RESAMPLES)
+    return _ratio(draws @ sums, draws @ counts)
+
+
+def _by_group(
+    values: Tensor, groups: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sum of the known values of every recording, and how many they are."""
     table = values.double().cpu().numpy()
     names, row_group = np.unique(np.asarray(groups), return_inverse=True)
     known = ~np.isnan(table)
@@ -68,16 +93,7 @@ def bootstrap(values: Float[Tensor, "n T"], groups: Sequence[str], seed: int = 0
     counts = np.zeros_like(sums)
     np.add.at(sums, row_group, np.where(known, table, 0))
     np.add.at(counts, row_group, known)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), NUM_RESAMPLES)
-    mean = _ratio(sums.sum(0), counts.sum(0))
-    means = _ratio(draws @ sums, draws @ counts)
-    bounds = np.full((2, table.shape[1]), np.nan)
-    enough = (counts > 0).sum(0) >= 2
-    if enough.any():
-        tail = (1 - LEVEL) / 2
-        bounds[:, enough] = np.nanquantile(means[:, enough], (tail, 1 - tail), axis=0)
-    return Resampled(mean, *bounds)
+    return sums, counts
 
 
 def _fields(values: Tensor, groups: Sequence[str], seed: int) -> list[tuple[str, NDArray]]:

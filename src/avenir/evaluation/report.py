@@ -19,6 +19,7 @@ from avenir.evaluation.findings import findings
 from avenir.evaluation.intervals import Curve
 from avenir.evaluation.likelihood import Likelihood
 from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.obedience import Obedience
 from avenir.evaluation.pictures import PANELS, contact_sheet, mosaic
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.settings import EvaluationConfig
@@ -28,6 +29,7 @@ from avenir.evaluation.tables import (
     distance_table,
     facts_list,
     likelihood_facts,
+    obedience_table,
     readout_facts,
     reconstruction_facts,
     score_table,
@@ -77,6 +79,8 @@ def report_page(
         sections.append(_likelihood(evaluation.likelihood))
     if evaluation.control is not None:
         sections.append(_control(evaluation, evaluation.control))
+    if evaluation.obedience is not None:
+        sections.append(_obedience(evaluation.obedience))
     sections.append(_reconstruction(evaluation))
     if sheet:
         sections.append(_sheet(sheet))
@@ -262,6 +266,18 @@ def _control(evaluation: Evaluation, control: Control) -> str:
         "Do actions matter?",
         note,
         f'{charts}<div class="tables after">{tables}</div>',
+    )
+
+
+def _obedience(obedience: Obedience) -> str:
+    return section(
+        "obedience",
+        "Does what is said come?",
+        "The same past and the same noise: in the middle of the future words ask for something "
+        f"that flies in, refuse it, or are not said; what is seen within {obedience.seconds:g} s, "
+        "as a frozen network reads it, that is as often right on the simulator’s own frames as "
+        "the third line says.",
+        f'<div class="tables">{obedience_table(obedience)}</div>',
     )
 
 

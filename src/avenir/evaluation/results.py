@@ -9,6 +9,7 @@ from avenir.evaluation.continuation import Continuation
 from avenir.evaluation.control import Control, Counterfactuals
 from avenir.evaluation.generation import Generation
 from avenir.evaluation.likelihood import Likelihood
+from avenir.evaluation.obedience import Obedience
 from avenir.evaluation.readout import ReadoutScore
 from avenir.evaluation.reconstruction import Reconstruction
 from avenir.evaluation.settings import EvaluationConfig
@@ -58,5 +59,7 @@ class Evaluation(Config):
     """Where the ego goes when it is steered to either side; none where nobody can say."""
     agreement: Agreement | None = None
     """Whether discovered actions are the true ones; none where none are discovered, or recorded."""
+    obedience: Obedience | None = None
+    """Whether what is said comes; none where captions tell of nothing that could."""
     left_out: str | None = None
     """Why sets of clips were not compared."""

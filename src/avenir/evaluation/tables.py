@@ -9,6 +9,7 @@ from avenir.evaluation.generation import DISTANCES, MARKS, Generation
 from avenir.evaluation.intervals import Interval
 from avenir.evaluation.likelihood import Likelihood
 from avenir.evaluation.metrics import METRICS, Metric
+from avenir.evaluation.obedience import Obedience
 from avenir.evaluation.readout import CUT_OFF, ReadoutScore
 from avenir.evaluation.reconstruction import Reconstruction
 from avenir.evaluation.results import Evaluation
@@ -90,6 +91,41 @@ def steering_table(counterfactuals: Counterfactuals) -> str:
             ("pairs that tell", [f"{row.num_pairs:,}" for row in rows]),
         ],
     )
+
+
+def obedience_table(obedience: Obedience) -> str:
+    """Lay out what was asked for, and what came of it."""
+    ways = {
+        "asked for, as in training": obedience.known,
+        "… a pair that training never shows": obedience.held_out,
+        "… simulator, read alike": obedience.read,
+    }
+    lines = [
+        (
+            name,
+            [written(x, ".0%") for x in (way.appears, way.kind, way.colour, way.both)]
+            + [f"{way.num_clips:,}"],
+        )
+        for name, way in ways.items()
+    ]
+    without = {
+        "before it is asked for": obedience.too_soon,
+        "refused": obedience.refused,
+        "nothing said": obedience.unsaid,
+    }
+    total = obedience.read.num_clips
+    lines += [
+        (name, [written(share, ".0%"), "", "", "", f"{total:,}"]) for name, share in without.items()
+    ]
+    more = {
+        "asked for, more than refused": obedience.more_than_refused,
+        "asked for, more than nothing said": obedience.more_than_unsaid,
+    }
+    lines += [
+        (name, [written(apart, "+.0%"), "", "", "", f"{total:,}"]) for name, apart in more.items()
+    ]
+    head = ["something shows", "its kind", "its colour", "both", "clips"]
+    return plain_table("What words bring", [("", head), *lines])
 
 
 def plain_table(caption: str, lines: Sequence[tuple[str, Sequence[str]]]) -> str:

@@ -8,7 +8,7 @@ recordings share neither seeds nor palettes nor ground textures. `simulator.py` 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window
 from avenir.data.synthetic.driver import draw_whims
+from avenir.data.synthetic.ground import Bytes
 from avenir.data.synthetic.layout import Array, draw_layout
 from avenir.data.synthetic.motion import Ego, Traffic
 from avenir.data.synthetic.picture import Painter
 from avenir.data.synthetic.simulator import Simulator, drive_episodes, labels_of
+from avenir.data.synthetic.visitors import Visit, caption_at, draw_visits, fly_over, seen
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 
@@ -42,6 +44,8 @@ ACTIONS = Signal(
         "ArrowDown": (0, -1),
     },
 )
+
+CAPTION = Signal.text(48)
 
 
 class Episodes(Sequence[Recording]):
@@ -80,8 +84,12 @@ class SyntheticConfig(Config):
     detours: float | None = Field(default=None, gt=0, le=1)
     """Share of the time that the driver holds some action whatever is there, as a player might;
     none: never."""
+    captions: Literal["some", "all"] | None = None
+    """Something flies over now and then, and a caption of every frame says what. With `some`, three
+    pairs of kind and colour are never seen in training."""
     labels: bool = False
-    """Whether batches carry the labels of `simulator.py` beside the actions."""
+    """Whether batches carry the labels of `simulator.py` beside the actions; with captions also
+    `visitor`: how much shows of every kind that flies and of every colour, 0 … 1."""
     train_recordings: int = Field(default=1_000_000, ge=1)
     """How many training recordings there are."""
     first_recording: int = Field(default=0, ge=0)
@@ -104,6 +112,8 @@ class Synthetic(Source):
             )
         self.config, self.size, self.fps = config, config.size, config.fps
         self.signals: dict[str, Signal] = {"actions": ACTIONS}
+        if config.captions:
+            self.signals["caption"] = CAPTION
         self.skipped: list[Skipped] = []
 
     def recordings(self, split: Split) -> Episodes:
@@ -120,7 +130,7 @@ class Synthetic(Source):
     def fingerprint(self) -> str:
         """Return a hash of the format and of what changes a picture or an action."""
         # What is as it was before it could be chosen keeps data sets their name.
-        later = {"first_recording", "detours"}
+        later = {"first_recording", "detours", "captions"}
         beside = {"kind", "labels"} | {name for name in later if not getattr(self.config, name)}
         settings = self.config.model_dump_json(exclude=beside)
         return hashlib.sha256(f"synthetic {FORMAT} {settings}".encode()).hexdigest()
@@ -162,8 +172,15 @@ class Synthetic(Source):
         """
         return self._batch(windows, *self._simulate(windows, actions.double().numpy()))
 
+    def visited(self, windows: Sequence[Window], visits: Sequence[Sequence[Visit]]) -> Batch:
+        """Simulate windows that others visit than did; a visit's time is that in its window."""
+        return self._batch(windows, *self._simulate(windows, visits=visits))
+
     def simulator_at(self, window: Window) -> Simulator:
-        """Return the world as it is at the last frame of a window, to be driven on from there."""
+        """Return the world as it is at the last frame of a window, to be driven on from there.
+
+        From then on nothing flies over it.
+        """
         name = window.recording.name.split("-")
         last = round(window.start_seconds * self.fps) + window.num_frames - 1
         driven = self.read([Window(window.recording, 0.0, last + 1)]).signals["actions"][0]
@@ -189,7 +206,10 @@ class Synthetic(Source):
         return self.config.episode_frames - num_frames
 
     def _simulate(
-        self, windows: Sequence[Window], instead: Array | None = None
+        self,
+        windows: Sequence[Window],
+        instead: Array | None = None,
+        visits: Sequence[Sequence[Visit]] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Drive every episode from its beginning, then paint the windows alone."""
         names = [window.recording.name.split("-") for window in windows]
@@ -213,9 +233,31 @@ class Synthetic(Source):
         signals = {"actions": driven.actions[episode, frame]}
         if self.config.labels:
             signals |= labels_of(layout, ego, picture)
+        if self.config.captions:
+            # Of whole frames: times of a window are to begin where a visit in it may begin.
+            since = (frame if visits is None else frame - first[:, None]) / self.fps
+            if visits is None:
+                seconds = config.episode_frames / self.fps
+                visits = [
+                    draw_visits(seed, seconds, split == "test" or config.captions == "all")
+                    for seed, (split, _) in zip(seeds, names, strict=True)
+                ]
+            signals |= self._visit(picture.frames, visits, since)
         return torch.from_numpy(picture.frames), {
             name: torch.from_numpy(np.ascontiguousarray(value)).to(
                 torch.uint8 if name == "segmentation" else torch.float32
             )
             for name, value in signals.items()
         }
+
+    def _visit(
+        self, frames: Bytes, visits: Sequence[Sequence[Visit]], seconds: Array
+    ) -> dict[str, Array]:
+        """Let visitors fly over frames of these times, `b T`, and return what is said of them."""
+        fly_over(frames, visits, seconds)
+        each = list(zip(visits, seconds, strict=True))
+        said = [[CAPTION.written(caption_at(v, s)).numpy() for s in times] for v, times in each]
+        signals = {"caption": np.array(said)}
+        if self.config.labels:
+            signals["visitor"] = np.array([[seen(v, s) for s in times] for v, times in each])
+        return signals

@@ -146,7 +146,13 @@ def _designs(kind: Class) -> list[tuple[tuple[Part, ...], list[float]]]:
 @cache
 def sheet_of(kind: Class, scale: float) -> Sheet:
     """Return the drawings of a class at `scale` pixels per unit."""
-    designs, lift = _designs(kind), LIFT.get(kind, 1.0)
+    return draw_sheet(_designs(kind), scale, LIFT.get(kind, 1.0))
+
+
+def draw_sheet(
+    designs: Sequence[tuple[tuple[Part, ...], list[float]]], scale: float, lift: float
+) -> Sheet:
+    """Draw things made of parts in every heading, `lift` times as high above the road as a car."""
     corners = [
         math.hypot(abs(part.across) + part.width / 2, abs(part.along) + part.length / 2)
         for parts, _ in designs

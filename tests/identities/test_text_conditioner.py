@@ -1,0 +1,227 @@
+"""Captions steer their own frames only, and several conditioners say the sum of what each says."""
+
+import numpy as np
+import pytest
+import torch
+
+from avenir.card import Card
+from avenir.cli.predict import _spoken
+from avenir.clip import Clip
+from avenir.conditioners.joint import JointConditioner, JointConfig
+from avenir.conditioners.text import TextConditioner, TextConfig
+from avenir.data import Signal
+from avenir.device import generator
+from avenir.errors import AvenirError
+from avenir.steering import laid, laid_around
+from avenir.world import World
+
+CAPTION, ACTIONS = Signal.text(24), Signal(size=2)
+SIZES = {"caption": 24, "actions": 2}
+
+
+def told(*captions: str | None) -> torch.Tensor:
+    """Write one caption for each frame, `1 T s`."""
+    nothing = torch.full((24,), torch.nan)
+    return torch.stack([nothing if c is None else CAPTION.written(c) for c in captions])[None]
+
+
+@pytest.fixture
+def text() -> TextConditioner:
+    torch.manual_seed(0)
+    return TextConditioner(TextConfig.parse({}), SIZES, 2, 32, 4).eval()
+
+
+@pytest.fixture
+def joint() -> JointConditioner:
+    torch.manual_seed(0)
+    parts = {"parts": {"actions": {"dropout": 0.2}, "text": {}}}
+    return JointConditioner(JointConfig.parse(parts), SIZES, 2, 32, 4).eval()
+
+
+def test_a_caption_speaks_of_its_own_latent_frame_and_of_no_other(text):
+    before = text({"caption": told("a", "a", "b", "b", "c", "c")}, 3, 1).per_frame
+    after = text({"caption": told("a", "a", "b", "d", "c", "c")}, 3, 1).per_frame
+    assert torch.equal(before[:, [0, 2]], after[:, [0, 2]])
+    assert not torch.allclose(before[:, 1], after[:, 1])
+
+
+def test_of_several_captions_in_one_latent_frame_the_last_counts(text):
+    one = text({"caption": told("a", "b")}, 1, 1).per_frame
+    other = text({"caption": told(None, "b")}, 1, 1).per_frame
+    assert torch.equal(one, other)
+
+
+def test_frames_that_fill_no_group_keep_their_caption(text):
+    whole = text({"caption": told("a", "a", "b", "b")}, 2, 1).per_frame
+    assert torch.equal(text({"caption": told("a", "a", "b")}, 2, 1).per_frame, whole)
+
+
+def test_captions_are_dropped_up_to_some_frame_or_from_it_on():
+    config = TextConfig.parse({"dropout": 0.0, "part_dropout": 1.0})
+    part = TextConditioner(config, SIZES, 1, 32, 4)
+    said = part({"caption": told(*"aaaa").expand(200, -1, -1)}, 4, 200, generator("drop"))
+    known = (said.per_frame != said.nothing).any(-1).int()
+    assert (known.diff(dim=1).abs().sum(1) <= 1).all()
+    assert known[:, 0].any() and known[:, -1].any() and 0.3 < known.float().mean() < 0.7
+
+
+def test_a_caption_means_the_same_in_any_company(text):
+    alone = text({"caption": told("red", "red")}, 1, 1).per_frame
+    among = text({"caption": told("red", "red", "a long one", "b", "b", "b")}, 3, 1).per_frame
+    torch.testing.assert_close(alone[:, 0], among[:, 0])
+
+
+def test_the_order_of_letters_counts_and_what_is_behind_the_words_does_not(text):
+    one, other = (text({"caption": told(w, w)}, 1, 1).per_frame for w in ("ab", "ba"))
+    assert not torch.allclose(one, other)
+    longer = TextConditioner(TextConfig.parse({}), {"caption": 48}, 2, 32, 4).eval()
+    weights = text.state_dict()
+    weights["where"] = torch.cat([weights["where"], torch.randn(24, 32)])
+    longer.load_state_dict(weights)
+    said = Signal.text(48).written("ab").expand(1, 2, -1)
+    torch.testing.assert_close(longer({"caption": said}, 1, 1).per_frame, one)
+
+
+def test_what_is_not_said_is_nothing(text):
+    silent = text({}, 2, 3)
+    assert torch.equal(silent.per_frame, silent.nothing.expand(3, 2, -1))
+    half = text({"caption": told("a", "a", None, None)}, 2, 1)
+    assert torch.equal(half.per_frame[:, 1], half.nothing[:, 0])
+    assert not torch.allclose(half.per_frame[:, 0], half.nothing[:, 0])
+    short = text({"caption": told("a", "a")}, 2, 1)
+    assert torch.equal(short.per_frame, half.per_frame)
+
+
+def test_dropped_captions_are_absent():
+    every = TextConditioner(TextConfig.parse({"dropout": 1.0}), SIZES, 2, 32, 4)
+    said = every({"caption": told("a", "a")}, 1, 1, generator("drop"))
+    assert torch.equal(said.per_frame, said.nothing)
+
+
+def test_together_they_say_the_sum(joint):
+    signals = {"caption": told(*"aabb"), "actions": torch.randn(1, 4, 2)}
+    both = joint(signals, 2, 1)
+    parts = [part(signals, 2, 1) for part in joint.parts.values()]
+    torch.testing.assert_close(both.per_frame, parts[0].per_frame + parts[1].per_frame)
+    torch.testing.assert_close(both.nothing, parts[0].nothing + parts[1].nothing)
+
+
+def test_of_a_window_all_is_dropped_at_once():
+    parts = {
+        "actions": {"dropout": 0.0, "future_dropout": 0.0},
+        "text": {"dropout": 0.0, "part_dropout": 0.0},
+    }
+    joint = JointConditioner(JointConfig.parse({"parts": parts, "dropout": 0.5}), SIZES, 2, 32, 4)
+    signals = {"caption": told("a", "a").expand(64, -1, -1), "actions": torch.randn(64, 2, 2)}
+    said = joint(signals, 1, 64, generator("drop"))
+    whole = joint(signals, 1, 64)
+    gone = (said.per_frame == said.nothing).all(-1)[:, 0]
+    assert 16 < int(gone.sum()) < 48
+    torch.testing.assert_close(said.per_frame[~gone], whole.per_frame[~gone])
+
+
+def test_joint_needs_what_its_parts_need_and_checks_their_settings():
+    config = JointConfig.parse({"parts": {"actions": {}, "text": {}}})
+    assert set(JointConditioner.needs(config)) == {"actions", "caption"}
+    assert config.parts["text"]["depth"] == 2
+    with pytest.raises(AvenirError, match="dropuot"):
+        JointConfig.parse({"parts": {"actions": {"dropuot": 1}, "text": {}}})
+    with pytest.raises(AvenirError, match="stand alone"):
+        parts = {"parts": {"latent_actions": {}, "text": {}}}
+        JointConditioner(JointConfig.parse(parts), SIZES, 2, 32, 4)
+
+
+def clip(num_frames: int, **signals: torch.Tensor) -> Clip:
+    return Clip(torch.zeros(num_frames, 3, 8, 8, dtype=torch.uint8), 10.0, signals)
+
+
+def test_actions_lead_to_the_next_frame_and_words_tell_of_their_own():
+    taken = {"actions": ACTIONS, "caption": CAPTION}
+    past = clip(3, actions=torch.ones(3, 2), caption=told("x", "x", "x")[0])
+    signals = laid(taken, past, 2, torch.full((2, 2), 5.0), [None, "y"])
+    assert signals["actions"][0, :, 0].tolist()[:4] == [1, 1, 5, 5]
+    assert signals["actions"][0, 4].isnan().all()
+    assert signals["caption"][0, :3, 0].tolist() == [ord("x")] * 3
+    assert signals["caption"][0, 3].isnan().all()
+    assert torch.equal(signals["caption"][0, 4], CAPTION.written("y"))
+    around = laid_around(taken, past, past, 4)["caption"]
+    assert around[0, 3:7].isnan().all() and torch.equal(around[0, 7:], past.signals["caption"])
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"text": "x"}, "text was given"),
+        ({"actions": torch.zeros(2, 3)}, "shape"),
+    ],
+)
+def test_what_a_world_does_not_take_is_refused(given, match):
+    with pytest.raises(AvenirError, match=match):
+        laid({"actions": ACTIONS}, clip(3), 2, **given)
+
+
+def test_words_that_are_too_long_are_refused():
+    with pytest.raises(AvenirError, match="30 bytes long; at most 24"):
+        laid({"caption": CAPTION}, clip(3), 2, text="é" * 15)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    encoder = {"kind": "kl", "compression": [2, 8, 8], "channels": 4, "width": 16}
+    flow = {"kind": "flow", "width": 32, "depth": 1, "heads": 2, "past": 2, "chunk": 1}
+    card = Card(
+        fps=10.0,
+        size=(16, 16),
+        signals={"actions": ACTIONS, "caption": CAPTION},
+        encoder=encoder,
+        conditioner={"kind": "joint", "parts": {"actions": {}, "text": {}}},
+        predictor=flow,
+    )
+    torch.manual_seed(0)
+    world = World.build(card).eval()
+    with torch.no_grad():
+        for weight in world.parameters():
+            # Modulation is nought at first, and then nothing would steer.
+            weight.add_(0.1 * torch.randn_like(weight))
+    return world
+
+
+def test_words_change_what_comes_from_where_they_are_said(world):
+    past = Clip(torch.full((4, 3, 16, 16), 90, dtype=torch.uint8), 10.0)
+    silent = world.predict(past, 0.8, text=["a"] * 8).frames
+    changed = world.predict(past, 0.8, text=["a"] * 4 + ["b"] * 4).frames
+    assert torch.equal(silent[:4], changed[:4])
+    assert not torch.equal(silent[4:], changed[4:])
+    assert torch.equal(world.predict(past, 0.8, text="a").frames, silent)
+
+
+def test_steps_are_told_words(world):
+    moment = world.begin(torch.zeros(1, 4, 3, 16, 16), {})
+    one, other, again = (world.dream(moment, None, 0, text=w).video for w in ("a", "b", "a"))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_a_world_of_no_words_refuses_them(discovering):
+    moment = discovering.begin(torch.zeros(1, 4, 3, *discovering.card.size), {})
+    with pytest.raises(AvenirError, match="text was given"):
+        discovering.dream(moment, None, 0, text="a")
+
+
+def test_an_environment_is_told_words(world):
+    pytest.importorskip("gymnasium")
+    from avenir.environment import WorldEnv
+
+    past = Clip(torch.full((4, 3, 16, 16), 90, dtype=torch.uint8), 10.0)
+    env, seen = WorldEnv(world, [past]), []
+    for words in ("a", "b"):
+        env.reset(seed=0)
+        env.text = words
+        seen.append(env.step(np.zeros(2, np.float32))[0])
+    assert (seen[0] != seen[1]).any()
+
+
+def test_the_command_line_says_words_from_their_second_on():
+    assert _spoken(["2:b", "a"], 4, 1.0) == ["a", "a", "b", "b"]
+    assert _spoken(["1:b", "3:"], 4, 1.0) == [None, "b", "b", None]
+    with pytest.raises(AvenirError, match="an earlier second"):
+        _spoken(["5:a"], 4, 1.0)
