@@ -18,10 +18,8 @@ from .conftest import save_tiny_world
 class Sums:
     """A world whose two latent numbers are sums of its two actions: it ends where they lead."""
 
-    conditioner = object()
-    card = SimpleNamespace(
-        name="sums", signals={"actions": Signal(size=2, low=(-1.0, -1.0), high=(1.0, 0.5))}
-    )
+    card = SimpleNamespace(name="sums")
+    takes = {"actions": Signal(size=2, low=(-1.0, -1.0), high=(1.0, 0.5))}
     encoder = SimpleNamespace(compression=SimpleNamespace(t=2))
 
     def foresee(self, moment, actions, chance):

@@ -87,6 +87,7 @@ class ToyWorld:
     """Knows the rule; `noise` spoils its pictures, each sample by its own."""
 
     discovers = False
+    takes = {"actions": Signal(size=1)}
 
     def __init__(self, noise: float = 0.0, listens: bool = True) -> None:
         self.noise, self.listens = noise, listens

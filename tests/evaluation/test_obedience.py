@@ -11,7 +11,9 @@ from avenir.clip import to_frames, to_video
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.visitors import COLOURS, Visit, Visitor, fly_over
 from avenir.evaluation.continuation import Task
+from avenir.evaluation.findings import _obedience
 from avenir.evaluation.obedience import FOLDER, Reader, measure_obedience
+from avenir.evaluation.tables import obedience_table
 from avenir.training.recipe import load_recipe
 from avenir.training.tasks import make_source
 from avenir.world import World
@@ -114,3 +116,17 @@ def test_it_was_trained_as_its_recipe_says(reader):
     card = World.load(FOLDER, "cpu").card
     assert card.provenance["data"] == make_source(recipe.data).fingerprint
     assert card.provenance["steps"] == recipe.train.steps
+
+
+def test_its_table_and_its_sentence_say_what_was_measured(reader):
+    found = measured(Stubborn(), reader)
+    table = obedience_table(found)
+    assert "asked for, more than refused" in table and "100%" in table
+    said = _obedience(found)
+    assert (
+        said.number == "+0%"
+        and said.tone == ""
+        and "pairs that training never shows" in said.sentence
+    )
+    alone = found.model_copy(update={"held_out": measured(Deaf(), reader, captions="all").held_out})
+    assert "never shows" not in _obedience(alone).sentence

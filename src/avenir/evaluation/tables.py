@@ -122,7 +122,7 @@ def obedience_table(obedience: Obedience) -> str:
         "asked for, more than nothing said": obedience.more_than_unsaid,
     }
     lines += [
-        (name, [written(apart, "+.0%"), "", "", "", f"{total:,}"]) for name, apart in more.items()
+        (name, [written(apart, ".0%"), "", "", "", f"{total:,}"]) for name, apart in more.items()
     ]
     head = ["something shows", "its kind", "its colour", "both", "clips"]
     return plain_table("What words bring", [("", head), *lines])
