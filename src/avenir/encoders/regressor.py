@@ -77,17 +77,21 @@ class Regressor(Encoder):
     @torch.no_grad()
     def measured(self, video: Video) -> Float[Tensor, "b T a"]:
         """Read the signal from frames, in its own unit."""
-        mean, variance = self.scale.running_mean, self.scale.running_var
-        assert mean is not None and variance is not None
-        features = self.raw_posterior(video).mean
-        said = self._said(features.flatten(0, 1)).unflatten(0, video.shape[:2])
-        return said * (variance + self.scale.eps).sqrt() + mean
+        mean, deviation = self._statistics
+        said = self._said(self._features(video.flatten(0, 1))).unflatten(0, video.shape[:2])
+        return said * deviation + mean
 
     def normalised(self, signal: Float[Tensor, "b T a"]) -> Float[Tensor, "b T a"]:
         """Bring a true signal to the unit of readings."""
+        mean, deviation = self._statistics
+        return (signal - mean) / deviation
+
+    @property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of the signal over training."""
         mean, variance = self.scale.running_mean, self.scale.running_var
         assert mean is not None and variance is not None
-        return (signal - mean) * torch.rsqrt(variance + self.scale.eps)
+        return mean, (variance + self.scale.eps).sqrt()
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Compare with the signal, beyond one deviation by the distance itself."""

@@ -235,8 +235,8 @@ def located(
 ) -> tuple[Float[Tensor, " b"], Bool[Tensor, " b"]]:
     """Read where the ego is, of the road just ahead in halves of its width, and if it is on it.
 
-    Nowhere (NaN), and not on it, where either is not seen. The road is read from the rows before
-    and behind the ego, which hides its own.
+    Nowhere (NaN) where the ego, or the road ahead of it, is not seen. The road is read from the
+    rows before and behind the ego, which hides its own; whether it is on it, from all of them.
     """
     reading = readout.read(frames)
     (x, y), classes = reading.ego[0].unbind(-1), reading.classes[0]

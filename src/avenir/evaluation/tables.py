@@ -108,21 +108,16 @@ def obedience_table(obedience: Obedience) -> str:
         )
         for name, way in ways.items()
     ]
-    without = {
+    shares = {
         "before it is asked for": obedience.too_soon,
         "refused": obedience.refused,
         "nothing said": obedience.unsaid,
-    }
-    total = obedience.read.num_clips
-    lines += [
-        (name, [written(share, ".0%"), "", "", "", f"{total:,}"]) for name, share in without.items()
-    ]
-    more = {
         "asked for, more than refused": obedience.more_than_refused,
         "asked for, more than nothing said": obedience.more_than_unsaid,
     }
+    total = obedience.read.num_clips
     lines += [
-        (name, [written(apart, ".0%"), "", "", "", f"{total:,}"]) for name, apart in more.items()
+        (name, [written(share, ".0%"), "", "", "", f"{total:,}"]) for name, share in shares.items()
     ]
     head = ["something shows", "its kind", "its colour", "both", "clips"]
     return plain_table("What words bring", [("", head), *lines])
