@@ -20,6 +20,8 @@ class Card(Config):
     """Frames per second it lives at."""
     size: tuple[int, int]
     """Height and width of its frames."""
+    views: int = 1
+    """Cameras whose pictures stand side by side in a frame."""
     signals: dict[str, Signal] = {}
     """What may steer it: names, bounds and keys."""
     tokenizer: str | None = None

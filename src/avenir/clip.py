@@ -4,7 +4,7 @@ They validate themselves when made, print shapes instead of numbers, and know no
 models or devices other than the tensors they hold.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -178,10 +178,13 @@ class Condition:
     """What steers the future: one vector for every latent frame, `per_frame` `b t d`.
 
     `nothing` `1 1 d` is the vector of a frame of which nothing is known: what guidance compares to.
+    `per_view` `b t views d` says more of each view of those side by side in a frame; zeros say
+    nothing, and so does none.
     """
 
     per_frame: PerFrame
     nothing: Float[Tensor, "1 1 d"]
+    per_view: Float[Tensor, "b t views d"] | None = None
 
     @property
     def num_frames(self) -> int:
@@ -189,19 +192,38 @@ class Condition:
         return self.per_frame.shape[1]
 
     def __getitem__(self, frames: slice) -> "Condition":
-        return replace(self, per_frame=self.per_frame[:, frames])
+        return self._each(lambda value: value[:, frames])
 
     def rows(self, count: int) -> "Condition":
         """Take the first rows of the batch."""
-        return replace(self, per_frame=self.per_frame[:count])
+        return self._each(lambda value: value[:count])
+
+    def repeated(self, count: int) -> "Condition":
+        """Take every row so many times in a row, `(b k)`."""
+        return self._each(lambda value: value.repeat_interleave(count, dim=0))
 
     def then(self, other: "Condition") -> "Condition":
-        """Join in time: this condition, then the other."""
-        return replace(self, per_frame=torch.cat([self.per_frame, other.per_frame], dim=1))
+        """Join in time: this condition, then the other, of the same views."""
+        joined = torch.cat([self.per_frame, other.per_frame], dim=1)
+        if self.per_view is None or other.per_view is None:
+            return replace(self, per_frame=joined, per_view=None)
+        views = torch.cat([self.per_view, other.per_view], dim=1)
+        return replace(self, per_frame=joined, per_view=views)
+
+    def seen_from(self, before: "Condition | None") -> "Condition":
+        """Let the views stay where they were at the end of another condition, if it says."""
+        if before is None or before.per_view is None:
+            return self
+        views = before.per_view[:, -1:].expand(-1, self.num_frames, -1, -1)
+        return replace(self, per_view=views)
 
     def absent(self) -> "Condition":
         """Forget everything: the same frames, of which nothing is known."""
-        return replace(self, per_frame=self.nothing.expand_as(self.per_frame))
+        return Condition(self.nothing.expand_as(self.per_frame), self.nothing)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Condition":
+        views = None if self.per_view is None else change(self.per_view)
+        return replace(self, per_frame=change(self.per_frame), per_view=views)
 
 
 @dataclass(frozen=True)

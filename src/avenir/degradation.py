@@ -90,12 +90,14 @@ class Degradation:
     """What is hidden of a window of latent frames.
 
     `level` `b t`: tau of each frame. `rank` `b t`: a frame looks at frames of its own rank and
-    below. `weight` `b t`: how much each frame counts in the loss.
+    below. `weight` `b t`: how much each frame counts in the loss. `shown` `b t h w`: places of
+    hidden frames that are given all the same; none: no such.
     """
 
     level: NoiseLevel
     rank: Int[Tensor, "b t"]
     weight: Float[Tensor, "b t"]
+    shown: Bool[Tensor, "b t h w"] | None = None
 
     @property
     def look(self) -> Bool[Tensor, "b t t"]:
@@ -103,19 +105,43 @@ class Degradation:
         return self.rank[:, :, None] >= self.rank[:, None, :]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Places of latent frames that are given, `where` `b t h w`, in `latents` `b t c h w`.
+
+    What is in the latents elsewhere is of no account: that is to be imagined.
+    """
+
+    latents: Latents
+    where: Bool[Tensor, "b t h w"]
+
+    def __getitem__(self, frames: slice) -> "Shown":
+        return Shown(self.latents[:, frames], self.where[:, frames])
+
+    def over(self, x: Latents) -> Latents:
+        """Put what is given in its place in `x`."""
+        return torch.where(self.where[:, :, None], self.latents, x)
+
+
+Times = Literal["uniform", "logit_normal", "bimodal"]
+
+
 def draw_tau(
-    shape: tuple[int, ...],
-    distribution: Literal["uniform", "logit_normal"],
-    shift: float,
-    generator: torch.Generator,
+    shape: tuple[int, ...], distribution: Times, shift: float, generator: torch.Generator
 ) -> Tensor:
-    """Draw flow times; logit-normal(0, 1) as SD3 (2403.03206), then shifted toward noise."""
+    """Draw flow times, then shift them toward noise.
+
+    Logit-normal(0, 1) as SD3 (2403.03206), or bimodal as GAIA-2 (2503.20523): four fifths of
+    logit-normal(0.5, 1.4), and a fifth of (-3, 1), where all but the coarse is noise.
+    """
     device = generator.device
     if distribution == "uniform":
-        tau = torch.rand(shape, generator=generator, device=device)
-    else:
-        tau = torch.randn(shape, generator=generator, device=device).sigmoid()
-    return shifted(tau, shift)
+        return shifted(torch.rand(shape, generator=generator, device=device), shift)
+    logit = torch.randn(shape, generator=generator, device=device)
+    if distribution == "bimodal":
+        early = torch.rand(shape, generator=generator, device=device) < 0.2
+        logit = torch.where(early, logit - 3.0, 1.4 * logit + 0.5)
+    return shifted(logit.sigmoid(), shift)
 
 
 def shifted(tau: Tensor, shift: float) -> Tensor:
@@ -147,6 +173,40 @@ def draw_rate(
     # u is the angle from nothing hidden: rate = sin(pi u / 2), density 2 / (pi cos(pi u / 2)).
     angle = math.pi / 2 * u
     return angle.sin(), math.pi / 2 * angle.cos() / angle.sin()
+
+
+def draw_shown(
+    size: tuple[int, int, int, int], views: int, share: float, generator: torch.Generator
+) -> Bool[Tensor, "b t h w"]:
+    """Draw which tokens are given, in `share` of the windows of `size` `b t h w`; of others none.
+
+    Of several views side by side some are given and some are not; of one, all but a rectangle is.
+    The same places in all frames of a window.
+    """
+    b, t, h, w = size
+    device = generator.device
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=device)
+
+    if views > 1:
+        given = draw(b, views) < 0.5
+        # All or nothing given is no such task: then one is the other way round.
+        same = given.all(1, keepdim=True) | ~given.any(1, keepdim=True)
+        one = torch.arange(views, device=device) == (draw(b, 1) * views).long()
+        columns = (given ^ (same & one)).repeat_interleave(w // views, dim=1)
+        where = columns[:, None, None, :].expand(b, t, h, w)
+    else:
+        rows, columns = (_stretch(draw(b, 2) * n, n) for n in (h, w))
+        where = ~(rows[:, :, None] & columns[:, None, :])[:, None].expand(b, t, h, w)
+    return where & (draw(b, 1, 1, 1) < share)
+
+
+def _stretch(ends: Float[Tensor, "b 2"], length: int) -> Bool[Tensor, "b n"]:
+    """Mark what lies between two places, both included."""
+    low, high = ends.long().sort(dim=1).values[:, :, None].unbind(1)
+    places = torch.arange(length, device=ends.device)
+    return (places >= low) & (places <= high)
 
 
 def hide_future(

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avenir.clip import Condition
+from avenir.degradation import Shown
 from avenir.predictors import Memory, Predictor
 from avenir.shapes import Latents
 
@@ -37,9 +38,8 @@ class Moment:
             return repeat(value, "b ... -> (b k) ...", k=count)
 
         condition = self.memory.condition
-        if condition is not None:
-            condition = replace(condition, per_frame=rows(condition.per_frame))
-        memory = Memory(rows(self.memory.latents), condition)
+        steered = None if condition is None else condition.repeated(count)
+        memory = Memory(rows(self.memory.latents), steered)
         return replace(self, memory=memory, seen=rows(self.seen), video=rows(self.video))
 
 
@@ -58,6 +58,24 @@ def rollout(
     memory = predictor.start(past, None if condition is None else condition[:done])
     ahead = None if condition is None else condition[done:]
     yield from onward(predictor, memory, ahead, horizon, generator)
+
+
+def completed(
+    predictor: Predictor, shown: Shown, condition: Condition | None, generator: torch.Generator
+) -> Iterator[Latents]:
+    """Yield chunks that together are the latent frames of which parts are `shown`.
+
+    Nothing is known before the first of them.
+    """
+    nothing = None if condition is None else condition[:0]
+    memory, done = predictor.start(shown.latents[:, :0], nothing), 0
+    while done < shown.latents.shape[1]:
+        part = shown[done : done + predictor.room(memory)]
+        done_now = part.latents.shape[1]
+        ahead = None if condition is None else condition[done : done + done_now]
+        chunk, memory = predictor.complete(memory, ahead, part, generator)
+        done += done_now
+        yield chunk
 
 
 def onward(

@@ -10,6 +10,7 @@ Capitals are pixels, small letters are latents; a latent is a small video.
     k        heads, or samples of one future
     a        size of an action
     v        size of a vocabulary
+    views    cameras whose pictures stand side by side; W and w are of all of them
 
 `t` is video time. `tau` is flow time: 0 is noise, 1 is data.
 """
@@ -39,6 +40,10 @@ NoiseLevel = Float[Tensor, "b t"]
 
 PerFrame = Float[Tensor, "b t d"]
 """One vector for every latent frame."""
+
+
+CAMERA_NUMBERS = 16
+"""Numbers of one camera: fx, fy, cx, cy, and the rows of [R|t], from the world to the camera."""
 
 
 class Compression(NamedTuple):

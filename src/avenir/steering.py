@@ -4,9 +4,10 @@ The action at frame k leads to frame k + 1; a caption says what its own frame sh
 said is NaN. Knows clips and signals; no model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from avenir.clip import Clip
@@ -35,6 +36,8 @@ def laid(
         signals[name] = torch.full((seen + horizon, signal.size), torch.nan)
         if name in clip.signals:
             signals[name][:seen] = clip.signals[name]
+        if name == "cameras":  # they stay where they are
+            signals[name][seen:] = signals[name][seen - 1]
     if actions is not None:
         _check(actions, taken["actions"].size)
         signals["actions"][seen - 1 : seen - 1 + horizon][: len(actions)] = actions[:horizon]
@@ -52,6 +55,16 @@ def laid_around(
     for name in signals.keys() & after.signals.keys():
         signals[name][0, -after.num_frames :] = after.signals[name]
     return signals
+
+
+def check_views(views: Collection[int], count: int) -> Bool[Tensor, " views"]:
+    """Mark some of `count` views, counted from 0; AvenirError for none, all, or one more."""
+    if not 0 < len(set(views)) < count or not set(views) <= set(range(count)):
+        raise AvenirError(
+            f"views {sorted(views)} were asked for of {count}, counted from 0: name some of them, "
+            "and leave one at least to imagine them from"
+        )
+    return torch.tensor([view in views for view in range(count)])
 
 
 def check_taken(taken: Mapping[str, Signal], actions: Tensor | None, text: Words | None) -> None:

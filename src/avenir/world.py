@@ -5,11 +5,10 @@ An encoder on its own is a world that cannot predict yet.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import repeat
@@ -18,18 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from avenir.assembly import assembled
 from avenir.card import FORMAT, Card
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
 from avenir.data import Signal
+from avenir.degradation import Shown
 from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
-from avenir.predictors import LatentShape, Predictor
-from avenir.registry import find, parse
-from avenir.rollout import Moment, onward, rollout
+from avenir.predictors import Predictor
+from avenir.rollout import Moment, completed, onward, rollout
 from avenir.shapes import Actions, Latents, Video
-from avenir.steering import Words, captioned, check_taken, laid, laid_around
+from avenir.steering import Words, captioned, check_taken, check_views, laid, laid_around
 
 
 class World(nn.Module):
@@ -54,31 +54,7 @@ class World(nn.Module):
 
         An encoder that has a teacher gets the one given, or else one that is made as well.
         """
-        encoder = _make_encoder(card.encoder, teacher)
-        if card.predictor is None:
-            return cls(card, encoder)
-        _, h, w = encoder.compression.latent_shape(1, *card.size)
-        shape = LatentShape(encoder.channels, h, w, encoder.vocabulary)
-        predictor = _make("predictors", card.predictor, shape)
-        if card.conditioner is None:
-            return cls(card, encoder, None, predictor)
-        sizes = {name: signal.size for name, signal in card.signals.items()}
-        settings = parse("conditioners", card.conditioner)
-        needed = find("conditioners", card.conditioner["kind"]).needs(settings)
-        if missing := set(needed) - set(sizes):
-            raise AvenirError(
-                f"conditioner {card.conditioner['kind']!r} needs {sorted(missing)}; the data has "
-                f"{sorted(sizes) or 'no signals'}: use data with them, or drop the conditioner"
-            )
-        conditioner = _make(
-            "conditioners",
-            card.conditioner,
-            sizes,
-            encoder.compression.t,
-            predictor.width,
-            encoder.channels,
-        )
-        return cls(card, encoder, conditioner, predictor)
+        return cls(card, *assembled(card, teacher))
 
     def save(self, folder: str | Path) -> None:
         """Write `card.json` and `model.safetensors`; nothing else is needed to load it again."""
@@ -189,6 +165,36 @@ class World(nn.Module):
         video = video[..., : before.size[0], : before.size[1]]
         return Clip.from_video(video, self.card.fps, name=f"{before.name}, filled")
 
+    def predict_views(self, clip: Clip, views: Collection[int], seed: int = 0) -> Clip:
+        """Imagine what some of its cameras saw, counted from 0, from what the others did.
+
+        The clip's own pictures of these `views` are not looked at. What it holds of signals steers.
+        Raises AvenirError when there are no such views, no others, or the predictor takes no parts.
+        """
+        clip = self.fitted(clip)
+        clip = clip[clip.num_frames % self.encoder.compression.t :]
+        chance = generator("views", seed, device=self._device)
+        video = self.imagine_views(clip.video, laid(self.takes, clip, 0), views, chance)
+        return Clip.from_video(video, self.card.fps, name=f"{clip.name}, imagined")
+
+    @torch.no_grad()
+    def imagine_views(
+        self,
+        video: Video,
+        signals: dict[str, Tensor],
+        views: Collection[int],
+        generator: torch.Generator,
+    ) -> Video:
+        """Imagine `views` of a batch of clips `b T C H W`, whole groups, from all others."""
+        where = check_views(views, self.card.views)
+        latents = self._observed(video)
+        condition = self._condition(signals, latents.shape[1], len(latents))
+        given = (~where).repeat_interleave(latents.shape[-1] // self.card.views)
+        shown = Shown(latents, given.to(self._device).expand(latents[:, :, 0].shape))
+        chunks = completed(self._foretells, shown, condition, generator)
+        made = self.encoder.decode(torch.cat(list(chunks), dim=1))
+        return made[..., : video.shape[-2], : video.shape[-1]]
+
     @torch.no_grad()
     def imagine(
         self,
@@ -288,7 +294,7 @@ class World(nn.Module):
             caption = captioned(self.takes["caption"], text, (1 + num_ahead) * f_t)
             signals["caption"] = caption.expand(len(moment.video), -1, -1)
         condition = self._condition(signals, 1 + num_ahead, len(moment.video))
-        return None if condition is None else condition[1:]
+        return None if condition is None else condition[1:].seen_from(moment.memory.condition)
 
     def _observed(self, past: Video) -> Latents:
         """Encode what was observed; groups end at its last frame, so the oldest frames go."""
@@ -388,13 +394,3 @@ class World(nn.Module):
 def load(folder: str | Path, device: torch.device | str | None = None) -> World:
     """Open a world; the same as `World.load`."""
     return World.load(folder, device)
-
-
-def _make_encoder(table: dict[str, Any], teacher: Encoder | None = None) -> Encoder:
-    if "teacher" not in table:
-        return _make("encoders", table)
-    return _make("encoders", table, teacher or _make_encoder(table["teacher"]))
-
-
-def _make(role: str, table: dict[str, Any], *parts: Any) -> Any:
-    return find(role, table["kind"])(parse(role, table), *parts)

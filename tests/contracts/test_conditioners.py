@@ -3,13 +3,15 @@
 import pytest
 import torch
 
+from avenir.clip import Condition
 from avenir.conditioners import Conditioner
 from avenir.device import generator
 from avenir.registry import find, kinds
+from avenir.shapes import CAMERA_NUMBERS
 
-SIZES = {"actions": 3, "caption": 8}
+SIZES = {"actions": 3, "caption": 8, "cameras": 32}
 CHANNELS = 5
-SETTINGS = {"joint": {"parts": {"actions": {}, "text": {}}}}
+SETTINGS = {"joint": {"parts": {"actions": {}, "text": {}, "cameras": {}}}}
 
 
 @pytest.fixture(params=kinds("conditioners"))
@@ -28,8 +30,17 @@ def signals(conditioner: Conditioner, count: int = 4) -> dict[str, torch.Tensor]
     every = {
         "actions": torch.randn(count, 6, SIZES["actions"]),
         "caption": torch.randint(1, 256, (count, 6, SIZES["caption"])).float(),
+        "cameras": torch.randn(count, 6, SIZES["cameras"]),
     }
     return {name: every[name] for name in conditioner.needs(conditioner.config)}
+
+
+def told(condition: Condition) -> torch.Tensor:
+    """Lay side by side what is said of frames and of their views, `b t n`."""
+    views = condition.per_view
+    if views is None:
+        views = torch.zeros(*condition.per_frame.shape[:2], SIZES["cameras"] // CAMERA_NUMBERS, 16)
+    return torch.cat([condition.per_frame, views.flatten(2)], dim=-1)
 
 
 def latents(count: int) -> torch.Tensor:
@@ -44,17 +55,17 @@ def test_one_vector_per_latent_frame(conditioner):
 
 def test_nothing_known_is_absent(conditioner):
     condition = conditioner({}, 3, 4)
-    torch.testing.assert_close(condition.per_frame, condition.absent().per_frame)
+    torch.testing.assert_close(told(condition), told(condition.absent()))
 
 
 def test_training_drops_some_and_use_drops_none(conditioner):
     conditioner.fit([{n: s[0] for n, s in signals(conditioner).items()}])
     many = signals(conditioner, 500)
     used = conditioner(many, 3, 500, latents=latents(500))
-    absent = (used.per_frame - used.absent().per_frame).abs().amax((1, 2)) < 1e-6
+    absent = (told(used) - told(used.absent())).abs().amax((1, 2)) < 1e-6
     assert not absent.any()
     dropped = conditioner(many, 3, 500, generator("dropout"), latents(500))
-    absent = (dropped.per_frame - dropped.absent().per_frame).abs().amax((1, 2)) < 1e-6
+    absent = (told(dropped) - told(dropped.absent())).abs().amax((1, 2)) < 1e-6
     assert 0.02 < float(absent.float().mean()) < 0.3
 
 

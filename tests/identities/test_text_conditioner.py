@@ -71,15 +71,39 @@ def test_a_caption_means_the_same_in_any_company(text):
     torch.testing.assert_close(alone[:, 0], among[:, 0])
 
 
-def test_the_order_of_letters_counts_and_what_is_behind_the_words_does_not(text):
-    one, other = (text({"caption": told(w, w)}, 1, 1).per_frame for w in ("ab", "ba"))
-    assert not torch.allclose(one, other)
-    longer = TextConditioner(TextConfig.parse({}), {"caption": 48}, 2, 32, 4).eval()
-    weights = text.state_dict()
-    weights["where"] = torch.cat([weights["where"], torch.randn(24, 32)])
-    longer.load_state_dict(weights)
-    said = Signal.text(48).written("ab").expand(1, 2, -1)
-    torch.testing.assert_close(longer({"caption": said}, 1, 1).per_frame, one)
+def test_the_order_of_letters_and_of_words_counts_and_what_is_behind_them_does_not(text):
+    for one, other in (("ab", "ba"), ("cats chase dogs", "dogs chase cats"), ("a b", "ab")):
+        first, second = (text({"caption": told(w, w)}, 1, 1).per_frame for w in (one, other))
+        assert not torch.allclose(first, second), (one, other)
+    longer = TextConditioner(TextConfig.parse({}), {"caption": 48}, 2, 32, 4)
+    longer.places[:24] = text.places
+    longer.nothing.data = text.nothing.data
+    said = Signal.text(48).written("cats chase").expand(1, 2, -1)
+    short = text({"caption": told("cats chase", "cats chase")}, 1, 1)
+    torch.testing.assert_close(longer({"caption": said}, 1, 1).per_frame, short.per_frame)
+
+
+def test_spaces_part_words_however_many_there_are(text):
+    one, other = (text({"caption": told(w, w)}, 1, 1).per_frame for w in ("a cat", " a  cat "))
+    torch.testing.assert_close(one, other)
+
+
+def test_captions_with_a_word_in_its_place_in_common_are_alike_and_others_are_not():
+    """Vectors of words are drawn apart: what n of them say together, m shared, points m/n alike."""
+    text = TextConditioner(TextConfig.parse({}), {"caption": 24}, 1, 4096, 4)
+    captions = ("red car turns", "red car stops", "two dogs run")
+    one, two, none = text({"caption": told(*captions)}, 3, 1).per_frame[0].detach()
+    assert float(one.square().mean()) == pytest.approx(1, abs=0.2)
+    cosine = torch.nn.functional.cosine_similarity
+    assert float(cosine(one, two, dim=0)) == pytest.approx(2 / 3, abs=0.1)
+    assert float(cosine(one, none, dim=0)) == pytest.approx(0, abs=0.1)
+
+
+def test_every_word_has_rows_of_its_own(text):
+    """Of 300 words no two say the same, though there are but 1,024 rows."""
+    words = [f"w{number}" for number in range(300)]
+    said = text({"caption": told(*words, *words[-1:])[:, :300].repeat_interleave(2, 1)}, 300, 1)
+    assert torch.cdist(said.per_frame[0], said.per_frame[0]).fill_diagonal_(9).min() > 1
 
 
 def test_what_is_not_said_is_nothing(text):
@@ -123,7 +147,7 @@ def test_of_a_window_all_is_dropped_at_once():
 def test_joint_needs_what_its_parts_need_and_checks_their_settings():
     config = JointConfig.parse({"parts": {"actions": {}, "text": {}}})
     assert set(JointConditioner.needs(config)) == {"actions", "caption"}
-    assert config.parts["text"]["depth"] == 2
+    assert config.parts["text"]["rows"] == 1024
     with pytest.raises(AvenirError, match="dropuot"):
         JointConfig.parse({"parts": {"actions": {"dropuot": 1}, "text": {}}})
     with pytest.raises(AvenirError, match="stand alone"):

@@ -39,7 +39,7 @@ def test_cached_past_equals_uncached(attention):
     x = torch.randn(2, 5, *SHAPE[:3])
     hidden = hide_future(torch.rand(2, 5), torch.full((2,), 2), torch.ones(2))
     seen = last_seen(x, hidden)
-    whole = model(x, hidden.level, steer, seen, hidden)
+    whole = model(x, hidden.level, steer, seen, look=hidden.look)
     cache = model.remember(x[:, :2], hidden.level[:, :2], steer[:2], seen)
     ahead = model(x[:, 2:], hidden.level[:, 2:], steer[2:], seen, cache=cache)
     torch.testing.assert_close(ahead, whole[:, 2:], atol=1e-5, rtol=1e-5)
@@ -50,9 +50,9 @@ def test_the_future_does_not_move_the_past(attention):
     model, steer = flow(attention=attention), condition(5)
     x = torch.randn(2, 5, *SHAPE[:3])
     hidden = hide_future(torch.rand(2, 5), torch.full((2,), 2), torch.ones(2))
-    before = model(x, hidden.level, steer, last_seen(x, hidden), hidden)
+    before = model(x, hidden.level, steer, last_seen(x, hidden), look=hidden.look)
     x[:, 3] += 1
-    after = model(x, hidden.level, steer, last_seen(x, hidden), hidden)
+    after = model(x, hidden.level, steer, last_seen(x, hidden), look=hidden.look)
     torch.testing.assert_close(after[:, :2], before[:, :2])
     assert (after[:, 2:] - before[:, 2:]).abs().amax((2, 3, 4)).min() > 1e-3
 

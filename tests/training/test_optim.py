@@ -66,6 +66,16 @@ def test_the_rate_is_a_trapezoid():
     assert 0 < rates[99] < 0.03
 
 
+def test_the_rate_falls_along_a_cosine_to_what_is_left_of_it():
+    config = OptimConfig(warmup=0.1, decay="cosine", floor=0.2)
+    rates = [rate(config, step, 100) for step in range(100)]
+    assert rates[4] == pytest.approx(0.5)
+    assert rates[50] == pytest.approx(0.2 + 0.8 * 0.5)
+    assert rates[99] == pytest.approx(0.2, abs=1e-3) and min(rates[10:]) > 0.2
+    plain = OptimConfig(warmup=0.0, cooldown=0.5, floor=0.2)
+    assert rate(plain, 75, 100) == pytest.approx(0.2 + 0.8 * 0.5)
+
+
 def test_the_average_of_a_short_run_forgets_its_start():
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 1000.0)

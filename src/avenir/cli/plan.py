@@ -134,10 +134,10 @@ def _judged(
     if data["kind"] == "synthetic":
         data |= {"captions": None}  # nothing flies in a simulator that is stepped
     source = make_source(data)
-    if not isinstance(source, Synthetic):
+    if not isinstance(source, Synthetic) or source.views > 1:
         raise AvenirError(
             "nobody can say where an action would have led: only the synthetic world has a "
-            "simulator; give --goal and --video to plan without one"
+            "simulator, seen from above; give --goal and --video to plan without one"
         )
     past = round(observe * source.fps)
     return measure_acting(world, source, starts, past, seconds, config, seed, Preparation())

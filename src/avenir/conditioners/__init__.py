@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from avenir.clip import Condition
@@ -64,3 +65,17 @@ class DiscoveringConditioner(Conditioner):
 
         As everywhere, row k leads to frame k + 1.
         """
+
+
+def of_latent_frames(
+    signal: Tensor | None, shape: tuple[int, int, int], f_t: int, device: torch.device
+) -> Float[Tensor, "b t s"]:
+    """Take what the last frame of every latent frame says, `b t s = shape`; NaN where none does."""
+    said = torch.full(shape, torch.nan, device=device)
+    if signal is not None:
+        # Frames that fill no group any more end in their own last one.
+        short = -signal.shape[1] % f_t
+        whole = torch.cat([signal, signal[:, -1:].expand(-1, short, -1)], dim=1)
+        given = whole[:, f_t - 1 :: f_t][:, : shape[1]]
+        said[:, : given.shape[1]] = given
+    return said

@@ -82,10 +82,15 @@ class JointConditioner(Conditioner):
         said = [part(signals, num_frames, batch_size, generator, latents) for part in self._every]
         per_frame = torch.stack([condition.per_frame for condition in said]).sum(0)
         nothing = torch.stack([condition.nothing for condition in said]).sum(0)
+        views = [condition.per_view for condition in said if condition.per_view is not None]
+        per_view = torch.stack(views).sum(0) if views else None
         if generator is not None:
             drawn = torch.rand(batch_size, 1, 1, generator=generator, device=nothing.device)
-            per_frame = torch.where(drawn < self.config.dropout, nothing, per_frame)
-        return Condition(per_frame, nothing)
+            dropped = drawn < self.config.dropout
+            per_frame = torch.where(dropped, nothing, per_frame)
+            if per_view is not None:
+                per_view = per_view * ~dropped[..., None]
+        return Condition(per_frame, nothing, per_view)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Let every kind take its own."""

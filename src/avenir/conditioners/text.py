@@ -1,8 +1,13 @@
-"""Words: every latent frame is told the caption of its last frame, read byte by byte.
+"""Words: every latent frame is told the caption of its last frame, word by word.
 
-The reader is a small transformer that is trained along with the predictor, so a word means what it
-does to pictures. A caption may change from frame to frame: saying something else in the middle of a
-future is a promptable event (Genie 3). Frames without a caption, and dropped ones, are absent.
+A word is a fixed random vector, and a caption the sum of its words: what they do to pictures the
+predictor learns. That they stay what they are is the point, as with the frozen readers of
+text-to-image models: a reader that is trained along changes what it says faster than the predictor,
+which words help in one frame of many, can learn to listen (docs/choices.md). There is no vocabulary
+to keep: the bytes of a word are hashed twice, to two rows of a table (1709.03933), so every word of
+any language has its own pair. A caption may change from frame to frame: saying something else in
+the middle of a future is a promptable event (Genie 3). Frames without a caption, and dropped ones,
+are absent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,19 +18,22 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner
+from avenir.conditioners import Conditioner, of_latent_frames
 from avenir.config import Config
 from avenir.shapes import Latents
+
+_PRIME = 2**31 - 1
+
+_ORDER = 0.5
+"""How much of a word's vector depends on its place in the caption."""
 
 
 class TextConfig(Config):
     """A caption of every frame."""
 
     kind: str = "text"
-    depth: int = Field(2, ge=1)
-    """Blocks of the reader."""
-    heads: int = Field(4, ge=1)
-    """Attention heads of the reader; they divide the predictor's width."""
+    rows: int = Field(1024, ge=2)
+    """Rows of the table of words."""
     dropout: float = Field(0.1, ge=0, le=1)
     """Chance that all captions of a window are absent, which guidance needs."""
     part_dropout: float = Field(0.2, ge=0, le=1)
@@ -37,6 +45,8 @@ class TextConditioner(Conditioner):
     """Captions `b T s`, UTF-8 bytes with zeros behind them, to one vector per latent frame."""
 
     Config = TextConfig
+    words: Float[Tensor, "rows d"]
+    places: Float[Tensor, "s d"]
 
     def __init__(
         self,
@@ -48,13 +58,9 @@ class TextConditioner(Conditioner):
     ) -> None:
         super().__init__()
         self.config, self.f_t, self.size = config, f_t, sizes["caption"]
-        self.letters = nn.Embedding(256, width)
-        self.where = nn.Parameter(0.02 * torch.randn(self.size, width))
-        block = nn.TransformerEncoderLayer(
-            width, config.heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(block, config.depth, enable_nested_tensor=False)
-        self.say = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        chance = torch.Generator().manual_seed(0)
+        self.register_buffer("words", torch.randn(config.rows, width, generator=chance))
+        self.register_buffer("places", torch.randn(self.size, width, generator=chance).sign())
         self.nothing = nn.Parameter(0.02 * torch.randn(1, 1, width))
 
     @classmethod
@@ -71,20 +77,13 @@ class TextConditioner(Conditioner):
         latents: Latents | None = None,
     ) -> Condition:
         """Read the caption of the last frame of every latent frame; NaN means unknown."""
-        device = self.nothing.device
-        said = torch.full((batch_size, num_frames, self.size), torch.nan, device=device)
-        captions = signals.get("caption")
-        if captions is not None:
-            # Frames that fill no group any more end in their own last caption.
-            short = -captions.shape[1] % self.f_t
-            whole = torch.cat([captions, captions[:, -1:].expand(-1, short, -1)], dim=1)
-            given = whole[:, self.f_t - 1 :: self.f_t][:, :num_frames]
-            said[:, : given.shape[1]] = given
+        shape = (batch_size, num_frames, self.size)
+        said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.nothing.device)
         known = said.isfinite().all(-1)
         if generator is not None:
             known = known & self._kept(known, generator)
-        per_frame = torch.where(known[..., None], self._read(said.nan_to_num()), self.nothing)
-        return Condition(per_frame, self.nothing)
+        read = self._read(said.nan_to_num().long().flatten(0, 1)).unflatten(0, shape[:2])
+        return Condition(torch.where(known[..., None], read, self.nothing), self.nothing)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Take nothing: bytes are what they are."""
@@ -96,14 +95,23 @@ class TextConditioner(Conditioner):
         part = torch.where(drawn[1] < 0.5, before, ~before) | (drawn[2] >= self.config.part_dropout)
         return part & (drawn[3] >= self.config.dropout)
 
-    def _read(self, said: Float[Tensor, "b t s"]) -> Float[Tensor, "b t d"]:
-        """Read every caption that differs once."""
-        different, which = said.flatten(0, 1).long().unique(dim=0, return_inverse=True)
-        return self._meaning(different)[which].unflatten(0, said.shape[:2])
+    def _read(self, letters: Int[Tensor, "n s"]) -> Float[Tensor, "n d"]:
+        """Add up the words of every caption; their number does not change how loud it is."""
+        hashes, ends = _words(letters)
+        rows, place = self.config.rows, (ends.cumsum(1) - 1).clamp(min=0)
+        words = self.words[hashes % rows] + self.words[hashes // rows % rows]
+        words = words * (1 + _ORDER * self.places[place]) * ends[..., None]
+        return words.sum(1) / (2 * (1 + _ORDER**2) * ends.sum(1, keepdim=True)).sqrt()
 
-    def _meaning(self, letters: Int[Tensor, "n s"]) -> Float[Tensor, "n d"]:
-        # Of a caption without words all bytes count: there is nothing else to look at.
-        behind = (letters == 0) & (letters > 0).any(1, keepdim=True)
-        seen = self.blocks(self.letters(letters) + self.where, src_key_padding_mask=behind)
-        counts = (~behind).float()[..., None]
-        return self.say((seen * counts).sum(1) / counts.sum(1))
+
+def _words(letters: Int[Tensor, "n s"]) -> tuple[Int[Tensor, "n s"], Bool[Tensor, "n s"]]:
+    """Hash every word at its last letter, and say where those are: at least one of a caption."""
+    inside = (letters != 0) & (letters != ord(" "))
+    hashes, so_far = torch.zeros_like(letters), torch.zeros_like(letters[:, 0])
+    for place in range(letters.shape[1]):
+        so_far = torch.where(inside[:, place], (so_far * 257 + letters[:, place]) % _PRIME, 0)
+        hashes[:, place] = so_far
+    ends = inside & ~nn.functional.pad(inside[:, 1:], (0, 1))
+    # Of a caption without words the first place counts: there is nothing else to look at.
+    ends[:, 0] |= ~ends.any(1)
+    return hashes, ends

@@ -122,6 +122,8 @@ class Source(ABC):
     fps: float
     size: tuple[int, int]
     """`(H, W)` of every frame it gives."""
+    views: int = 1
+    """Cameras whose pictures stand side by side in a frame."""
     signals: dict[str, Signal]
     skipped: list[Skipped]
     tokenizer: str | None = None

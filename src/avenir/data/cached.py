@@ -44,6 +44,7 @@ class CacheIndex(Config):
     """Fingerprint of the data set that was encoded."""
     fps: float
     size: tuple[int, int]
+    views: int = 1
     compression: tuple[int, int, int]
     signals: dict[str, Signal]
     shards: dict[str, list[tuple[str, int]]]
@@ -64,7 +65,7 @@ class Cached(Source):
                 f"{config.path!r} is no finished cache of latents: run `avenir encode` on it again"
             ) from None
         self.fps, self.size, self.signals = self.index.fps, self.index.size, self.index.signals
-        self.compression = Compression(*self.index.compression)
+        self.compression, self.views = Compression(*self.index.compression), self.index.views
         self.skipped = []
 
     @property
@@ -156,6 +157,7 @@ def write_cache(
         data=source.fingerprint,
         fps=source.fps,
         size=source.size,
+        views=source.views,
         compression=compression,
         signals=source.signals,
         shards=shards,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -70,6 +72,8 @@ class Encoder(nn.Module, ABC):
     can_decode: bool = False
     look_back: int = 0
     """How many earlier latent frames a decoded frame may depend on."""
+    views: int = 1
+    """Cameras whose pictures stand side by side in a frame: each is encoded on its own."""
     needs: tuple[str, ...] = ()
     """Signals that training reads from the batch."""
     latent_mean: Tensor
@@ -119,11 +123,11 @@ class Encoder(nn.Module, ABC):
 
     def posterior(self, video: Video) -> Posterior:
         """Encode any size and length: edges are repeated up to whole blocks and groups."""
-        raw = self.raw_posterior(padded(video, self.compression))
-        log_variance = raw.log_variance
+        raw = self.raw_posterior(padded(self.apart(video), self.compression))
+        mean, log_variance = (raw.mean - self.latent_mean) / self.latent_std, raw.log_variance
         if log_variance is not None:
-            log_variance = log_variance - 2 * self.latent_std.log()
-        return Posterior((raw.mean - self.latent_mean) / self.latent_std, log_variance)
+            log_variance = self._together(log_variance - 2 * self.latent_std.log())
+        return Posterior(self._together(mean), log_variance)
 
     def encode(self, video: Video) -> Latents:
         """Return the mean latents, normalised."""
@@ -131,7 +135,17 @@ class Encoder(nn.Module, ABC):
 
     def decode(self, latents: Latents) -> Video:
         """Decode normalised latents to `t·f_t` frames."""
-        return self.raw_decode(latents * self.latent_std + self.latent_mean)
+        raw = self.apart(latents) * self.latent_std + self.latent_mean
+        return self._together(self.raw_decode(raw))
+
+    def apart(self, wide: Float[Tensor, "b t c h wide"]) -> Float[Tensor, "rows t c h w"]:
+        """Take the views out of each frame, those of a row of the batch in a row."""
+        return rearrange(wide, "b t c h (v w) -> (b v) t c h w", v=self.views)
+
+    def _together(
+        self, views: Float[Tensor, "rows t c h w"]
+    ) -> Float[Tensor, "b t c h wide"]:
+        return rearrange(views, "(b v) t c h w -> b t c h (v w)", v=self.views)
 
     def tokens(self, latents: Latents) -> Tokens:
         """Number normalised latents by the nearest codes; discrete encoders only."""

@@ -16,6 +16,7 @@ from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.agreement import measure_agreement
 from avenir.evaluation.album import groups_in, with_album
+from avenir.evaluation.cameras import ImaginedViews, Looks, measure_imagined_views
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control, measure_counterfactuals
 from avenir.evaluation.generation import Generation, measure_generation
@@ -70,6 +71,7 @@ def evaluate(
     )
     continuation, control, counterfactuals, agreement = None, None, None, None
     generation, likelihood, left_out, obedience = None, None, None, None
+    views: tuple[ImaginedViews, Looks] | None = None
     examples: list[Example] = []
     if world.predictor is not None:
         continuation, examples = measure_continuation(
@@ -83,6 +85,7 @@ def evaluate(
         if "caption" in world.takes:
             reader = Reader.shipped(world.encoder.latent_mean.device)
             obedience = measure_obedience(world, task, reader, report)
+        views = measure_imagined_views(world, task, report)
         if task.discover is not None:
             f_t = world.encoder.compression.t
             agreement = measure_agreement(task.discover, task, f_t, report)
@@ -107,8 +110,10 @@ def evaluate(
         counterfactuals=counterfactuals,
         agreement=agreement,
         obedience=obedience,
+        imagined_views=None if views is None else views[0],
     )
-    write_report(folder, evaluation, examples, recipe, world.card.provenance)
+    looks = None if views is None else views[1]
+    write_report(folder, evaluation, examples, recipe, world.card.provenance, looks)
     return evaluation
 
 

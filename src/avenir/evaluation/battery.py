@@ -65,7 +65,7 @@ def labels_of(batch: Batch, source: Source, instants: tuple[int, int]) -> Labels
         labels["actions"] = signals["actions"][:, first:last].mean(1)
     if "state" in source.signals:
         labels["state"] = signals["state"][:, last]
-    if isinstance(source, Synthetic):
+    if isinstance(source, Synthetic) and source.config.labels:
         labels |= _synthetic_labels(signals, instants, source.fps)
     return labels
 

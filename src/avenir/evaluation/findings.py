@@ -8,6 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from avenir.evaluation.agreement import Agreement
+from avenir.evaluation.cameras import ImaginedViews
 from avenir.evaluation.continuation import METHODS, Continuation
 from avenir.evaluation.control import Control, Counterfactuals, Steered
 from avenir.evaluation.intervals import Interval
@@ -44,6 +45,8 @@ def findings(evaluation: Evaluation) -> str:
         items.append(_agreement(evaluation.agreement))
     if evaluation.obedience is not None:
         items.append(_obedience(evaluation.obedience))
+    if evaluation.imagined_views is not None:
+        items.append(_imagined_views(evaluation.imagined_views))
     reconstruction = evaluation.reconstruction
     decodes = evaluation.album is None
     if decodes and reconstruction.psnr is not None and reconstruction.psnr.mean is not None:
@@ -172,6 +175,21 @@ def _obedience(obedience: Obedience) -> Finding:
         f"were said in {right:.0%}{also}.",
         _bounds(more),
         tone(more, True),
+    )
+
+
+def _imagined_views(imagined: ImaginedViews) -> Finding:
+    """Say by how much the worst view that is imagined beats the nearest one that is given."""
+    worst = min(imagined.views, key=lambda view: view.more_than_nearest.mean or 0.0)
+    gain, warped = worst.more_than_nearest.mean or 0.0, worst.warped.mean or 0.0
+    return Finding(
+        f"{gain:+.1f} dB".replace("-", "−"),
+        f"A view that is not given, imagined from the others: so much nearer to what its camera "
+        f"saw than the nearest given view in its place, for the worst of {len(imagined.views)} "
+        f"views. Moved to where it belongs by the true geometry, that reaches {warped:.1f} dB and "
+        f"what is imagined {worst.imagined.mean or 0.0:.1f}.",
+        _bounds(worst.more_than_nearest),
+        tone(worst.more_than_nearest, True),
     )
 
 

@@ -123,11 +123,11 @@ def measure_obedience(
 ) -> Obedience | None:
     """Ask for visitors, refuse them, and say nothing, after the same pasts and from the same noise.
 
-    None where captions tell of no visitors, where recordings are too short to see one, and at
-    sizes that the reader was not trained on.
+    None where captions tell of no visitors, where recordings are too short to see one, and for
+    views and sizes that the reader was not trained on.
     """
     source, fps = task.source, task.source.fps
-    if not isinstance(source, Synthetic) or not source.config.captions:
+    if not isinstance(source, Synthetic) or not source.config.captions or source.views > 1:
         return None
     horizon, before = round(_SECONDS * fps), round(_BEFORE * fps)
     if task.past + horizon > source.config.episode_frames or source.size != reader.size:

@@ -78,8 +78,8 @@ class ReadoutScore(Config):
 
 
 def labelled(source: Source) -> Source:
-    """Ask a source for the labels it can give: those of the synthetic world."""
-    if not isinstance(source, Synthetic) or source.config.labels:
+    """Ask a source for the labels it can give: those of the synthetic world, seen from above."""
+    if not isinstance(source, Synthetic) or source.config.labels or source.views > 1:
         return source
     return Synthetic(source.config.model_copy(update={"labels": True}))
 
@@ -87,9 +87,9 @@ def labelled(source: Source) -> Source:
 def evaluator_for(source: Source, device: torch.device | str) -> World | None:
     """Open the evaluator that ships with the package for a source: the reader of synthetic frames.
 
-    None for other sources, and for sizes it was not trained on.
+    None for other sources, for several views, and for sizes it was not trained on.
     """
-    if not isinstance(source, Synthetic):
+    if not isinstance(source, Synthetic) or source.views > 1:
         return None
     world = World.load(FOLDER, device)
     return world if world.card.size == source.size else None

@@ -12,6 +12,9 @@ from pathlib import Path
 from string import Template
 from typing import Any, Protocol
 
+import torch
+
+from avenir.evaluation.cameras import ImaginedViews, Looks
 from avenir.evaluation.charts import Axis, chart, charts
 from avenir.evaluation.continuation import METHODS, Continuation, Example
 from avenir.evaluation.control import APART, Control
@@ -20,7 +23,7 @@ from avenir.evaluation.intervals import Curve
 from avenir.evaluation.likelihood import Likelihood
 from avenir.evaluation.metrics import METRICS
 from avenir.evaluation.obedience import Obedience
-from avenir.evaluation.pictures import PANELS, contact_sheet, mosaic
+from avenir.evaluation.pictures import PANELS, contact_sheet, embedded, mosaic
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.settings import EvaluationConfig
 from avenir.evaluation.tables import (
@@ -28,6 +31,7 @@ from avenir.evaluation.tables import (
     definitions,
     distance_table,
     facts_list,
+    imagined_views_table,
     likelihood_facts,
     obedience_table,
     readout_facts,
@@ -46,6 +50,7 @@ def write_report(
     examples: Sequence[Example],
     recipe: str,
     provenance: Mapping[str, Any],
+    looks: Looks | None = None,
 ) -> None:
     """Write everything an evaluation leaves behind into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +61,7 @@ def write_report(
         contact_sheet(examples, evaluation.fps).save(buffer, "PNG", optimize=True)
         sheet = buffer.getvalue()
         (folder / "contact_sheet.png").write_bytes(sheet)
-    html = report_page(evaluation, examples, sheet, recipe, provenance)
+    html = report_page(evaluation, examples, sheet, recipe, provenance, looks)
     (folder / "report.html").write_text(html)
 
 
@@ -66,8 +71,9 @@ def report_page(
     sheet: bytes,
     recipe: str,
     provenance: Mapping[str, Any],
+    looks: Looks | None = None,
 ) -> str:
-    """Return the whole page as HTML."""
+    """Return the whole page as HTML; `looks` are of views that were imagined."""
     sections = [findings(evaluation)]
     if examples:
         sections.append(_player(evaluation, examples))
@@ -81,6 +87,8 @@ def report_page(
         sections.append(_control(evaluation, evaluation.control))
     if evaluation.obedience is not None:
         sections.append(_obedience(evaluation.obedience))
+    if evaluation.imagined_views is not None and looks is not None:
+        sections.append(_imagined_views(evaluation.imagined_views, looks, evaluation.fps))
     sections.append(_reconstruction(evaluation))
     if sheet:
         sections.append(_sheet(sheet))
@@ -278,6 +286,22 @@ def _obedience(obedience: Obedience) -> str:
         "as a frozen network reads it, that is as often right on the simulator’s own frames as "
         "the third line says.",
         f'<div class="tables">{obedience_table(obedience)}</div>',
+    )
+
+
+def _imagined_views(imagined: ImaginedViews, looks: Looks, fps: float) -> str:
+    both = torch.cat([looks.true, looks.made], dim=-2)
+    scale = max(1, 768 // both.shape[-1])
+    film = embedded([both.repeat_interleave(scale, -1).repeat_interleave(scale, -2)], fps)
+    return section(
+        "views",
+        "What does a camera see that is not given?",
+        f"Every view in turn is hidden for all of {imagined.num_frames} frames and imagined from "
+        f"the others, in {imagined.num_clips:,} clips. Above what the cameras saw of one clip, "
+        "below each view as it was imagined.",
+        f'<video class="sheet" controls loop muted playsinline aria-label="Views, true and '
+        f'imagined" src="data:video/mp4;base64,{film}"></video>'
+        f'<div class="tables">{imagined_views_table(imagined)}</div>',
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from avenir.evaluation.cameras import ImaginedView, ImaginedViews
 from avenir.evaluation.control import Counterfactuals, Steered
 from avenir.evaluation.findings import tone
 from avenir.evaluation.generation import DISTANCES, MARKS, Generation
@@ -121,6 +122,20 @@ def obedience_table(obedience: Obedience) -> str:
     ]
     head = ["something shows", "its kind", "its colour", "both", "clips"]
     return plain_table("What words bring", [("", head), *lines])
+
+
+def imagined_views_table(imagined: ImaginedViews) -> str:
+    """Lay out every view that was imagined from the others, and what stands beside it."""
+    head = ["imagined", "nearest given view", "difference", "… moved by geometry", "tokenizer"]
+    head += ["agrees where others see it", "… the truth does"]
+    lines = [
+        (
+            f"view {number}",
+            [written(getattr(view, name), ".2f") for name in ImaginedView.model_fields],
+        )
+        for number, view in enumerate(imagined.views)
+    ]
+    return plain_table("PSNR of a view that is not given, dB", [("", head), *lines])
 
 
 def plain_table(caption: str, lines: Sequence[tuple[str, Sequence[str]]]) -> str:

@@ -43,9 +43,16 @@ def rotation(positions: Float[Tensor, "n axes"], head_dim: int, longest: float =
     return Rotation(stacked.cos(), stacked.sin())
 
 
-def grid_positions(t: int, h: int, w: int, first_t: int = 0) -> Float[Tensor, "n 3"]:
-    """Number the tokens of a latent video, `n = t·h·w` in reading order."""
-    axes = (torch.arange(first_t, first_t + t), torch.arange(h), torch.arange(w))
+def grid_positions(
+    t: int, h: int, w: int, first_t: int = 0, views: int = 1
+) -> Float[Tensor, "n 3"]:
+    """Number the tokens of a latent video, `n = t·h·w` in reading order.
+
+    Of several views side by side each begins anew: the last column of one is no neighbour of the
+    first of the next.
+    """
+    columns = torch.arange(w) % (w // views)
+    axes = (torch.arange(first_t, first_t + t), torch.arange(h), columns)
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3).float()
 
 

@@ -111,29 +111,36 @@ class Positions:
         factorised: bool,
         look: Bool[Tensor, "b t m"] | None,
         first_t: int,
+        views: int,
         device: torch.device,
     ) -> None:
         t, h, w = grid
+        where = grid_positions(t, h, w, first_t, views).to(device)
         if factorised:
-            self.space = rotation(grid_positions(1, h, w)[:, 1:].to(device), head_dim)
+            self.space = rotation(where[: h * w, 1:], head_dim)
             times = torch.arange(first_t, first_t + t, device=device)
             self.time = rotation(times[:, None].float(), head_dim)
             self.mask = None if look is None else repeat(look, "b t m -> (b s) 1 t m", s=h * w)
         else:
-            self.space = self.time = rotation(grid_positions(t, h, w, first_t).to(device), head_dim)
+            self.space = self.time = rotation(where, head_dim)
             self.mask = (
                 None if look is None else repeat(look, "b t m -> b 1 (t s) (m r)", s=h * w, r=h * w)
             )
 
 
 class SpaceTimeTransformer(nn.Module):
-    """A stack of blocks over `b t s d`, one conditioning vector per frame."""
+    """A stack of blocks over `b t s d`, one conditioning vector per frame of `views` views."""
 
     def __init__(
-        self, width: int, depth: int, heads: int, attention: Literal["full", "factorised"]
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        attention: Literal["full", "factorised"],
+        views: int = 1,
     ) -> None:
         super().__init__()
-        self.head_dim = width // heads
+        self.head_dim, self.views = width // heads, views
         self.factorised = attention == "factorised"
         self.blocks = nn.ModuleList(Block(width, heads, self.factorised) for _ in range(depth))
 
@@ -181,7 +188,7 @@ class SpaceTimeTransformer(nn.Module):
         first_t: int = 0,
     ) -> Positions:
         size = (x.shape[1], *grid)
-        return Positions(size, self.head_dim, self.factorised, look, first_t, x.device)
+        return Positions(size, self.head_dim, self.factorised, look, first_t, self.views, x.device)
 
     def _cached_frames(self, cache: Cache, grid: tuple[int, int]) -> int:
         tokens = cache[0].keys.shape[2]

@@ -17,25 +17,30 @@ from torch import Tensor, nn
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
+from avenir.degradation import Shown
 from avenir.errors import AvenirError
 from avenir.nn.quantize import looked_up, nearest
 from avenir.shapes import Latents, Tokens
 
 
 class LatentShape(NamedTuple):
-    """What a predictor is built for: `c h w`, and how many codes latents are, if they are codes."""
+    """What a predictor is built for: `c h w`, and how many codes latents are, if they are codes.
+
+    Of a world with several cameras `w` is that of all its `views` side by side.
+    """
 
     channels: int
     h: int
     w: int
     vocabulary: int | None = None
+    views: int = 1
 
     def grid(self, patch: int) -> tuple[int, int]:
         """Return rows and columns of tokens of `patch` rows and columns of latents each."""
-        if self.h % patch or self.w % patch:
+        if self.h % patch or self.w % (patch * self.views):
             raise AvenirError(
-                f"latents are {self.h}×{self.w} and the predictor's patch is {patch}; the patch "
-                "must divide both: set predictor.patch, or another data.size"
+                f"latents are {self.h}×{self.w // self.views} and the predictor's patch is "
+                f"{patch}; the patch must divide both: set predictor.patch, or another data.size"
             )
         return self.h // patch, self.w // patch
 
@@ -128,6 +133,10 @@ class Predictor(nn.Module, ABC):
     """Latent rows and columns per token."""
     num_train_frames: int
     """Latent frames of a training window."""
+    tells_views_apart: bool = False
+    """Whether it takes latents of several views side by side, and what is said of each."""
+    completes: bool = False
+    """Whether it can be given parts of the frames it predicts."""
 
     @abstractmethod
     def losses(
@@ -152,6 +161,22 @@ class Predictor(nn.Module, ABC):
         self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
     ) -> tuple[Latents, Memory]:
         """Predict `length` latent frames under their condition, and remember them."""
+
+    def complete(
+        self,
+        memory: Memory,
+        condition: Condition | None,
+        shown: Shown,
+        generator: torch.Generator,
+    ) -> tuple[Latents, Memory]:
+        """Predict latent frames of which some places are given, and remember them.
+
+        There may be no past at all. Raises AvenirError for kinds that cannot, or were not taught.
+        """
+        raise AvenirError(
+            f"a {type(self).__name__} was given parts of the frames it is to predict, and takes "
+            "none: train a predictor of kind 'flow' with predictor.inpainting"
+        )
 
     @property
     def num_steps(self) -> int | None:

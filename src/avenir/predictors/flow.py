@@ -1,21 +1,19 @@
 """Flow matching and Gaussian diffusion over latent video, one class.
 
-A space-time transformer sees every frame at its own level `tau` and says, per token, what a path
-from noise to data needs: data, noise or velocity. Full-sequence, clean-context and
-diffusion-forcing training are settings of one degradation (degradation.py); samplers are in
-samplers.py. Timestep embedding: sinusoids, then an MLP (DiT, 2212.09748). Long steps can be learnt
-by a network that is told how far they go (shortcut models, 2410.12557).
+A space-time transformer (nn/denoiser.py) sees every frame at its own level `tau` and says, per
+token, what a path from noise to data needs: data, noise or velocity. Training from scratch, after a
+past, around what is given of a frame, and diffusion forcing are settings of one degradation
+(degradation.py); samplers are in samplers.py. Long steps can be learnt by a network that is told
+how far they go (shortcut models, 2410.12557).
 """
 
-import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch import Tensor
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
@@ -23,7 +21,10 @@ from avenir.degradation import (
     Degradation,
     Mixed,
     Path,
+    Shown,
     Target,
+    Times,
+    draw_shown,
     draw_tau,
     hide_future,
     last_seen,
@@ -31,7 +32,7 @@ from avenir.degradation import (
 )
 from avenir.errors import AvenirError
 from avenir.losses.shortcut import HALVINGS, draw_steps, in_one_and_in_two
-from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer, sinusoids
+from avenir.nn.denoiser import Denoiser
 from avenir.predictors import (
     LatentShape,
     Memory,
@@ -42,7 +43,7 @@ from avenir.predictors import (
     through_grid,
 )
 from avenir.samplers import Denoise, ddim, ddpm, euler, heun, schedule
-from avenir.shapes import Latents, NoiseLevel
+from avenir.shapes import Latents
 
 _FLOOR = 0.05
 """Least share of data or noise that is divided by: x-prediction's velocity near the data needs it
@@ -84,7 +85,7 @@ class FlowConfig(Config):
     """What the network says."""
     loss: Target = "velocity"
     """In which of the three its error is measured."""
-    tau: Literal["uniform", "logit_normal"] = "logit_normal"
+    tau: Times = "logit_normal"
     """How flow times are drawn in training."""
     shift: float | None = Field(None, gt=0)
     """Shift of the flow times toward noise; none: from the latent's size."""
@@ -96,6 +97,11 @@ class FlowConfig(Config):
     """Latent frames predicted by one call once the memory is full."""
     full_past: float = Field(0.5, ge=0, le=1)
     """Chance that a training window shows the full past, rather than 1 to `past` frames of it."""
+    scratch: float = Field(0.0, ge=0, le=1)
+    """Chance that a training window shows no past at all: what there is to see is only told."""
+    inpainting: float = Field(0.0, ge=0, le=1)
+    """Chance that parts of its hidden frames are given: some of several views, or all of one but a
+    rectangle."""
     forcing: float = Field(0.0, ge=0, le=1)
     """Chance that every frame of a window is noised by its own level: diffusion forcing."""
     past_noise: float = Field(0.1, ge=0, le=1)
@@ -110,50 +116,44 @@ class FlowConfig(Config):
     """How a chunk is drawn."""
 
 
-class Flow(Predictor):
+class Flow(Denoiser, Predictor):
     """Latents `b t c h w` and a condition `b t d` to the latents that come next."""
 
     Config = FlowConfig
+    tells_views_apart = True
 
     def __init__(self, config: FlowConfig, shape: LatentShape) -> None:
-        super().__init__()
         check_sinks(config.sinks, config.past)
         if config.own_past is not None and config.past < 2:
             raise AvenirError(
                 f"predictor.own_past is {config.own_past} and past {config.past}; the last frame "
                 "of the past is made of those before it: remember 2 or more"
             )
-        self.config = config
-        self.width, self.depth, self.patch = config.width, config.depth, config.patch
-        self.path = Path(config.path)
+        straight = config.path == "flow" and config.sampling.sampler == "euler"
+        if config.shortcut and not straight:
+            raise AvenirError(
+                f"predictor.shortcut is {config.shortcut}, its path {config.path!r} and its "
+                f"sampler {config.sampling.sampler!r}; long steps are along a straight path: "
+                "use path 'flow' and sampler 'euler'"
+            )
+        super().__init__(
+            width=config.width,
+            depth=config.depth,
+            heads=config.heads,
+            attention=config.attention,
+            channels=shape.channels,
+            patch=config.patch,
+            grid=shape.grid(config.patch),
+            views=shape.views,
+            strides=config.shortcut > 0,
+            inpaints=config.inpainting > 0,
+        )
+        self.config, self.path = config, Path(config.path)
+        self.completes = config.inpainting > 0
         self.num_train_frames = config.past + config.chunk
-        token = shape.channels * config.patch**2
         self.shift = config.shift or shift_of(
             self.num_train_frames * shape.channels * shape.h * shape.w
         )
-        num_tokens = math.prod(shape.grid(config.patch))
-        self.where = nn.Parameter(0.02 * torch.randn(num_tokens, config.width))
-        self.enter = nn.Linear(2 * token, config.width)
-        self.enter_condition = nn.Linear(config.width, config.width)
-        self.level = nn.Sequential(
-            nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
-        )
-        self.stride = None
-        if config.shortcut:
-            if config.path != "flow" or config.sampling.sampler != "euler":
-                raise AvenirError(
-                    f"predictor.shortcut is {config.shortcut}, its path {config.path!r} and its "
-                    f"sampler {config.sampling.sampler!r}; long steps are along a straight path: "
-                    "use path 'flow' and sampler 'euler'"
-                )
-            self.stride = nn.Linear(config.width, config.width)
-        self.transformer = SpaceTimeTransformer(
-            config.width, config.depth, config.heads, config.attention
-        )
-        self.leave = Exit(config.width, token)
-        self.shares = nn.Linear(config.width, 2 * shape.channels)
-        nn.init.zeros_(self.shares.weight)
-        nn.init.zeros_(self.shares.bias)
 
     # Training ---------------------------------------------------------------------------------
 
@@ -172,14 +172,18 @@ class Flow(Predictor):
         degradation = self.degrade(latents, progress.generator, full=own)
         tau = degradation.level[:, :, None, None, None]
         true, x, seen = self._mixed(latents, degradation, progress.generator)
-        said = self.forward(x, degradation.level, condition, seen, degradation, tap=tap)
+        shown = None if degradation.shown is None else Shown(latents, degradation.shown)
+        h, _ = self.grid(x)
+        after = tap and {tap.layer: through_grid(tap, degradation.weight, h)}
+        look, level = degradation.look, degradation.level
+        said = self.forward(x, level, condition, seen, look=look, after=after, shown=shown)
 
         def measured(value: Latents) -> Latents:
             ends = self.path.ends(self.config.predicts, value, x, tau, floor=_FLOOR)
             return self.path.target(self.config.loss, ends, tau)
 
         error = measured(said) - measured(self.path.target(self.config.predicts, true, tau))
-        losses = {"flow": _weighted(error, degradation)}
+        losses = {"flow": _weighted(error, degradation, shown)}
         if self.stride is not None:
             rows = max(1, round(self.config.shortcut * len(latents)))
             steer = None if condition is None else condition.rows(rows)
@@ -197,7 +201,8 @@ class Flow(Predictor):
 
         def velocity(x: Latents, tau: Tensor, stride: Tensor) -> Latents:
             level = torch.where(hidden > 0, tau, degradation.level)
-            said = self.forward(x, level, condition, seen, degradation, stride=stride * hidden)
+            far = stride * hidden
+            said = self.forward(x, level, condition, seen, look=degradation.look, stride=far)
             tau = tau[:, :, None, None, None]
             return self.path.velocity(
                 self.path.ends(self.config.predicts, said, x, tau, floor=_FLOOR), tau
@@ -262,79 +267,17 @@ class Flow(Predictor):
         most = min(config.past, t - 1)
         some = torch.randint(1, most + 1, (b,), generator=generator, device=device)
         num_past = torch.where(chance(config.full_past), most, some).masked_fill(forced, 0)
+        if config.scratch:
+            num_past = num_past.masked_fill(chance(config.scratch), 0)
         num_past[:full] = most
         noise = torch.rand(b, generator=generator, device=device) * config.past_noise
-        return hide_future(every, num_past, 1 - noise)
-
-    # The network ------------------------------------------------------------------------------
-
-    def forward(
-        self,
-        x: Latents,
-        level: NoiseLevel,
-        condition: Condition | None,
-        seen: Float[Tensor, "b 1 c h w"],
-        degradation: Degradation | None = None,
-        cache: Cache | None = None,
-        tap: Tap | None = None,
-        stride: Float[Tensor, "b t"] | None = None,
-    ) -> Latents:
-        """Say what the path needs at every token; `cache` stands for frames before `x`.
-
-        `stride` says how far each frame is taken at once; none: not at all, as in the flow.
-
-        `seen` `b 1 c h w`, the last frame of the past, is shown to every frame at each position:
-        what does not move need not be found by attention. At the exit a share of `x` and of `seen`,
-        set by level and channel, is added: tokens need only carry what these do not say.
-        """
-        p, (h, w) = self.config.patch, self._grid(x)
-        tokens, per_frame = self._entered(x, level, condition, seen, stride)
-        look = None if degradation is None else degradation.look
-        after = None
-        if tap is not None and degradation is not None:
-            after = {tap.layer: through_grid(tap, degradation.weight, h)}
-        tokens, _ = self.transformer(tokens, per_frame, (h, w), look, cache, after)
-        said = self.leave(tokens, per_frame)
-        said = rearrange(said, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
-        of_x, of_seen = self.shares(silu(per_frame))[..., None, None].chunk(2, dim=2)
-        return said + of_x * x + of_seen * seen
-
-    def remember(
-        self,
-        past: Latents,
-        level: NoiseLevel,
-        condition: Condition | None,
-        seen: Float[Tensor, "b 1 c h w"],
-    ) -> Cache:
-        """Return what `forward` needs of frames that are known."""
-        tokens, per_frame = self._entered(past, level, condition, seen)
-        return self.transformer.remember(tokens, per_frame, self._grid(past))
-
-    def _entered(
-        self,
-        x: Latents,
-        level: NoiseLevel,
-        condition: Condition | None,
-        seen: Float[Tensor, "b 1 c h w"],
-        stride: Float[Tensor, "b t"] | None = None,
-    ) -> tuple[Float[Tensor, "b t s d"], Float[Tensor, "b t d"]]:
-        """Turn latents into tokens, and what is known of each frame into its vector."""
-        p, both = self.config.patch, torch.cat([x, seen.expand_as(x)], dim=2)
-        tokens = self.enter(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        # Rotary positions say how far apart two tokens are; this says where each one is.
-        tokens = tokens + self.where
-        per_frame = self.level(sinusoids(level, self.width))
-        if self.stride is not None:
-            far = torch.zeros_like(level) if stride is None else stride
-            per_frame = per_frame + self.stride(sinusoids(far, self.width))
-        if condition is not None:
-            per_frame = per_frame + condition.per_frame
-            # Written into the tokens as well: attention then carries it from frame to frame.
-            tokens = tokens + self.enter_condition(condition.per_frame)[:, :, None]
-        return tokens, per_frame
-
-    def _grid(self, latents: Latents) -> tuple[int, int]:
-        return latents.shape[-2] // self.config.patch, latents.shape[-1] // self.config.patch
+        hidden = hide_future(every, num_past, 1 - noise)
+        if tau is not None or not config.inpainting:
+            return hidden
+        size = (b, t, *self.grid(latents))
+        tokens = draw_shown(size, self.views, config.inpainting, generator)
+        shown = tokens.repeat_interleave(self.patch, dim=2).repeat_interleave(self.patch, dim=3)
+        return replace(hidden, shown=shown & (hidden.weight > 0)[:, :, None, None])
 
     # Prediction -------------------------------------------------------------------------------
 
@@ -347,17 +290,49 @@ class Flow(Predictor):
         self, memory: Memory, condition: Condition | None, length: int, generator: torch.Generator
     ) -> tuple[Latents, Memory]:
         """Draw one chunk; the past is computed once and kept while the sampler steps."""
+        return self._drawn(memory, condition, length, generator)
+
+    @torch.no_grad()
+    def complete(
+        self,
+        memory: Memory,
+        condition: Condition | None,
+        shown: Shown,
+        generator: torch.Generator,
+    ) -> tuple[Latents, Memory]:
+        """Draw one chunk around what is given of it."""
+        if not self.completes:
+            return super().complete(memory, condition, shown, generator)
+        tokens = self.per_token(shown.where)
+        if not torch.equal(tokens.sum(-1) * self.config.patch**2, shown.where.sum((-2, -1))):
+            raise AvenirError(
+                f"what is given of frames to complete cuts through tokens of {self.config.patch} "
+                "rows and columns of latents: give whole ones"
+            )
+        return self._drawn(memory, condition, shown.latents.shape[1], generator, shown)
+
+    def _drawn(
+        self,
+        memory: Memory,
+        condition: Condition | None,
+        length: int,
+        generator: torch.Generator,
+        shown: Shown | None = None,
+    ) -> tuple[Latents, Memory]:
         sampling = self.config.sampling
-        (b, _, *chw), device = memory.latents.shape, memory.latents.device
+        (b, num_past, *chw), device = memory.latents.shape, memory.latents.device
         past = self._noised_past(memory.latents, generator)
-        seen = past[:, -1:]
+        seen = past[:, -1:] if num_past else past.new_zeros(b, 1, *chw)
         guided = condition is not None and sampling.guidance != 1
         sides = [(memory.condition, condition)]
         if guided:
             assert memory.condition is not None and condition is not None
             sides.append((memory.condition.absent(), condition.absent()))
         past_level = torch.full((b, memory.num_frames), 1 - sampling.past_noise, device=device)
-        caches = [self.remember(past, past_level, before, seen) for before, _ in sides]
+        caches = [
+            self.remember(past, past_level, before, seen) if num_past else None
+            for before, _ in sides
+        ]
 
         # In any other number of steps, strides that were never learnt: then along the flow itself.
         learnt = sampling.num_steps in [2**halving for halving in range(HALVINGS)]
@@ -366,7 +341,7 @@ class Flow(Predictor):
         def denoise(x: Latents, tau: Tensor, then: Tensor) -> Mixed:
             level, far = (each.expand(b, length) for each in (tau, strides * (then - tau)))
             said = [
-                self.forward(x, level, after, seen, cache=cache, stride=far)
+                self.forward(x, level, after, seen, cache=cache, stride=far, shown=shown)
                 for (_, after), cache in zip(sides, caches, strict=True)
             ]
             best = said[0] if not guided else said[1] + sampling.guidance * (said[0] - said[1])
@@ -374,6 +349,8 @@ class Flow(Predictor):
 
         noise = torch.randn((b, length, *chw), generator=generator, device=device)
         chunk = self._sample(denoise, noise, generator)
+        if shown is not None:
+            chunk = shown.over(chunk)
         return chunk, self.start(
             torch.cat([memory.latents, chunk], dim=1), memory.led_by(condition)
         )
@@ -394,7 +371,12 @@ class Flow(Predictor):
         return self.path.mix(latents, noise, torch.tensor(1 - share, device=latents.device))
 
 
-def _weighted(error: Latents, degradation: Degradation) -> Float[Tensor, ""]:
-    """Average squared errors over the frames that count."""
+def _weighted(
+    error: Latents, degradation: Degradation, shown: Shown | None = None
+) -> Float[Tensor, ""]:
+    """Average squared errors over the frames that count, and of these over what is not shown."""
     weight = degradation.weight
-    return (error.square().mean(dim=(2, 3, 4)) * weight).sum() / weight.sum()
+    if shown is None:
+        return (error.square().mean(dim=(2, 3, 4)) * weight).sum() / weight.sum()
+    places = weight[:, :, None, None] * ~shown.where
+    return (error.square().mean(dim=2) * places).sum() / places.sum()

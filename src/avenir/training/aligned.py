@@ -69,6 +69,7 @@ class AlignedEncoderTask(EncoderTask):
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Decode and align from the same latents; the teacher sees true colours."""
+        batch = self._apart(batch)
         coloured = self._coloured(batch, progress).video
         assert batch.video is not None and coloured is not None
         video = padded(coloured, self.tokenizer.compression)
@@ -124,6 +125,7 @@ class AlignedPredictorTask(PredictorTask):
             )
         self.layer = _layer(config.layer, self.predictor.depth)
         self.teacher = _frozen(teacher)
+        teacher.views = world.encoder.views
         f_t, f_h, f_w = world.encoder.compression
         patch, width = self.predictor.patch, self.predictor.width
         cell = Compression(f_t, patch * f_h, patch * f_w)

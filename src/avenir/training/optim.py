@@ -40,15 +40,23 @@ class OptimConfig(Config):
     """Fraction of the steps over which the rate rises from 0."""
     cooldown: float = Field(0.3, ge=0, le=1)
     """Fraction of the steps, at the end, over which it falls to 0."""
+    decay: Literal["cosine"] | None = None
+    """The rate falls along half a cosine from the first step to the last; none: it stays, and cools
+    down along a line."""
+    floor: float | None = Field(None, ge=0, lt=1)
+    """Share of the rate that it falls to; none: 0."""
     clip: float | None = 1.0
     """Largest norm of the gradient of AdamW's parameters; none: not clipped."""
 
 
 def rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Return the multiplier of the learning rate: a trapezoid."""
+    """Return the multiplier of the learning rate: a trapezoid, or a cosine after the warm-up."""
     warm = (step + 1) / max(1.0, config.warmup * steps)
-    cool = (steps - step) / max(1.0, config.cooldown * steps)
-    return min(1.0, warm, cool)
+    down = min(1.0, (steps - step) / max(1.0, config.cooldown * steps))
+    if config.decay == "cosine":
+        down = 0.5 * (1 + math.cos(math.pi * step / steps))
+    floor = config.floor or 0.0
+    return min(warm, floor + (1 - floor) * down)
 
 
 def orthogonalise(matrices: Tensor, num_iterations: int = 5) -> Tensor:

@@ -97,8 +97,9 @@ class EncoderTask(Task):
         return self.world.encoder
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Ask the encoder, on colours that vary."""
-        return self.world.encoder.losses(self._coloured(batch, progress), progress)
+        """Ask the encoder, on each view for itself and on colours that vary."""
+        batch = self._coloured(self._apart(batch), progress)
+        return self.world.encoder.losses(batch, progress)
 
     def groups(self) -> list[ParameterGroup]:
         """Ask the encoder."""
@@ -114,6 +115,11 @@ class EncoderTask(Task):
     def finish(self, seed: int) -> None:
         """Take mean and standard deviation per channel over training latents, once."""
         set_latent_statistics(self.world, self.data, self.num_frames, seed)
+
+    def _apart(self, batch: Batch) -> Batch:
+        if batch.video is None:
+            return batch
+        return replace(batch, video=self.world.encoder.apart(batch.video))
 
     def _coloured(self, batch: Batch, progress: Progress) -> Batch:
         strength = self.recipe.train.colour_jitter
@@ -234,6 +240,7 @@ def make_card(
         name=recipe.name,
         fps=data.fps,
         size=data.size,
+        views=data.views,
         signals=_taken(recipe, data),
         tokenizer=data.tokenizer,
         encoder=encoder,

@@ -2,7 +2,7 @@
 
 Everything is drawn from seeds, nothing is stored: a recording is a number. Training and test
 recordings share neither seeds nor palettes nor ground textures. `simulator.py` is the world,
-`environment.py` the same world under Gymnasium.
+`rig.py` the cameras that may look at it, `environment.py` the same world under Gymnasium.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from avenir.data.synthetic.ground import Bytes
 from avenir.data.synthetic.layout import Array, draw_layout
 from avenir.data.synthetic.motion import Ego, Traffic
 from avenir.data.synthetic.picture import Painter
+from avenir.data.synthetic.rig import NUMBERS, draw_rig, take_views
 from avenir.data.synthetic.simulator import Simulator, drive_episodes, labels_of
 from avenir.data.synthetic.visitors import Visit, caption_at, draw_visits, fly_over, seen
 from avenir.device import seed_of
@@ -46,6 +47,9 @@ ACTIONS = Signal(
 )
 
 CAPTION = Signal.text(48)
+
+_FINER = 2
+"""Pixels of the picture that cameras look at, per pixel of a view along its longer side."""
 
 
 class Episodes(Sequence[Recording]):
@@ -76,7 +80,7 @@ class SyntheticConfig(Config):
 
     kind: str = "synthetic"
     size: tuple[int, int] = (64, 64)
-    """`(H, W)` of a frame in pixels; the same stretch of world whatever W is."""
+    """`(H, W)` of a frame in pixels, or of one view; the same stretch of world whatever W is."""
     fps: float = Field(default=10.0, gt=0)
     """Frames per second."""
     episode_frames: int = Field(default=64, ge=2)
@@ -87,6 +91,9 @@ class SyntheticConfig(Config):
     captions: Literal["some", "all"] | None = None
     """Something flies over now and then, and a caption of every frame says what. With `some`, three
     pairs of kind and colour are never seen in training."""
+    cameras: int | None = Field(default=None, ge=2, le=3)
+    """Views of that many cameras stand side by side, of every recording in other places; the signal
+    `cameras` says where they hang, as in `rig.py`. None: one view from straight above."""
     labels: bool = False
     """Whether batches carry the labels of `simulator.py` beside the actions; with captions also
     `visitor`: how much shows of every kind that flies and of every colour, 0 … 1."""
@@ -104,16 +111,15 @@ class Synthetic(Source):
     Config = SyntheticConfig
 
     def __init__(self, config: SyntheticConfig) -> None:
+        _check(config)
         height, width = config.size
-        if min(height, width) < 16 or height > 3 * width:
-            raise AvenirError(
-                f"the synthetic world was given size {config.size!r}; it draws pictures from "
-                "16 pixels a side, at most three times as high as wide: use (64, 64)"
-            )
-        self.config, self.size, self.fps = config, config.size, config.fps
+        self.config, self.views, self.fps = config, config.cameras or 1, config.fps
+        self.size = height, self.views * width
         self.signals: dict[str, Signal] = {"actions": ACTIONS}
         if config.captions:
             self.signals["caption"] = CAPTION
+        if config.cameras:
+            self.signals["cameras"] = _cameras(config.cameras)
         self.skipped: list[Skipped] = []
 
     def recordings(self, split: Split) -> Episodes:
@@ -130,7 +136,7 @@ class Synthetic(Source):
     def fingerprint(self) -> str:
         """Return a hash of the format and of what changes a picture or an action."""
         # What is as it was before it could be chosen keeps data sets their name.
-        later = {"first_recording", "detours", "captions"}
+        later = {"first_recording", "detours", "captions", "cameras"}
         beside = {"kind", "labels"} | {name for name in later if not getattr(self.config, name)}
         settings = self.config.model_dump_json(exclude=beside)
         return hashlib.sha256(f"synthetic {FORMAT} {settings}".encode()).hexdigest()
@@ -179,8 +185,13 @@ class Synthetic(Source):
     def simulator_at(self, window: Window) -> Simulator:
         """Return the world as it is at the last frame of a window, to be driven on from there.
 
-        From then on nothing flies over it.
+        From then on nothing flies over it. Raises AvenirError when cameras look at it.
         """
+        if self.config.cameras:
+            raise AvenirError(
+                f"the synthetic world was given cameras={self.config.cameras}; its simulator shows "
+                "the picture from straight above and no views: leave out cameras to drive on in it"
+            )
         name = window.recording.name.split("-")
         last = round(window.start_seconds * self.fps) + window.num_frames - 1
         driven = self.read([Window(window.recording, 0.0, last + 1)]).signals["actions"][0]
@@ -195,6 +206,14 @@ class Synthetic(Source):
     ) -> Batch:
         names = tuple(f"{w.recording.name}@{w.start_seconds:.2f}s" for w in windows)
         return Batch(to_video(frames), signals, names)
+
+    @property
+    def _painted(self) -> tuple[int, int]:
+        """Return the size of what is painted; of a view, about as fine as the view itself."""
+        if not self.config.cameras:
+            return self.config.size
+        side = _FINER * max(self.config.size)
+        return side, side
 
     def _room(self, num_frames: int) -> int:
         """Return the last frame a window may begin at."""
@@ -229,7 +248,7 @@ class Synthetic(Source):
         traffic = Traffic(
             *(getattr(driven.traffic, f.name)[episode, frame] for f in fields(Traffic))
         )
-        picture = Painter(layout, self.size).paint(ego, traffic)
+        picture = Painter(layout, self._painted).paint(ego, traffic)
         signals = {"actions": driven.actions[episode, frame]}
         if self.config.labels:
             signals |= labels_of(layout, ego, picture)
@@ -243,7 +262,13 @@ class Synthetic(Source):
                     for seed, (split, _) in zip(seeds, names, strict=True)
                 ]
             signals |= self._visit(picture.frames, visits, since)
-        return torch.from_numpy(picture.frames), {
+        frames = picture.frames
+        if config.cameras:
+            height, width = config.size
+            rigs = torch.stack([draw_rig(seed, config.cameras, height / width) for seed in seeds])
+            frames = take_views(frames, rigs, config.size)
+            signals["cameras"] = rigs.flatten(1)[:, None].expand(-1, length, -1).numpy()
+        return torch.from_numpy(frames), {
             name: torch.from_numpy(np.ascontiguousarray(value)).to(
                 torch.uint8 if name == "segmentation" else torch.float32
             )
@@ -261,3 +286,28 @@ class Synthetic(Source):
         if self.config.labels:
             signals["visitor"] = np.array([[seen(v, s) for s in times] for v, times in each])
         return signals
+
+
+def _check(config: SyntheticConfig) -> None:
+    """Raise AvenirError at settings that cannot be drawn."""
+    height, width = config.size
+    if min(height, width) < 16 or height > 3 * width:
+        raise AvenirError(
+            f"the synthetic world was given size {config.size!r}; it draws pictures from "
+            "16 pixels a side, at most three times as high as wide: use (64, 64)"
+        )
+    if config.cameras and width > 3 * height:
+        raise AvenirError(
+            f"the synthetic world was given size {config.size!r} and cameras={config.cameras}; "
+            "size is that of one view, here at most three times as wide as high: use (64, 64)"
+        )
+    if config.cameras and config.labels:
+        raise AvenirError(
+            f"the synthetic world was given cameras={config.cameras} and labels=true; labels "
+            "are of the picture from straight above and not of views: leave out one of them"
+        )
+
+
+def _cameras(count: int) -> Signal:
+    names = [f"camera {view} {name}" for view in range(count) for name in NUMBERS]
+    return Signal(size=len(names), names=tuple(names))
