@@ -1,17 +1,21 @@
-"""Playing: stages that step together, rewinding, branches, and playthroughs that open again."""
+"""Playing: stages that step together, words, rewinding, branches, playthroughs that open again."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from avenir.data import Signal
-from avenir.data.synthetic import Synthetic, SyntheticConfig
+from avenir.data.synthetic import ACTIONS, CAPTION, Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.serving import player as player_module
-from avenir.serving.player import Player, read_playthrough
-from avenir.serving.stages import Simulation, openings_of, stages_of
+from avenir.serving.player import Player
+from avenir.serving.playthrough import read_playthrough
+from avenir.serving.stages import Direction, Simulation, Steering, openings_of, stages_of
 from avenir.world import World, load
+
+from .conftest import save_tiny_world
 
 LEFT, RIGHT, ON = (-1.0, 0.0), (1.0, 0.0), (0.0, 1.0)
 
@@ -29,7 +33,47 @@ def source() -> Synthetic:
 @pytest.fixture
 def player(world, source) -> Player:
     openings = openings_of(source, world, 3, 6)
-    return Player(stages_of(world, openings, True), openings, source.signals["actions"])
+    return Player(stages_of(world, openings, True), openings, source.signals)
+
+
+def save_hearing_world(folder: Path) -> World:
+    """Write a tiny world of random weights that takes keys and words."""
+    save_tiny_world(folder, (64, 64))
+    card = World.load(folder, "cpu").card
+    parts = {"actions": {}, "text": {}}
+    signals = {"actions": ACTIONS, "caption": CAPTION}
+    conditioner = {"kind": "joint", "parts": parts}
+    torch.manual_seed(0)
+    world = World.build(
+        card.model_copy(update={"signals": signals, "conditioner": conditioner, "name": "hearing"})
+    )
+    with torch.no_grad():
+        for parameter in world.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    world.save(folder)
+    return world.eval()
+
+
+@pytest.fixture(scope="session")
+def hearing_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "hearing"
+    save_hearing_world(folder)
+    return folder
+
+
+@pytest.fixture
+def hearing(hearing_run) -> Player:
+    """A player of a world that is told captions, on data that has them."""
+    world = load(hearing_run)
+    openings = openings_of(
+        Synthetic(SyntheticConfig(episode_frames=30, captions="some")), world, 2, 6
+    )
+    return Player(stages_of(world, openings, True), openings, world.takes)
+
+
+def somewhere(player: Player) -> Direction:
+    chance = torch.Generator().manual_seed(1)
+    return Direction("anything", torch.randn(player.latents.shape, generator=chance))
 
 
 def shown(player: Player, stage: str = "dream") -> torch.Tensor:
@@ -60,7 +104,8 @@ def test_the_recording_goes_on_where_the_past_ends_and_the_simulator_under_its_a
         # A step holds one action for both of its frames: steps of one frame can follow the record.
         for frame in (last - 2, last - 1):
             stage = Simulation(1)
-            simulated = stage.step(simulated, tuple(actions[frame - 1].tolist()))
+            told = Steering(tuple(actions[frame - 1].tolist()))
+            simulated = stage.step(simulated, told)
             assert torch.equal(stage.frames(simulated)[0], frames[frame])
     for _ in range(20):
         player.step(LEFT)
@@ -88,7 +133,7 @@ def test_what_is_left_behind_is_a_branch_to_go_back_to(player):
     player.rewind(1)
     player.step(RIGHT)
     right = shown(player)
-    assert [branch.actions for branch in player.branches] == [[ON, LEFT, LEFT]]
+    assert [[told.action for told in b.told] for b in player.branches] == [[ON, LEFT, LEFT]]
     player.branch(0)
     assert player.now == 3 and torch.equal(shown(player), left)
     player.branch(0)
@@ -118,7 +163,7 @@ def test_choices_are_made_one_at_a_time_and_without_keys_the_world_acts_on_its_o
 
 def test_a_world_without_keys_is_played_without_the_simulator(world, source):
     openings = openings_of(source, world, 1, 6)
-    player = Player(stages_of(world, openings, steers=False), openings, None)
+    player = Player(stages_of(world, openings, steers=False), openings, {})
     assert list(player.stages) == ["dream", "recording"]
     player.step(player.action([]))
     assert player.frames("dream").shape == (2, 3, 64, 64)
@@ -142,7 +187,7 @@ def test_a_playthrough_opens_again_to_the_same_frames(player, world, source):
     there = shown(player)
     text = player.kept("a key").model_dump_json()
     openings = openings_of(source, world, 1, 4)
-    other = Player(stages_of(world, openings, True), openings, source.signals["actions"])
+    other = Player(stages_of(world, openings, True), openings, source.signals)
     list(other.open(read_playthrough(text), "a key"))
     assert other.now == 4 and torch.equal(shown(other), there)
     with pytest.raises(AvenirError, match="stage 'simulator'"):
@@ -190,3 +235,176 @@ def test_a_damaged_playthrough_is_refused_in_words(player, tmp_path):
     assert player.now == 2 and len(player.openings) == 4
     with pytest.raises(AvenirError, match="clip 99"):
         player.begin(99)
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+def test_a_world_is_told_what_is_said_from_then_on_and_until_something_else_is(hearing):
+    conditioner, told = hearing.stages["dream"].world.conditioner, []
+
+    def note(_, given) -> None:
+        told.append(given[0].get("caption"))
+
+    conditioner.register_forward_pre_hook(note)
+    hearing.step(ON)
+    hearing.say("a red plane")
+    hearing.step(ON)
+    hearing.step(LEFT)
+    hearing.say("  ")
+    hearing.step(LEFT)
+    assert told[0] is None and told[3] is None
+    for caption in told[1:3]:
+        assert torch.equal(caption[0, -1], CAPTION.written("a red plane"))
+    assert [step.text for step in hearing.line.told] == [None, "a red plane", "a red plane", None]
+
+
+def test_captions_of_what_was_observed_are_told_as_well(hearing, monkeypatch):
+    told = []
+    world = hearing.stages["dream"].world
+    monkeypatch.setattr(world, "begin", lambda past, signals: told.append(signals))
+    hearing.begin(0)
+    past = hearing.openings[0].past
+    assert set(told[0]) == {"actions", "caption"}
+    assert torch.equal(told[0]["caption"][0], past.signals["caption"])
+
+
+def test_words_change_what_comes_and_silence_does_not(hearing):
+    def after(words: str | None) -> torch.Tensor:
+        hearing.rewind(0)
+        hearing.text = None
+        if words is not None:
+            hearing.say(words)
+        hearing.step(ON)
+        return shown(hearing)
+
+    silent = after(None)
+    assert torch.equal(after(""), silent)
+    red, blue = after("a red plane"), after("a blue plane")
+    assert not torch.equal(red, silent) and not torch.equal(red, blue)
+    assert torch.equal(after("a red plane"), red)
+
+
+def test_going_back_brings_back_what_was_said_then(hearing):
+    hearing.step(ON)
+    hearing.say("a red plane")
+    hearing.move(somewhere(hearing), 1.0)
+    hearing.step(ON)
+    hearing.step(ON)
+    planned = shown(hearing)
+    hearing.rewind(1)
+    assert hearing.text == "a red plane" and hearing.push is not None  # as from then on
+    hearing.rewind(0)
+    assert hearing.text is None and hearing.push is None
+    hearing.step(ON)
+    hearing.say("nothing flies")
+    hearing.step(ON)
+    hearing.branch(0)
+    assert hearing.text == "a red plane" and torch.equal(shown(hearing), planned)
+    hearing.branch(0)
+    assert hearing.text == "nothing flies"
+    hearing.begin(1)
+    assert hearing.text == "nothing flies"  # as a key that is held
+
+
+def test_words_a_world_cannot_be_told_are_refused(hearing, player):
+    hearing.say("x" * 48)
+    with pytest.raises(AvenirError, match="49 bytes long; at most 48"):
+        hearing.say("x" * 49)
+    with pytest.raises(AvenirError, match="50 bytes long"):
+        hearing.say("é" * 25)  # letters are not bytes
+    assert hearing.text == "x" * 48
+    with pytest.raises(AvenirError, match="trained without any"):
+        player.say("a red plane")
+    player.say(" ")  # nobody minds silence
+
+
+def test_a_playthrough_with_words_and_pushes_opens_again_to_the_same_frames(hearing):
+    seen, direction = [], somewhere(hearing)
+    for number, action in enumerate((ON, LEFT, RIGHT, ON, LEFT, ON)):
+        if number == 1:
+            hearing.say("a red plane flies in, ünd möre")
+        if number in (2, 4):
+            hearing.move(direction, number - 3.5)
+        if number == 3:
+            hearing.move(direction, 0)
+        if number == 5:
+            hearing.say("")
+        hearing.step(action)
+        seen.append(shown(hearing))
+    text = hearing.kept("a key").model_dump_json()
+    table = json.loads(text)
+    assert table["words"] == [[1, "a red plane flies in, ünd möre"], [5, None]]
+    assert table["pushes"] == [[2, [0, -1.5]], [3, None], [4, [0, 0.5]]]
+    dream = hearing.stages["dream"]
+    other = Player({"dream": dream}, hearing.openings[1:], hearing.takes)
+    list(other.open(read_playthrough(text), "a key"))
+    assert [told.text for told in other.line.told] == [told.text for told in hearing.line.told]
+    assert torch.equal(other.line.told[-1].push.direction.change, direction.change)
+    for step in range(6, 0, -1):
+        other.rewind(step)
+        assert torch.equal(shown(other), seen[step - 1])
+    assert other.kept("a key").words == [] and len(other.kept("a key").actions) == 1
+    # What is told goes on: the next step of both is the same.
+    other.rewind(6)
+    other.step(ON)
+    hearing.step(ON)
+    assert torch.equal(shown(other), shown(hearing))
+
+
+def test_a_playthrough_from_before_there_were_words_opens(player):
+    for action in (ON, LEFT):
+        player.step(action)
+    new = json.loads(player.kept("a key").model_dump_json())
+    later = {"words", "pushes", "directions", "past_signals"}
+    assert all(not new[name] for name in later)
+    old = {name: value for name, value in new.items() if name not in later}
+    list(player.open(read_playthrough(json.dumps(old)), "a key"))
+    assert player.now == 2 and player.text is None
+
+
+def test_damaged_words_and_pushes_are_refused_in_words(hearing, player):
+    hearing.say("a red plane")
+    hearing.move(somewhere(hearing), 1.0)
+    hearing.step(ON)
+    hearing.step(ON)
+    good = json.loads(hearing.kept("a key").model_dump_json())
+    before = (hearing.line, hearing.text, hearing.push)
+
+    def opened(by: Player = hearing, **changed) -> None:
+        list(by.open(read_playthrough(json.dumps(good | changed)), "a key"))
+
+    direction = good["directions"][0]
+    for damage in (
+        {"words": [[2, "a red plane"]]},
+        {"words": [[1, "a red plane"], [0, None]]},
+        {"words": [[0, "a red plane"], [0, None]]},
+        {"pushes": [[0, [1, 1.0]]]},
+        {"pushes": [[5, None]]},
+        {"directions": [direction | {"change": direction["change"][:-8]}]},
+        {"directions": [direction | {"change": good["past"]}]},
+        {"past_signals": {"caption": "?"}},
+    ):
+        with pytest.raises(AvenirError, match="damaged"):
+            opened(**damage)
+    for damage in (
+        {"words": [[-1, "a red plane"]]},
+        {"words": [[0, 5]]},
+        {"words": "a red plane"},
+        {"pushes": [[0, [0, 1e3]]]},
+        {"pushes": [[0, [0, float("nan")]]]},
+        {"directions": [{"factor": "anything"}]},
+    ):
+        with pytest.raises(AvenirError, match="playthrough"):
+            opened(**damage)
+    with pytest.raises(AvenirError, match="half a letter"):
+        opened(words=[[0, "\ud800"]])
+    with pytest.raises(AvenirError, match="at most 48"):
+        opened(words=[[0, "x" * 49]])
+    with pytest.raises(AvenirError, match="from step 1 on"):
+        opened(words=[[0, "a blue plane"]])
+    with pytest.raises(AvenirError, match="from step 2 on"):
+        opened(pushes=[[0, [0, 1.0]], [1, None]])
+    assert (hearing.line, hearing.text, hearing.push) == before
+    with pytest.raises(AvenirError, match="trained without any"):
+        opened(player)

@@ -4,7 +4,7 @@ They validate themselves when made, print shapes instead of numbers, and know no
 models or devices other than the tensors they hold.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -185,6 +185,20 @@ class Condition:
     per_frame: PerFrame
     nothing: Float[Tensor, "1 1 d"]
     per_view: Float[Tensor, "b t views d"] | None = None
+    parts: "Mapping[str, Condition]" = field(default_factory=dict)
+    """What each of several conditioners says, of which this is the sum; none: one says it all."""
+
+    @classmethod
+    def together(cls, parts: "Mapping[str, Condition]") -> "Condition":
+        """Add up what several say."""
+        said = list(parts.values())
+        views = [condition.per_view for condition in said if condition.per_view is not None]
+        return cls(
+            torch.stack([condition.per_frame for condition in said]).sum(0),
+            torch.stack([condition.nothing for condition in said]).sum(0),
+            torch.stack(views).sum(0) if views else None,
+            dict(parts),
+        )
 
     @property
     def num_frames(self) -> int:
@@ -203,27 +217,44 @@ class Condition:
         return self._each(lambda value: value.repeat_interleave(count, dim=0))
 
     def then(self, other: "Condition") -> "Condition":
-        """Join in time: this condition, then the other, of the same views."""
-        joined = torch.cat([self.per_frame, other.per_frame], dim=1)
-        if self.per_view is None or other.per_view is None:
-            return replace(self, per_frame=joined, per_view=None)
-        views = torch.cat([self.per_view, other.per_view], dim=1)
-        return replace(self, per_frame=joined, per_view=views)
+        """Join in time: this condition, then the other, of the same views and parts."""
+        views = None
+        if self.per_view is not None and other.per_view is not None:
+            views = torch.cat([self.per_view, other.per_view], dim=1)
+        return Condition(
+            torch.cat([self.per_frame, other.per_frame], dim=1),
+            self.nothing,
+            views,
+            {name: part.then(other.parts[name]) for name, part in self.parts.items()},
+        )
 
     def seen_from(self, before: "Condition | None") -> "Condition":
         """Let the views stay where they were at the end of another condition, if it says."""
         if before is None or before.per_view is None:
             return self
         views = before.per_view[:, -1:].expand(-1, self.num_frames, -1, -1)
-        return replace(self, per_view=views)
+        parts = {name: part.seen_from(before.parts[name]) for name, part in self.parts.items()}
+        return replace(self, per_view=views, parts=parts)
 
-    def absent(self) -> "Condition":
-        """Forget everything: the same frames, of which nothing is known."""
-        return Condition(self.nothing.expand_as(self.per_frame), self.nothing)
+    def absent(self, part: str | None = None) -> "Condition":
+        """Forget everything, or all that one of the parts says; the frames are the same.
+
+        Raises AvenirError when there is no such part.
+        """
+        if part is None:
+            return Condition(self.nothing.expand_as(self.per_frame), self.nothing)
+        if part not in self.parts:
+            raise AvenirError(
+                f"{part!r} was to be forgotten of what steers, which has {sorted(self.parts)}: "
+                "name parts of a conditioner of kind 'joint', or give one number for all"
+            )
+        rest = {name: said.absent() if name == part else said for name, said in self.parts.items()}
+        return Condition.together(rest)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Condition":
         views = None if self.per_view is None else change(self.per_view)
-        return replace(self, per_frame=change(self.per_frame), per_view=views)
+        parts = {name: part._each(change) for name, part in self.parts.items()}
+        return Condition(change(self.per_frame), self.nothing, views, parts)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from avenir.conditioners.actions import ActionsConditioner, ActionsConfig
 from avenir.degradation import hide_future, last_seen
 from avenir.device import generator
 from avenir.encoders.kl import KL, KLConfig
+from avenir.errors import AvenirError
 from avenir.nn.attention import Attention, grid_positions, rotate, rotation
 from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
@@ -159,6 +160,39 @@ def test_a_rollout_is_its_chunks_and_its_memory_is_bounded():
         by_hand, memory = model.predict(memory, ahead, 3, chance)
         torch.testing.assert_close(chunk, by_hand, rtol=0, atol=0)
         assert memory.num_frames == 2
+
+
+def test_parts_are_guided_apart_and_all_of_them_add_up():
+    """Under all + sum of (g - 1)·(all - all but the part); parts that push by 1 are not asked."""
+    past, parts = torch.randn(2, 2, *SHAPE[:3]), {name: condition(5) for name in ("words", "acts")}
+    steer = Condition.together(parts)
+
+    def drawn(guidance: float | dict[str, float], steer: Condition = steer) -> torch.Tensor:
+        torch.manual_seed(3)
+        model = lively(flow(sampling={"num_steps": 1, "guidance": guidance}))
+        return model.predict(model.start(past, steer[:2]), steer[2:], 3, generator("g"))[0]
+
+    plain, close = drawn(1.0), {"atol": 1e-4, "rtol": 1e-3}
+    torch.testing.assert_close(drawn({"words": 1.0}), plain)
+    without = drawn(1.0, steer.absent("words"))
+    torch.testing.assert_close(drawn({"words": 3.0}), plain + 2 * (plain - without), **close)
+    other = drawn({"acts": 2.5}) - plain
+    both = drawn({"words": 3.0, "acts": 2.5}) - plain
+    torch.testing.assert_close(both, other + 2 * (plain - without), **close)
+    with pytest.raises(AvenirError, match="'joint'"):
+        drawn({"sounds": 2.0})
+
+
+def test_what_parts_say_is_cut_joined_and_repeated_with_their_sum():
+    steer = Condition.together({name: condition(5) for name in ("words", "acts")})
+    again = steer[:2].then(steer[2:])
+    for kind in (None, "words", "acts"):
+        torch.testing.assert_close(again.absent(kind).per_frame, steer.absent(kind).per_frame)
+    twice = steer.repeated(2).absent("words").per_frame
+    torch.testing.assert_close(twice[::2], steer.absent("words").per_frame)
+    assert torch.equal(twice[::2], twice[1::2])
+    everything = steer.absent("words").absent("acts")
+    torch.testing.assert_close(everything.per_frame, steer.absent().per_frame)
 
 
 def test_guidance_of_one_is_off_and_pushes_along_the_difference():

@@ -13,7 +13,8 @@ from websockets.sync.client import connect
 
 from avenir.world import World
 
-from ..test_play_server import Running, running  # noqa: F401
+from ..test_play_server import Running, hearing, running  # noqa: F401
+from ..test_serving import hearing_run  # noqa: F401
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -111,11 +112,15 @@ def test_the_verb_serves_a_world_that_can_be_stepped(steers, tiny_run, tmp_path)
         process.stderr.close()
 
 
-def test_nothing_on_the_page_is_against_its_own_policy(browser, running):  # noqa: F811
+def test_nothing_on_the_page_is_against_its_own_policy(browser, hearing):  # noqa: F811
     page, faults = browser.new_context().new_page(), []
     page.on("console", lambda m: m.type == "error" and faults.append(m.text))
-    page.goto(f"http://{running.address}/")
+    page.goto(f"http://{hearing.address}/")
     page.wait_for_selector("canvas")
+    page.keyboard.press("l")
+    page.wait_for_selector("[data-stage=latents]")
+    page.fill("#text", "a red plane")
+    page.keyboard.press("Enter")
     page.wait_for_timeout(300)
     assert faults == []
 
@@ -150,4 +155,99 @@ def test_stages_stand_side_by_side_and_a_playthrough_is_saved_and_opened(
     page.set_input_files("#open", path)
     page.wait_for_selector("#error:not([hidden])")
     assert "damaged" in page.inner_text("#error")
+    assert page.faults == []
+
+
+def test_words_are_typed_without_driving_and_told_to_the_dream(browser, hearing):  # noqa: F811
+    page = opened(browser, hearing, reduced_motion="reduce")
+    assert page.inner_text("#said") == "Said now: nothing."
+    page.keyboard.down("ArrowLeft")
+    assert page.locator(".held").count() == 1
+    page.keyboard.press("t")
+    assert page.evaluate("document.activeElement.id") == "text"
+    assert page.locator(".held").count() == 0  # whoever begins to write lets go
+    page.keyboard.type("a red wasd plane l ")
+    for key in ("ArrowLeft", "Home", "End", "Backspace"):
+        page.keyboard.down(key)
+        assert page.locator(".held").count() == 0
+        page.keyboard.up(key)
+    assert page.evaluate("latest.paused && latest.step === 0")
+    assert not page.is_visible("#inside")
+    page.keyboard.press("Enter")
+    page.wait_for_function("latest.text === 'a red wasd plane l'")
+    assert "a red wasd plane l, to the dream alone" in page.inner_text("#said")
+    page.keyboard.down("ArrowLeft")  # the keys are the player's again
+    assert page.locator(".held").count() == 1
+    page.keyboard.up("ArrowLeft")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.step > 2 && latest.text !== null")
+    page.keyboard.press("Home")
+    page.fill("#text", 49 * "x")
+    page.click("#telling button:not([type])")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "at most 48" in page.inner_text("#error")
+    page.click("#silence")
+    page.wait_for_function("latest.text === null")
+    assert page.input_value("#text") == "" and page.is_hidden("#error")
+    page.focus("#text")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement === document.body")
+    assert page.evaluate("[...byId('known').options].map((o) => o.value)") == ["a red plane"]
+    assert page.faults == []
+
+
+def test_latents_are_looked_into_and_moved_from_the_keyboard_alone(browser, hearing):  # noqa: F811
+    page = opened(browser, hearing, reduced_motion="reduce")
+    assert page.locator("[data-stage=latents]").count() == 0 and page.is_hidden("#inside")
+    page.keyboard.press("l")
+    page.wait_for_selector("[data-stage=latents]")
+    canvas = "document.querySelector('[data-stage=latents] canvas')"
+    assert page.evaluate(f"[{canvas}.width, {canvas}.height]") == [8, 8]
+    page.wait_for_function("latest.read")
+    read = page.inner_text("#factors div:first-child span")
+    assert read.removesuffix(" px").replace("−", "-") == page.evaluate("latest.read[0].toFixed(1)")
+    # What is hardly read is struck through, and cannot be moved.
+    poor = page.evaluate("world.factors.filter((factor) => factor.r2 < 0.2).length")
+    assert page.locator("#factors s").count() == poor
+    assert page.locator("#directions button").count() == page.locator("#factors span").count()
+    page.focus("#amount")
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("latest.push && latest.push[0] === 'ego x' && latest.push[1] === 1")
+    assert page.locator(".held").count() == 0  # the slider takes these arrows
+    assert "ego x, +1.0 standard deviations" in page.inner_text("#moved")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.step > 1")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.paused")
+    assert page.inner_text("#factors div:first-child span") != read
+    page.click("#still")
+    page.wait_for_function("latest.push === null")
+    page.keyboard.press("Home")
+    page.wait_for_function("latest.step === 0")
+    page.fill("#amount", "-2")
+    page.wait_for_function("latest.push !== null")
+    page.keyboard.press("Escape")
+    page.keyboard.press("l")
+    page.wait_for_function("latest.push === null && !latest.read")  # what is not seen is not moved
+    assert page.locator("[data-stage=latents]").count() == 0
+    seen = {}
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    for _ in range(24):  # every control is reached with the tabulator, and shows that it is
+        page.keyboard.press("Tab")
+        seen[page.evaluate("document.activeElement.id || document.activeElement.tagName")] = (
+            page.evaluate(outline)
+        )
+    assert {"text", "silence", "look"} <= seen.keys()
+    assert {name for name, line in seen.items() if line == "none"} <= {"BODY"}  # of no control
+    assert page.faults == []
+
+
+def test_a_world_without_words_or_overlays_shows_neither(browser, running):  # noqa: F811
+    page = opened(browser, running)
+    assert page.is_hidden("#words") and page.is_hidden("#look") and page.is_hidden("#heard")
+    for key in ("t", "l"):
+        page.keyboard.press(key)
+    assert page.is_hidden("#inside") and page.evaluate("document.activeElement === document.body")
     assert page.faults == []

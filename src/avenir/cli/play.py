@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from avenir.serving.stages import Opening
     from avenir.world import World
 
+_MOST_CAPTIONS = 40
+
 
 def play(
     run: Run,
@@ -30,14 +32,16 @@ def play(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8321,
 ) -> None:
-    """Play a world with the keys of your keyboard, a gamepad or your fingers.
+    """Play a world with the keys of your keyboard, a gamepad, your fingers, or words.
 
     The page shows what the world imagines from the keys you hold, as fast as the world lives. The
-    recording, and of the synthetic world the simulator, can be seen beside it. Ctrl-C ends it.
+    recording, of the synthetic world the simulator, and what is in the latents can be seen beside
+    it. Ctrl-C ends it.
     """
     import torch
 
     from avenir.errors import AvenirError
+    from avenir.serving.overlays import Overlays
     from avenir.serving.player import Player
     from avenir.serving.stages import openings_of, stages_of
     from avenir.training.log import Preparation
@@ -59,6 +63,7 @@ def play(
         raise AvenirError(
             f"{str(run)!r} holds no world that can be played; give one that predicts video"
         )
+    source = None
     if video is not None:
         openings = [_opening(world, video, observe)]
     else:
@@ -68,10 +73,12 @@ def play(
     keys = signal is not None and bool(signal.keys)
     # A simulator knows nothing of actions that a world made up for itself.
     stages = stages_of(world, openings, steers=keys and not world.discovers)
-    player = Player(stages, openings, signal)
+    player = Player(stages, openings, world.takes)
     player.step(player.action(()))  # whatever is slow the first time is slow now
+    overlays = Overlays.of(world, openings, source, Preparation())
     key = str(world.card.provenance.get("key") or world.card.name)
-    server = Server(lambda: Player(stages, openings, signal), _about(world, openings), key)
+    about = _about(world, openings)
+    server = Server(lambda: Player(stages, openings, world.takes), about, key, overlays)
     _serve(server, host, port)
 
 
@@ -92,8 +99,17 @@ def _about(world: "World", openings: "Sequence[Opening]") -> dict[str, Any]:
         "steps_per_second": world.card.fps / f_t,
         "keys": {} if signal is None else signal.keys,
         "names": [] if signal is None else list(signal.names),
+        "words": _words(openings) if "caption" in world.takes else None,
         "clips": [_picture(opening.past) for opening in openings],
     }
+
+
+def _words(openings: "Sequence[Opening]") -> list[str]:
+    """List captions of the openings: what the world may know words for."""
+    clips = [clip for opening in openings for clip in (opening.past, opening.future) if clip]
+    rows = [row for clip in clips if "caption" in clip.signals for row in clip.signals["caption"]]
+    spoken = [bytes(row.byte().tolist()).rstrip(b"\0") for row in rows if row.isfinite().all()]
+    return sorted({words.decode(errors="ignore") for words in spoken} - {""})[:_MOST_CAPTIONS]
 
 
 def _picture(past: "Clip") -> str:

@@ -79,18 +79,19 @@ class JointConditioner(Conditioner):
         latents: Latents | None = None,
     ) -> Condition:
         """Add up what every kind says."""
-        said = [part(signals, num_frames, batch_size, generator, latents) for part in self._every]
-        per_frame = torch.stack([condition.per_frame for condition in said]).sum(0)
-        nothing = torch.stack([condition.nothing for condition in said]).sum(0)
-        views = [condition.per_view for condition in said if condition.per_view is not None]
-        per_view = torch.stack(views).sum(0) if views else None
-        if generator is not None:
-            drawn = torch.rand(batch_size, 1, 1, generator=generator, device=nothing.device)
-            dropped = drawn < self.config.dropout
-            per_frame = torch.where(dropped, nothing, per_frame)
-            if per_view is not None:
-                per_view = per_view * ~dropped[..., None]
-        return Condition(per_frame, nothing, per_view)
+        said = Condition.together(
+            {
+                name: part(signals, num_frames, batch_size, generator, latents)
+                for name, part in self.parts.items()
+            }
+        )
+        if generator is None:
+            return said
+        device = said.nothing.device
+        dropped = torch.rand(batch_size, 1, 1, generator=generator, device=device)
+        dropped = dropped < self.config.dropout
+        views = None if said.per_view is None else said.per_view * ~dropped[..., None]
+        return Condition(torch.where(dropped, said.nothing, said.per_frame), said.nothing, views)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Let every kind take its own."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from avenir.clip import Condition, Progress
@@ -59,8 +59,9 @@ class SamplingConfig(Config):
     """Steps from noise to data."""
     schedule: Literal["linear", "linear_quadratic"] = "linear"
     """How the steps are spread."""
-    guidance: float = Field(1.0, ge=0)
-    """How far to push from what nothing known predicts: 1 is off."""
+    guidance: NonNegativeFloat | dict[str, NonNegativeFloat] = 1.0
+    """How far to push from what nothing known predicts: 1 is off. By parts of a conditioner of kind
+    `joint`, each is pushed from what all others predict without it."""
     past_noise: float = Field(0.0, ge=0, le=1)
     """Noise on the past while predicting, its level told to the model."""
 
@@ -323,15 +324,11 @@ class Flow(Denoiser, Predictor):
         (b, num_past, *chw), device = memory.latents.shape, memory.latents.device
         past = self._noised_past(memory.latents, generator)
         seen = past[:, -1:] if num_past else past.new_zeros(b, 1, *chw)
-        guided = condition is not None and sampling.guidance != 1
-        sides = [(memory.condition, condition)]
-        if guided:
-            assert memory.condition is not None and condition is not None
-            sides.append((memory.condition.absent(), condition.absent()))
+        sides = self._sides(memory.condition, condition)
         past_level = torch.full((b, memory.num_frames), 1 - sampling.past_noise, device=device)
         caches = [
             self.remember(past, past_level, before, seen) if num_past else None
-            for before, _ in sides
+            for _, before, _ in sides
         ]
 
         # In any other number of steps, strides that were never learnt: then along the flow itself.
@@ -340,11 +337,10 @@ class Flow(Denoiser, Predictor):
 
         def denoise(x: Latents, tau: Tensor, then: Tensor) -> Mixed:
             level, far = (each.expand(b, length) for each in (tau, strides * (then - tau)))
-            said = [
-                self.forward(x, level, after, seen, cache=cache, stride=far, shown=shown)
-                for (_, after), cache in zip(sides, caches, strict=True)
-            ]
-            best = said[0] if not guided else said[1] + sampling.guidance * (said[0] - said[1])
+            best = torch.zeros_like(x)
+            for (share, _, after), cache in zip(sides, caches, strict=True):
+                said = self.forward(x, level, after, seen, cache=cache, stride=far, shown=shown)
+                best = best + share * said
             return self.path.ends(self.config.predicts, best, x, tau, floor=_FLOOR)
 
         noise = torch.randn((b, length, *chw), generator=generator, device=device)
@@ -354,6 +350,21 @@ class Flow(Denoiser, Predictor):
         return chunk, self.start(
             torch.cat([memory.latents, chunk], dim=1), memory.led_by(condition)
         )
+
+    def _sides(
+        self, before: Condition | None, after: Condition | None
+    ) -> list[tuple[float, Condition | None, Condition | None]]:
+        """Say what to predict under, each with its share: all that is known, and less, to be left.
+
+        Under all + sum over guided parts of (guidance - 1)·(all - all but the part).
+        """
+        if before is None or after is None:
+            return [(1.0, before, after)]
+        guidance = self.config.sampling.guidance
+        every = guidance if isinstance(guidance, dict) else {None: guidance}
+        pushes = {part: push - 1 for part, push in every.items() if push != 1}
+        less = [(-p, before.absent(part), after.absent(part)) for part, p in pushes.items()]
+        return [(1.0 + sum(pushes.values()), before, after), *less]
 
     def _sample(self, denoise: Denoise, noise: Latents, generator: torch.Generator) -> Latents:
         sampling = self.config.sampling

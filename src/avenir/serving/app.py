@@ -1,8 +1,8 @@
 """Serves a player to a browser: one page, and frames over a websocket. Knows no worlds.
 
-Whoever connects plays alone, in a playthrough of their own. A message is JSON, `{"do": …}`; frames
-come as four bytes that say how long the JSON behind them is, that JSON, then the pixels. Only pages
-of this server may connect. Everything that waits has a bound: a slow or dead page is let go.
+Whoever connects plays alone, in a playthrough of their own. Frames come as four bytes that say how
+long the JSON behind them is, that JSON, then the pixels. Only pages of this server may connect.
+Everything that waits has a bound: a slow or dead page is let go.
 """
 
 import asyncio
@@ -29,15 +29,16 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from avenir.errors import AvenirError
-from avenir.serving.player import Player, read_playthrough
+from avenir.serving.messages import MOST_BYTES, MOST_KEYS, MOST_LETTERS, parsed, whole
+from avenir.serving.overlays import Overlays
+from avenir.serving.player import Player
+from avenir.serving.playthrough import read_playthrough
+from avenir.serving.stages import Direction
 
 STATIC = Path(__file__).parent / "static"
 
 MOST_PAGES = 4
 """Pages that play at once; the next one is told to come back."""
-MOST_BYTES = 2**21
-"""Of a message that opens a playthrough; of any other `_MOST_WORDS`."""
-_MOST_WORDS = 2**12
 _MOST_A_SECOND = 120
 """Messages; keys that repeat are not sent, so that nobody types as fast."""
 _MOST_MISTAKES = 20
@@ -56,8 +57,6 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 
-
-_VERBS = {"keys", "go", "pause", "show", "begin", "rewind", "branch", "step", "keep", "open"}
 _STEPS_A_TURN = 25
 """When a playthrough is opened; then it is the turn of other pages."""
 
@@ -77,11 +76,18 @@ class Refused(Exception):
 class Server:
     """Lets pages in, at most `MOST_PAGES`, and gives each a player of its own.
 
-    `about` is what a page is told of the world; `world` is its key, which playthroughs carry.
+    `about` is what a page is told of the world; `world` is its key, which playthroughs carry. With
+    `overlays` a page may look at latents.
     """
 
-    def __init__(self, player: Callable[[], Player], about: dict[str, Any], world: str) -> None:
-        self.player, self.about, self.world = player, about, world
+    def __init__(
+        self,
+        player: Callable[[], Player],
+        about: dict[str, Any],
+        world: str,
+        overlays: Overlays | None = None,
+    ) -> None:
+        self.player, self.about, self.world, self.overlays = player, about, world, overlays
         self.pages: set[Page] = set()
 
     def app(self, hosts: list[str]) -> Starlette:
@@ -134,7 +140,7 @@ class Page:
         self.presses: list[float] = []
         self.answered: list[float] = []
         self.paused, self.opening = True, False
-        self.shown = ["dream"]
+        self.shown, self.looking = ["dream"], False
         self.waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
         self.woken = asyncio.Event()
 
@@ -185,7 +191,7 @@ class Page:
 
     def _take(self, text: str | None) -> None:
         """Hold keys at once; let what changes the player wait for the end of a step."""
-        said = _parsed(text)
+        said = parsed(text)
         if said["do"] != "keys":
             if said["do"] == "open" and self.opening:
                 raise asyncio.QueueFull
@@ -193,21 +199,21 @@ class Page:
             self.opening |= said["do"] == "open"
             self.woken.set()
             return
-        held, press = said.get("held"), said.get("press")
-        if not isinstance(held, list) or not all(isinstance(key, str) for key in held):
-            raise AvenirError('keys were said wrongly; say {"do": "keys", "held": ["ArrowUp"]}')
         known = self.server.about["keys"]
-        self.held = [key for key in held[:16] if key in known]
+        self.held = [key for key in said["held"][:MOST_KEYS] if key in known]
         if not self.paused:  # a key may be down for less than a step
             self.tapped += [key for key in self.held if key not in self.tapped]
-        if isinstance(press, float) or (isinstance(press, int) and abs(press) < 2**53):
-            self.presses = [*self.presses[1 - _MOST_WAITING :], float(press)]
+        if said["press"] is not None:
+            self.presses = [*self.presses[1 - _MOST_WAITING :], said["press"]]
 
     # What a page is shown ---------------------------------------------------------------------
 
     async def _tick(self) -> None:
         self.player = await self._in_turn(self.server.player)
-        await self._tell({"hello": self.server.about | {"stages": list(self.player.stages)}})
+        hello = self.server.about | {"stages": list(self.player.stages)}
+        if self.server.overlays is not None:
+            hello["factors"] = [factor._asdict() for factor in self.server.overlays.factors]
+        await self._tell({"hello": hello})
         await self._show(0.0)
         period = 1 / self.server.about["steps_per_second"]
         due = time.monotonic()
@@ -240,16 +246,18 @@ class Page:
             if what in ("go", "pause"):
                 self.paused, self.tapped = what == "pause", []
             elif what == "show":
-                asked = said.get("stages")
-                if not isinstance(asked, list):
-                    raise AvenirError('stages were said wrongly; say {"stages": ["dream"]}')
-                self.shown = [name for name in player.stages if name in asked]
+                self.shown = [name for name in player.stages if name in said["stages"]]
+                self.looking = "latents" in said["stages"]
+            elif what == "say":
+                player.say(said["text"])
+            elif what == "push":
+                player.move(self._direction(whole(said, "factor")), said["amount"])
             elif what == "begin":
-                await self._in_turn(player.begin, _whole(said, "clip"), _whole(said, "seed"))
+                await self._in_turn(player.begin, whole(said, "clip"), whole(said, "seed"))
             elif what == "rewind":
-                await self._in_turn(player.rewind, player.now - _whole(said, "steps"))
+                await self._in_turn(player.rewind, player.now - whole(said, "steps"))
             elif what == "branch":
-                await self._in_turn(player.branch, _whole(said, "number"))
+                await self._in_turn(player.branch, whole(said, "number"))
             elif what == "step":
                 await self._in_turn(player.step, player.action(self.held))
             elif what == "keep":
@@ -262,9 +270,18 @@ class Page:
             await self._tell({"error": str(error)})
         await self._show(0.0)
 
+    def _direction(self, number: int) -> Direction:
+        overlays = self.server.overlays
+        directions = [] if overlays is None else overlays.directions
+        if number >= len(directions):
+            raise AvenirError(
+                f"factor {number} was to be moved; {len(directions)} are read, counted from 0"
+            )
+        return directions[number]
+
     def _kept(self) -> str:
         kept = self.player.kept(self.server.world).model_dump_json()
-        if len(json.dumps(kept)) > MOST_BYTES - _MOST_WORDS:
+        if len(json.dumps(kept)) > MOST_BYTES - MOST_LETTERS:
             raise AvenirError("it has grown too large to be opened again: go back, and save then")
         return kept
 
@@ -280,18 +297,24 @@ class Page:
 
     async def _show(self, seconds: float) -> None:
         player, shown = self.player, [n for n in self.shown if n in self.player.line.states[0]]
-        pictures = {name: player.frames(name) for name in shown}
+        pictures, push = {name: player.frames(name) for name in shown}, player.push
         about = {
             "step": player.now,
-            "steps": len(player.line.actions),
-            "branches": [len(branch.actions) for branch in player.branches],
+            "steps": len(player.line.told),
+            "branches": [len(branch.told) for branch in player.branches],
             "clip": player.number,
             "seed": player.seed,
             "paused": self.paused,
             "presses": self.answered,
             "milliseconds": round(1000 * seconds, 2),
-            "stages": {name: list(frames.shape) for name, frames in pictures.items()},
+            "text": player.text,
+            "push": push and [push.direction.factor, push.amount],
         }
+        if self.looking and self.server.overlays is not None:
+            latent = player.latents
+            pictures["latents"] = self.server.overlays.painted(latent)
+            about["read"] = self.server.overlays.read(latent)
+        about["stages"] = {name: list(frames.shape) for name, frames in pictures.items()}
         self.answered = []
         head = json.dumps(about).encode()
         pixels = (p.permute(0, 2, 3, 1).contiguous().numpy().tobytes() for p in pictures.values())
@@ -347,24 +370,6 @@ def serving(server: Server, host: str) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _parsed(text: str | None) -> dict[str, Any]:
-    if text is None:
-        raise AvenirError("bytes were sent; messages are JSON")
-    if len(text) > _MOST_WORDS and not text.startswith('{"do":"open"'):
-        raise AvenirError(f"a message of {len(text):,} letters was sent; at most {_MOST_WORDS:,}")
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict) or said.get("do") not in list(_VERBS):
-        raise AvenirError(f"a message was sent that says nothing; say do: {', '.join(_VERBS)}")
-    if said["do"] != "open":
-        return said
-    if not isinstance(said.get("playthrough"), str):
-        raise AvenirError("a playthrough was sent that is no text")
-    return {"do": "open", "playthrough": said["playthrough"]}
-
-
 def _timed(work: Callable[..., Any], *arguments: Any) -> float:
     """Do it and say in how many seconds, not counting the wait for its turn."""
     began = time.perf_counter()
@@ -375,10 +380,3 @@ def _timed(work: Callable[..., Any], *arguments: Any) -> float:
 def _some_of(steps: Iterator[None], count: int) -> bool:
     """Take some steps, and say whether there are more."""
     return sum(1 for _ in islice(steps, count)) == count
-
-
-def _whole(said: dict[str, Any], name: str) -> int:
-    value = said.get(name, 0)
-    if not isinstance(value, int) or not 0 <= value < 2**31:
-        raise AvenirError(f"{name} was given as {value!r}; say a whole number from 0 on")
-    return value

@@ -1,16 +1,17 @@
 """What can be stepped into from the same moment: the dream, the simulator, or what was recorded.
 
-A stage is stepped with an action and its states are values: who keeps one can go back to it. Knows
-nothing of players, keys or networks.
+A stage is told an action, words and a push, and its states are values: who keeps one can go back to
+it. Knows nothing of players, keys or networks.
 """
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avenir.clip import Clip, to_frames
@@ -25,6 +26,31 @@ Action = tuple[float, ...]
 
 _MOST_FUTURE_SECONDS = 60.0
 """Of a recording, however long it is, so much is kept to be shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """Where in latents a factor grows by one standard deviation, as a probe reads it."""
+
+    factor: str
+    change: Float[Tensor, "c h w"]
+
+
+class Push(NamedTuple):
+    """A change of the latest latent before each step: an intervention, which no data shows."""
+
+    direction: Direction
+    amount: float
+    """In standard deviations."""
+
+
+class Steering(NamedTuple):
+    """What one step is told."""
+
+    action: Action = ()
+    text: str | None = None
+    """What comes, in words; none: nothing is said of it."""
+    push: Push | None = None
 
 
 class Opening(NamedTuple):
@@ -43,11 +69,11 @@ class Stage(Protocol):
         """Return the state at the end of what was observed; chance follows from the seed."""
         ...
 
-    def step(self, state: Any, action: Action) -> Any:
+    def step(self, state: Any, told: Steering) -> Any:
         """Return the state `f_t` frames on, the action held for all of them."""
         ...
 
-    def frames(self, state: Any) -> Tensor:
+    def frames(self, state: Any) -> UInt8[Tensor, "f_t C H W"]:
         """Return the `f_t` frames that led to it, uint8 `f_t C H W`."""
         ...
 
@@ -58,25 +84,39 @@ class _Dreamt(NamedTuple):
 
 
 class Dream:
-    """What a world imagines. The same opening, seed and actions give the same frames."""
+    """What a world imagines. The same opening, seed and steering give the same frames."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     def begin(self, opening: Opening, seed: int) -> _Dreamt:
         """Observe."""
-        actions = opening.past.signals.get("actions")
-        signals = {} if actions is None else {"actions": actions[None]}
-        return _Dreamt(self.world.begin(opening.past.video, signals), seed)
+        past = opening.past
+        known = {name: s[None] for name, s in past.signals.items() if name in self.world.takes}
+        return _Dreamt(self.world.begin(past.video, known), seed)
 
-    def step(self, state: _Dreamt, action: Action) -> _Dreamt:
+    def step(self, state: _Dreamt, told: Steering) -> _Dreamt:
         """Imagine."""
-        chosen = torch.tensor([action]) if action else None
-        return _Dreamt(self.world.dream(state.moment, chosen, state.seed), state.seed)
+        chosen = torch.tensor([told.action]) if told.action else None
+        moment = pushed(state.moment, told.push)
+        return _Dreamt(self.world.dream(moment, chosen, state.seed, told.text), state.seed)
 
-    def frames(self, state: _Dreamt) -> Tensor:
+    def frames(self, state: _Dreamt) -> UInt8[Tensor, "f_t C H W"]:
         """Show what was imagined last."""
         return to_frames(state.moment.video[0])
+
+    def latents(self, state: _Dreamt) -> Float[Tensor, "c h w"]:
+        """Return the latent of these frames."""
+        return state.moment.memory.latents[0, -1].float().cpu()
+
+
+def pushed(moment: Moment, push: Push | None) -> Moment:
+    """Change the latest latent that is remembered."""
+    if push is None:
+        return moment
+    latents = moment.memory.latents.clone()
+    latents[:, -1] += push.amount * push.direction.change.to(latents)
+    return replace(moment, memory=replace(moment.memory, latents=latents))
 
 
 class _Simulated(NamedTuple):
@@ -95,13 +135,13 @@ class Simulation:
         assert opening.simulator is not None
         return _Simulated(opening.simulator, opening.past.frames[-self.f_t :])
 
-    def step(self, state: _Simulated, action: Action) -> _Simulated:
-        """Simulate."""
+    def step(self, state: _Simulated, told: Steering) -> _Simulated:
+        """Simulate; it hears no words."""
         simulator = copy.copy(state.simulator)
-        seen = [simulator.step(np.array([action]))[0][0] for _ in range(self.f_t)]
+        seen = [simulator.step(np.array([told.action]))[0][0] for _ in range(self.f_t)]
         return _Simulated(simulator, torch.from_numpy(np.stack(seen)))
 
-    def frames(self, state: _Simulated) -> Tensor:
+    def frames(self, state: _Simulated) -> UInt8[Tensor, "f_t C H W"]:
         """Show what was simulated last."""
         return state.frames
 
@@ -112,7 +152,7 @@ class _Played(NamedTuple):
 
 
 class Recording:
-    """What was recorded, whatever the action; it stands still where the recording ends."""
+    """What was recorded, whatever is told; it stands still where the recording ends."""
 
     def __init__(self, f_t: int) -> None:
         self.f_t = f_t
@@ -124,11 +164,11 @@ class Recording:
         frames = torch.cat([past.frames, opening.future.frames])
         return _Played(Clip(frames, past.fps), self.f_t)
 
-    def step(self, state: _Played, action: Action) -> _Played:
+    def step(self, state: _Played, told: Steering) -> _Played:
         """Go on."""
         return state._replace(frame=min(state.frame + self.f_t, state.clip.num_frames))
 
-    def frames(self, state: _Played) -> Tensor:
+    def frames(self, state: _Played) -> UInt8[Tensor, "f_t C H W"]:
         """Show what was recorded there."""
         return state.clip.frames[state.frame - self.f_t : state.frame]
 
@@ -161,7 +201,9 @@ def openings_of(
         length = int(window.recording.seconds * source.fps + 1e-6)
         rest = min(most, length - round(window.start_seconds * source.fps) - past)
         whole = source.clip(replace(window, num_frames=past + rest // f_t * f_t))
-        simulator = source.simulator_at(start) if isinstance(source, Synthetic) else None
+        simulator = None
+        if isinstance(source, Synthetic) and source.views == 1:  # it shows no others
+            simulator = source.simulator_at(start)
         openings.append(Opening(world.fitted(whole[:past]), whole[past:], simulator))
     report("clips to begin from", len(windows), len(windows))
     return openings

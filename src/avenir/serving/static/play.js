@@ -4,8 +4,13 @@
 
 const MARKS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→" };
 const ALIASES = { w: "ArrowUp", a: "ArrowLeft", s: "ArrowDown", d: "ArrowRight" };
-const NAMES = { dream: "The dream", simulator: "The simulator", recording: "What was recorded" };
+const NAMES = {
+  dream: "The dream", simulator: "The simulator", recording: "What was recorded",
+  latents: "Its latents, three components as colours",
+};
 const SHOWN_LATENCIES = 2000, MOST_BYTES = 2e6;
+const READABLE = 0.2;  // R² below which a read-out is struck through
+const FIELDS = "input[type=text], input[type=range]";  // they take keys themselves
 
 const byId = (name) => document.getElementById(name);
 const held = new Set(), pressed = new Map();
@@ -47,6 +52,8 @@ function greet(hello) {
   for (const key of Object.keys(hello.keys)) byId("keys").append(keyButton(key));
   if (!Object.keys(hello.keys).length) byId("how").textContent = "This world takes no actions: it plays on its own.";
   for (const name of hello.stages) byId("choices").append(stageChoice(name));
+  if (hello.words) offerWords(hello.words);
+  if (hello.factors) offerLook(hello.factors);
   hello.clips.forEach((clip, number) => byId("clips").append(clipButton(clip, number)));
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !document.hidden) say("go");
 }
@@ -116,6 +123,11 @@ function tell(about) {
     [...byId("clips").children].forEach((button, i) => button.setAttribute("aria-pressed", i === about.clip));
   if (!old || String(old.branches) !== String(about.branches))
     showBranches(about.branches);
+  if (!old || old.text !== about.text) showSaid(about.text);
+  if (!old || String(old.push) !== String(about.push)) showPush(about.push);
+  about.read?.forEach((value, i) => {
+    byId("factors").children[i].children[1].firstChild.firstChild.data = signed(value, 1);
+  });
 }
 
 // What the player says ------------------------------------------------------------------------
@@ -146,10 +158,20 @@ const toggle = () => say(latest?.paused ? "go" : "pause");
 const back = () => say("rewind", { steps: Math.round(world.steps_per_second) });
 const begin = (clip, seed = latest.seed) => { complain(""); say("begin", { clip, seed }); };
 const again = () => begin(latest.clip);
-const COMMANDS = { " ": toggle, Backspace: back, Home: again };
+const look = () => {
+  if (!world.factors) return;
+  const open = byId("inside").hidden;
+  byId("inside").hidden = !open;
+  byId("look").setAttribute("aria-pressed", open);
+  if (!open && latest.push) push(0);  // what nobody sees is not moved
+  show();
+};
+const write = () => byId("text").focus();
+const COMMANDS = { " ": toggle, Backspace: back, Home: again, l: look, t: write };
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !latest) return;
+  if (event.target.matches(FIELDS)) { if (event.key === "Escape") event.target.blur(); return; }
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const steers = key in world.keys ? key : ALIASES[key];
   // A button that has the focus is pressed by the space bar, as everywhere.
@@ -164,12 +186,24 @@ addEventListener("keyup", (event) => {
   hold(world && key in world.keys ? key : ALIASES[key], false);
 });
 addEventListener("blur", letGo);
+addEventListener("focusin", (event) => { if (event.target.matches(FIELDS)) letGo(); });
 document.addEventListener("visibilitychange", () => { if (document.hidden) { letGo(); say("pause"); } });
 
 byId("go").onclick = toggle;
 byId("back").onclick = back;
 byId("again").onclick = again;
 byId("chance").onclick = () => begin(latest.clip, latest.seed + 1);
+byId("look").onclick = look;
+byId("telling").onsubmit = (event) => {
+  event.preventDefault();
+  complain("");
+  say("say", { text: byId("text").value });
+  byId("text").blur();  // the keys are the player's again
+};
+byId("silence").onclick = () => { byId("text").value = ""; complain(""); say("say", { text: "" }); };
+byId("amount").oninput = () => push(byId("amount").valueAsNumber);
+byId("amount").onpointerup = () => byId("amount").blur();
+byId("still").onclick = () => push(0);
 byId("save").onclick = () => say("keep");
 byId("open").onchange = async (event) => {
   const [file] = event.target.files;
@@ -226,11 +260,85 @@ function keyButton(key) {
 function stageChoice(name) {
   const label = document.createElement("label"), box = document.createElement("input");
   Object.assign(box, { type: "checkbox", value: name, checked: name === "dream" });
-  box.onchange = () => say("show", {
-    stages: [...byId("choices").querySelectorAll("input:checked")].map((other) => other.value),
-  });
+  box.onchange = show;
   label.append(box, NAMES[name] ?? name);
   return label;
+}
+
+function show() {
+  const stages = [...byId("choices").querySelectorAll("input:checked")].map((box) => box.value);
+  say("show", { stages: byId("inside").hidden ? stages : [...stages, "latents"] });
+}
+
+// Words, and what is read and moved in latents --------------------------------------------------
+
+function offerWords(known) {
+  byId("words").hidden = byId("heard").hidden = false;
+  byId("known").replaceChildren(...known.map((words) => new Option(words, words)));
+}
+
+function showSaid(text) {
+  if (!world.words) return;
+  const words = document.createElement("strong");
+  words.textContent = text ?? "nothing";
+  const others = text !== null && world.stages.length > 1 ? ", to the dream alone" : "";
+  byId("said").replaceChildren("Said now: ", words, `${others}.`);
+}
+
+let moved = 0;  // number of the factor that is moved
+
+function offerLook(factors) {
+  byId("look").hidden = false;
+  moved = Math.max(0, factors.findIndex(isRead));
+  byId("moving").hidden = !factors.some(isRead);
+  if (!factors.length) byId("trust").textContent = "Nothing is read: nobody says what is true of this data.";
+  byId("factors").append(...factors.map(readOut));
+  byId("directions").append(...factors.map(directionButton).filter((_, i) => isRead(factors[i])));
+}
+
+const isRead = (factor) => factor.r2 >= READABLE;
+
+function readOut(factor) {
+  const row = document.createElement("div"), name = document.createElement("dt");
+  const value = document.createElement("dd"), trust = document.createElement("dd");
+  const shown = document.createElement(isRead(factor) ? "span" : "s");
+  name.textContent = factor.name;
+  shown.append("–", ` ${factor.unit}`);
+  value.append(shown);
+  trust.textContent = `R² ${signed(factor.r2, 2)}`;
+  row.append(name, value, trust);
+  return row;
+}
+
+const signed = (number, digits) => number.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
+
+function directionButton(factor, number) {
+  const button = document.createElement("button");
+  button.textContent = factor.name;
+  button.dataset.number = number;
+  button.onclick = () => { moved = number; push(0); choose(); };
+  return button;
+}
+
+function choose() {
+  for (const button of byId("directions").children)
+    button.setAttribute("aria-pressed", Number(button.dataset.number) === moved);
+}
+
+function push(amount) {
+  byId("amount").value = amount;
+  say("push", { factor: moved, amount });
+}
+
+function showPush(pushed) {
+  const [name, amount] = pushed ?? [world.factors?.[moved]?.name, 0];
+  const number = world.factors?.findIndex((factor) => factor.name === name) ?? -1;
+  if (number >= 0) moved = number;
+  choose();
+  byId("amount").setAttribute("aria-label", `Move ${name}, in standard deviations`);
+  if (document.activeElement !== byId("amount")) byId("amount").value = amount;
+  const far = `${amount > 0 ? "+" : ""}${signed(amount, 1)} standard deviations`;
+  byId("moved").textContent = amount ? `Moved now: ${name}, ${far} before every step.` : "Moved now: nothing.";
 }
 
 function clipButton(picture, number) {
