@@ -142,9 +142,7 @@ class Encoder(nn.Module, ABC):
         """Take the views out of each frame, those of a row of the batch in a row."""
         return rearrange(wide, "b t c h (v w) -> (b v) t c h w", v=self.views)
 
-    def _together(
-        self, views: Float[Tensor, "rows t c h w"]
-    ) -> Float[Tensor, "b t c h wide"]:
+    def _together(self, views: Float[Tensor, "rows t c h w"]) -> Float[Tensor, "b t c h wide"]:
         return rearrange(views, "(b v) t c h w -> b t c h (v w)", v=self.views)
 
     def tokens(self, latents: Latents) -> Tokens:
