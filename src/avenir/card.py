@@ -1,9 +1,16 @@
 """What a world is made of and where it comes from, as written beside its weights in `card.json`."""
 
+import json
+from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from avenir.config import Config
 from avenir.data import Signal
+from avenir.errors import AvenirError
 
 FORMAT = 1
 """Version of the folder: a reader that finds a higher one says so instead of guessing."""
@@ -34,3 +41,24 @@ class Card(Config):
     """Settings of the predictor."""
     provenance: dict[str, Any] = {}
     """Key, data, seeds, steps and cost of the run that made it."""
+
+
+def read_folder(folder: str | Path) -> tuple[Card, dict[str, Tensor]]:
+    """Read the card and the weights that `World.save` wrote; AvenirError for what is no world."""
+    folder = Path(folder)
+    try:
+        card = Card.parse(json.loads((folder / "card.json").read_text()), "card")
+        weights = load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise AvenirError(
+            f"{str(folder)!r} holds no world: {Path(error.filename).name} is missing; "
+            "give a run folder that `avenir train` wrote"
+        ) from None
+    except (json.JSONDecodeError, SafetensorError) as error:
+        raise AvenirError(f"{str(folder)!r} holds a damaged world: {error}") from None
+    if card.format > FORMAT:
+        raise AvenirError(
+            f"{str(folder)!r} is of format {card.format}; this version reads up to {FORMAT}: "
+            "upgrade avenir"
+        )
+    return card, weights

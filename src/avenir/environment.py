@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from avenir.clip import Clip, to_frames
 from avenir.errors import AvenirError
+from avenir.steering import Told
 from avenir.world import World
 
 Pictures = NDArray[np.uint8]
@@ -47,6 +48,8 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         self.f_t = world.encoder.compression.t
         self.text: str | None = None
         """What comes, in words, from the next step on; for worlds trained with captions."""
+        self.told: Told | None = None
+        """Any other signals from the next step on, a row `s` of each; for worlds with metadata."""
         self.clips = _of_one_length([world.fitted(clip) for clip in clips], self.f_t)
         self.metadata = {
             "render_modes": ["rgb_array"],
@@ -95,7 +98,7 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
             pictures, info = self.reset()
             return pictures, nothing, nothing.astype(bool), nothing.astype(bool), info
         chosen = torch.as_tensor(np.asarray(actions, np.float32))
-        self.moment = self.world.dream(self.moment, chosen, self.chance, self.text)
+        self.moment = self.world.dream(self.moment, chosen, self.chance, self.text, self.told)
         over = np.full(self.num_envs, self.moment.num_imagined >= self.episode_steps)
         pictures, info = self._look()
         return pictures, nothing, nothing.astype(bool), over, info
@@ -138,6 +141,15 @@ class WorldEnv(gymnasium.Env[Pictures, Floats]):
     @text.setter
     def text(self, words: str | None) -> None:
         self.inner.text = words
+
+    @property
+    def told(self) -> Told | None:
+        """Any other signals from the next step on, a row `s` of each."""
+        return self.inner.told
+
+    @told.setter
+    def told(self, signals: Told | None) -> None:
+        self.inner.told = signals
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -1,21 +1,29 @@
-"""What steers a future, on one axis with its past: actions that are taken, words that are said.
+"""What steers a future, on one axis with its past: actions taken, words said, other signals told.
 
-The action at frame k leads to frame k + 1; a caption says what its own frame shows. What nobody
-said is NaN. Knows clips and signals; no model.
+The action at frame k leads to frame k + 1; a caption says what its own frame shows, and so does any
+other signal. What nobody said is NaN. Knows clips and signals; no model.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.data import Signal
 from avenir.errors import AvenirError
+from avenir.shapes import Actions
 
 Words = str | Sequence[str | None]
 """A caption of all frames, or one for each; none: nothing is said of it."""
+
+Told = Mapping[str, Tensor]
+"""Other signals by name: a row `s` for all frames, or `F s`, one for each."""
+
+
+_GIVEN_APART = {"actions": "actions", "caption": "text"}
+"""Signals that are not told by name, and what they are given as."""
 
 
 def laid(
@@ -24,13 +32,14 @@ def laid(
     horizon: int,
     actions: Tensor | None = None,
     text: Words | None = None,
+    told: Told | None = None,
 ) -> dict[str, Tensor]:
     """Lay what a clip holds, and what is given for `horizon` frames after it, `1 T s` each.
 
     `taken` is what a world takes. `actions` `F a`: row i leads to imagined frame i. Raises
-    AvenirError for what it does not take, and for actions of another size.
+    AvenirError for what it does not take, and for actions or signals of another size.
     """
-    check_taken(taken, actions, text)
+    check_taken(taken, actions, text, told or ())
     seen, signals = clip.num_frames, {}
     for name, signal in taken.items():
         signals[name] = torch.full((seen + horizon, signal.size), torch.nan)
@@ -44,6 +53,9 @@ def laid(
     if text:
         captions = captioned(taken["caption"], text, horizon)
         signals["caption"][seen : seen + len(captions)] = captions
+    for name, rows in (told or {}).items():
+        ahead = _each_frame(name, rows, taken[name].size, horizon)
+        signals[name][seen : seen + len(ahead)] = ahead
     return {name: signal[None] for name, signal in signals.items()}
 
 
@@ -57,6 +69,36 @@ def laid_around(
     return signals
 
 
+def laid_ahead(
+    taken: Mapping[str, Signal],
+    batch_size: int,
+    f_t: int,
+    num_ahead: int,
+    actions: Actions | None = None,
+    text: Words | None = None,
+    told: Told | None = None,
+) -> dict[str, Tensor]:
+    """Lay what is given for `num_ahead` latent frames behind one of which nothing is, `b T s` each.
+
+    `actions` `b F a`: row i leads to frame i of those ahead. Raises AvenirError as `laid` does.
+    """
+    check_taken(taken, None, text, told or ())
+    signals, num_frames = {}, (1 + num_ahead) * f_t
+    if actions is not None:
+        # Those into a latent frame begin with the one at the last frame before it.
+        before = actions.new_full((len(actions), f_t - 1, actions.shape[-1]), torch.nan)
+        signals = {"actions": torch.cat([before, actions, actions[:, :1] * torch.nan], dim=1)}
+    if text is not None:
+        caption = captioned(taken["caption"], text, num_frames)
+        signals["caption"] = caption.expand(batch_size, -1, -1)
+    for name, rows in (told or {}).items():
+        ahead = _each_frame(name, rows, taken[name].size, num_ahead * f_t)
+        whole = ahead.new_full((num_frames, taken[name].size), torch.nan)
+        whole[f_t : f_t + len(ahead)] = ahead
+        signals[name] = whole.expand(batch_size, -1, -1)
+    return signals
+
+
 def check_views(views: Collection[int], count: int) -> Bool[Tensor, " views"]:
     """Mark some of `count` views, counted from 0; AvenirError for none, all, or one more."""
     if not 0 < len(set(views)) < count or not set(views) <= set(range(count)):
@@ -67,11 +109,28 @@ def check_views(views: Collection[int], count: int) -> Bool[Tensor, " views"]:
     return torch.tensor([view in views for view in range(count)])
 
 
-def check_taken(taken: Mapping[str, Signal], actions: Tensor | None, text: Words | None) -> None:
-    """Refuse what a world does not take."""
+def check_taken(
+    taken: Mapping[str, Signal],
+    actions: Tensor | None,
+    text: Words | None,
+    told: Collection[str] = (),
+) -> None:
+    """Refuse what a world does not take; `told` names other signals."""
     for given, name, words in ((actions, "actions", "actions were"), (text, "caption", "text was")):
         if given is not None and name not in taken:
             raise AvenirError(f"{words} given to a world that was trained without any")
+    others = sorted(taken.keys() - _GIVEN_APART.keys())
+    for name in told:
+        if name in _GIVEN_APART:
+            raise AvenirError(
+                f"{name!r} was told among other signals: it is given by itself, as "
+                f"{_GIVEN_APART[name]!r}"
+            )
+        if name not in taken:
+            raise AvenirError(
+                f"{name!r} was told to a world that can be told {', '.join(others) or 'nothing'}: "
+                "name signals of its conditioner, of kind 'metadata'"
+            )
 
 
 def captioned(signal: Signal, text: Words, num_frames: int) -> Tensor:
@@ -89,3 +148,13 @@ def _check(actions: Tensor, size: int) -> None:
             f"actions of shape {tuple(actions.shape)} were given; this world takes "
             f"`F {size}`: one row for each imagined frame"
         )
+
+
+def _each_frame(name: str, rows: Tensor, size: int, num_frames: int) -> Float[Tensor, "F s"]:
+    """Return a row for each of so many frames, or for as many as there are."""
+    if rows.dim() not in (1, 2) or rows.shape[-1] != size:
+        raise AvenirError(
+            f"{name} of shape {tuple(rows.shape)} was told; this world takes `F {size}`, one row "
+            f"for each imagined frame, or one row of {size} for all"
+        )
+    return (rows.expand(num_frames, -1) if rows.dim() == 1 else rows[:num_frames]).float()

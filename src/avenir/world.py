@@ -4,7 +4,6 @@ A world is one folder: `card.json` says what it is made of, `model.safetensors` 
 An encoder on its own is a world that cannot predict yet.
 """
 
-import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
@@ -13,12 +12,11 @@ from pathlib import Path
 import torch
 from einops import repeat
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avenir.assembly import assembled
-from avenir.card import FORMAT, Card
+from avenir.card import Card, read_folder
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
 from avenir.data import Signal
@@ -29,7 +27,7 @@ from avenir.errors import AvenirError
 from avenir.predictors import Predictor
 from avenir.rollout import Moment, completed, onward, rollout
 from avenir.shapes import Actions, Latents, Video
-from avenir.steering import Words, captioned, check_taken, check_views, laid, laid_around
+from avenir.steering import Told, Words, check_views, laid, laid_ahead, laid_around
 
 
 class World(nn.Module):
@@ -69,22 +67,7 @@ class World(nn.Module):
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str | None = None) -> "World":
         """Open a folder that `save` or `avenir train` wrote."""
-        folder = Path(folder)
-        try:
-            card = Card.parse(json.loads((folder / "card.json").read_text()), "card")
-            weights = load_file(folder / "model.safetensors")
-        except FileNotFoundError as error:
-            raise AvenirError(
-                f"{str(folder)!r} holds no world: {Path(error.filename).name} is missing; "
-                "give a run folder that `avenir train` wrote"
-            ) from None
-        except (json.JSONDecodeError, SafetensorError) as error:
-            raise AvenirError(f"{str(folder)!r} holds a damaged world: {error}") from None
-        if card.format > FORMAT:
-            raise AvenirError(
-                f"{str(folder)!r} is of format {card.format}; this version reads up to {FORMAT}: "
-                "upgrade avenir"
-            )
+        card, weights = read_folder(folder)
         world = cls.build(card)
         try:
             world.load_state_dict(weights)
@@ -105,14 +88,16 @@ class World(nn.Module):
         samples: int = 1,
         seed: int = 0,
         text: Words | None = None,
+        told: Told | None = None,
     ) -> Clip:
         """Imagine what follows a clip.
 
         `actions` `F a`: row i leads to imagined frame i; without them the world acts on its own.
-        `text` says what is seen in all imagined frames, or in each. Several `samples` are several
-        futures, on a leading axis of the frames.
+        `text` says what is seen in all imagined frames, or in each, and `told` any other signals
+        that it takes, by name, `s` or `F s`. Several `samples` are several futures, on a leading
+        axis of the frames.
         """
-        pieces = list(self.stream(clip, seconds, actions, samples, seed, text))
+        pieces = list(self.stream(clip, seconds, actions, samples, seed, text, told))
         frames = torch.cat([piece.frames for piece in pieces], dim=-4)
         return Clip(frames, self.card.fps, name=f"{clip.name}, imagined")
 
@@ -124,13 +109,14 @@ class World(nn.Module):
         samples: int = 1,
         seed: int = 0,
         text: Words | None = None,
+        told: Told | None = None,
     ) -> Iterator[Clip]:
         """Yield the future piece by piece, in memory that does not grow with its length."""
         clip = self.fitted(clip)
         horizon = round(seconds * self.card.fps)
         if horizon < 1:
             raise AvenirError(f"{seconds!r} seconds were asked for; that is less than one frame")
-        signals = laid(self.takes, clip, horizon, actions, text)
+        signals = laid(self.takes, clip, horizon, actions, text, told)
         chance = generator("predict", seed, device=self._device)
         past = to_video(clip.frames)
         for video in self.imagine(past, signals, horizon, samples, chance):
@@ -240,13 +226,14 @@ class World(nn.Module):
         actions: Actions | None,
         generator: torch.Generator,
         text: str | None = None,
+        told: Told | None = None,
     ) -> Moment:
-        """Imagine one latent frame more, `f_t` frames of video, that show what `text` says.
+        """Imagine one latent frame more, `f_t` frames of video, that show what is said and told.
 
         `actions` `b f_t a`: row i leads to frame i of it; without them the world acts on its own.
         """
         f_t, size = self.encoder.compression.t, moment.video.shape[-2:]
-        ahead = self._led(moment, actions, 1, text)
+        ahead = self._led(moment, actions, 1, text, told)
         latents, memory = self._foretells.predict(moment.memory, ahead, 1, generator)
         window = torch.cat([moment.seen, latents], dim=1)
         video = self.encoder.decode(window)[:, -f_t:, :, : size[0], : size[1]]
@@ -258,12 +245,13 @@ class World(nn.Module):
         action: Float[Tensor, "b a"] | None,
         seed: int,
         text: str | None = None,
+        told: Told | None = None,
     ) -> Moment:
         """Step with one action for all frames; chance follows from the seed and the step."""
         chance = generator("dream", seed, moment.num_imagined, device=self._device)
         f_t = self.encoder.compression.t
         held = None if action is None else repeat(action, "b a -> b f a", f=f_t)
-        return self.step(moment, held, chance, text)
+        return self.step(moment, held, chance, text, told)
 
     @torch.no_grad()
     def foresee(
@@ -281,20 +269,20 @@ class World(nn.Module):
         return torch.cat(list(chunks), dim=1)
 
     def _led(
-        self, moment: Moment, actions: Actions | None, num_ahead: int, text: str | None = None
+        self,
+        moment: Moment,
+        actions: Actions | None,
+        num_ahead: int,
+        text: str | None = None,
+        told: Told | None = None,
     ) -> Condition | None:
         """Condition the latent frames after a moment on what leads into them."""
-        f_t, signals = self.encoder.compression.t, {}
-        if actions is not None:
-            # Those into a latent frame begin with the one at the last frame before it.
-            before = actions.new_full((len(actions), f_t - 1, actions.shape[-1]), torch.nan)
-            signals = {"actions": torch.cat([before, actions, actions[:, :1] * torch.nan], dim=1)}
-        if text is not None:
-            check_taken(self.takes, None, text)
-            caption = captioned(self.takes["caption"], text, (1 + num_ahead) * f_t)
-            signals["caption"] = caption.expand(len(moment.video), -1, -1)
-        condition = self._condition(signals, 1 + num_ahead, len(moment.video))
-        return None if condition is None else condition[1:].seen_from(moment.memory.condition)
+        f_t, count = self.encoder.compression.t, len(moment.video)
+        signals = laid_ahead(self.takes, count, f_t, num_ahead, actions, text, told)
+        ahead = self._condition(signals, 1 + num_ahead, count)
+        if ahead is None or "cameras" in signals:
+            return None if ahead is None else ahead[1:]
+        return ahead[1:].seen_from(moment.memory.condition)
 
     def _observed(self, past: Video) -> Latents:
         """Encode what was observed; groups end at its last frame, so the oldest frames go."""
@@ -384,7 +372,7 @@ class World(nn.Module):
 
     @property
     def takes(self) -> dict[str, Signal]:
-        """What steers it, of the signals of its data: `actions`, `caption`."""
+        """What steers it, of the signals of its data: `actions`, `caption`, any that are told."""
         if self.conditioner is None:
             return {}
         names = ("actions",) if self.discovers else self.conditioner.needs(self.conditioner.config)

@@ -9,9 +9,13 @@ from avenir.device import generator
 from avenir.registry import find, kinds
 from avenir.shapes import CAMERA_NUMBERS
 
-SIZES = {"actions": 3, "caption": 8, "cameras": 32}
+SIZES = {"actions": 3, "caption": 8, "cameras": 32, "weather": 4, "speed.own": 1}
 CHANNELS = 5
-SETTINGS = {"joint": {"parts": {"actions": {}, "text": {}, "cameras": {}}}}
+METADATA = {"signals": ["weather", "speed.own"]}
+SETTINGS = {
+    "joint": {"parts": {"actions": {}, "text": {}, "cameras": {}, "metadata": METADATA}},
+    "metadata": METADATA,
+}
 
 
 @pytest.fixture(params=kinds("conditioners"))
@@ -31,6 +35,8 @@ def signals(conditioner: Conditioner, count: int = 4) -> dict[str, torch.Tensor]
         "actions": torch.randn(count, 6, SIZES["actions"]),
         "caption": torch.randint(1, 256, (count, 6, SIZES["caption"])).float(),
         "cameras": torch.randn(count, 6, SIZES["cameras"]),
+        "weather": torch.eye(4)[torch.randint(4, (count, 6))],
+        "speed.own": 5 * torch.randn(count, 6, 1),
     }
     return {name: every[name] for name in conditioner.needs(conditioner.config)}
 
@@ -73,6 +79,6 @@ def test_statistics_make_the_scale_of_signals_irrelevant(conditioner):
     given = signals(conditioner)
     conditioner.fit([{n: s.flatten(0, 1) for n, s in given.items()}])
     before = conditioner(given, 3, 4).per_frame
-    scaled = {n: 100 * s + 7 if n == "actions" else s for n, s in given.items()}
+    scaled = {n: 100 * s + 7 if n in ("actions", "speed.own") else s for n, s in given.items()}
     conditioner.fit([{n: s.flatten(0, 1) for n, s in scaled.items()}])
     torch.testing.assert_close(conditioner(scaled, 3, 4).per_frame, before, atol=1e-4, rtol=1e-4)

@@ -8,8 +8,11 @@ import typer
 from avenir.cli.arguments import Run, Seed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from torch import Tensor
 
+    from avenir.data import Signal
     from avenir.world import World
 
 
@@ -25,6 +28,12 @@ def predict(
     text: Annotated[
         list[str] | None,
         typer.Option(help="What is to be seen; '1.5:WORDS': from imagined second 1.5 on."),
+    ] = None,
+    tell: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Any other signal: weather=night; '1.5:weather=fog': from imagined second 1.5 on."
+        ),
     ] = None,
     fill: Annotated[
         str, typer.Option(help="What stands in a text for a hole to fill, as long: '____'")
@@ -45,8 +54,9 @@ def predict(
 
     world = load(run)
     if world.card.encoder["kind"] == "text":
-        if text:
-            raise AvenirError("--text was given for a text; it steers videos: leave it out")
+        for option, words in (("--text", text), ("--tell", tell)):
+            if words:
+                raise AvenirError(f"{option} was given for a text; it steers videos: leave it out")
         given = _text(video)
         if fill:
             _fill(world, given, fill.encode(), seed, out)
@@ -57,8 +67,10 @@ def predict(
         raise AvenirError("--fill was given for a video; it fills holes in texts: leave it out")
     observed = world.fitted(read(video, seconds=observe, start_seconds=start))
     steering = None if actions is None else _read_actions(actions)
-    spoken = _spoken(text, round(seconds * world.card.fps), world.card.fps) if text else None
-    pieces = world.stream(observed, seconds, steering, seed=seed, text=spoken)
+    fps, num_frames = world.card.fps, round(seconds * world.card.fps)
+    spoken = _spoken(text, num_frames, fps) if text else None
+    told = _told(tell or [], world.takes, num_frames, fps)
+    pieces = world.stream(observed, seconds, steering, seed=seed, text=spoken, told=told)
     with Writer(out, fps=observed.fps) as writer, Steps("imagining", seconds) as steps:
         writer.append(observed)
         for piece in pieces:
@@ -69,22 +81,51 @@ def predict(
 
 def _spoken(words: list[str], num_frames: int, fps: float) -> list[str | None]:
     """Say what is told of every imagined frame: each of the words from its second on."""
+    told: list[str | None] = [None] * num_frames
+    for first, said in _timed("--text", words, num_frames, fps):
+        told[first:] = [said or None] * (num_frames - first)
+    return told
+
+
+def _told(
+    words: list[str], takes: "Mapping[str, Signal]", num_frames: int, fps: float
+) -> "dict[str, Tensor]":
+    """Say what other signals are in every imagined frame: each from its second on, or nothing."""
+    import torch
+
+    from avenir.errors import AvenirError
+    from avenir.steering import check_taken
+
+    told: dict[str, Tensor] = {}
+    for first, said in _timed("--tell", words, num_frames, fps):
+        name, equals, value = (part.strip() for part in said.partition("="))
+        if not equals:
+            raise AvenirError(f"--tell {said!r} was given; write SIGNAL=VALUE: weather=night")
+        check_taken(takes, None, None, [name])
+        unknown = torch.full((takes[name].size,), torch.nan)
+        rows = told.setdefault(name, unknown.repeat(num_frames, 1))
+        rows[first:] = takes[name].read(value) if value else unknown
+    return told
+
+
+def _timed(
+    option: str, words: list[str], num_frames: int, fps: float
+) -> "Iterator[tuple[int, str]]":
+    """Yield from which imagined frame on what is said, the earliest first."""
     import re
 
     from avenir.errors import AvenirError
 
-    told: list[str | None] = [None] * num_frames
     timed = [re.fullmatch(r"(?:(\d+(?:\.\d+)?):)?(.*)", each, re.DOTALL) for each in words]
     parts = [(float(match[1] or 0), match[2].strip()) for match in timed if match is not None]
     for second, said in sorted(parts, key=lambda part: part[0]):
         first = round(second * fps)
         if first >= num_frames:
             raise AvenirError(
-                f"--text '{second:g}:{said}' was given; {num_frames / fps:g} s are imagined: name "
-                "an earlier second, or ask for more --seconds"
+                f"{option} '{second:g}:{said}' was given; {num_frames / fps:g} s are imagined: "
+                "name an earlier second, or ask for more --seconds"
             )
-        told[first:] = [said or None] * (num_frames - first)
-    return told
+        yield first, said
 
 
 def _text(path: Path) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from avenir.clip import Condition
@@ -79,3 +79,23 @@ def of_latent_frames(
         given = whole[:, f_t - 1 :: f_t][:, : shape[1]]
         said[:, : given.shape[1]] = given
     return said
+
+
+def kept_frames(
+    num_windows: int, num_frames: int, dropout: float, part: float, chance: torch.Generator
+) -> Bool[Tensor, "b t"]:
+    """Draw which latent frames stay known: of a share `dropout` of windows none.
+
+    Of a share `part` those from some frame on, or those up to it.
+    """
+    device = chance.device
+    drawn = torch.rand(num_windows, 4, 1, generator=chance, device=device).unbind(1)
+    before = torch.arange(num_frames, device=device) < drawn[0] * num_frames
+    kept = torch.where(drawn[1] < 0.5, before, ~before) | (drawn[2] >= part)
+    return kept & (drawn[3] >= dropout)
+
+
+def mean_and_std(rows: Float[Tensor, "n s"]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
+    """Return what normalises each number: its mean, and its deviation; 1 of what never changes."""
+    std = rows.std(dim=0)
+    return rows.mean(dim=0), torch.where(std > 1e-6, std, torch.ones_like(std))

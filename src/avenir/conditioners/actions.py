@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner
+from avenir.conditioners import Conditioner, mean_and_std
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.shapes import Actions, Latents, PerFrame
@@ -86,9 +86,9 @@ class ActionsConditioner(Conditioner):
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise by mean and standard deviation; what never changes stays as it is."""
         actions = torch.cat([signal["actions"] for signal in signals])
-        std = actions.std(dim=0)
-        self.mean.copy_(actions.mean(dim=0))
-        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+        mean, std = mean_and_std(actions)
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
     def _incoming(self, values: Actions, known: Tensor) -> PerFrame:
         flagged = torch.cat([values * known[..., None], known[..., None]], dim=-1)

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, of_latent_frames
+from avenir.conditioners import Conditioner, mean_and_std, of_latent_frames
 from avenir.config import Config
 from avenir.shapes import CAMERA_NUMBERS, Latents
 
@@ -88,6 +88,6 @@ class CamerasConditioner(Conditioner):
         every: Float[Tensor, "n 16"] = torch.cat(
             [s["cameras"].reshape(-1, CAMERA_NUMBERS) for s in signals]
         )
-        std = every.std(dim=0)
-        self.mean.copy_(every.mean(dim=0))
-        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+        mean, std = mean_and_std(every)
+        self.mean.copy_(mean)
+        self.std.copy_(std)

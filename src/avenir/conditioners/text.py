@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, of_latent_frames
+from avenir.conditioners import Conditioner, kept_frames, of_latent_frames
 from avenir.config import Config
 from avenir.shapes import Latents
 
@@ -81,19 +81,15 @@ class TextConditioner(Conditioner):
         said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.nothing.device)
         known = said.isfinite().all(-1)
         if generator is not None:
-            known = known & self._kept(known, generator)
+            config = self.config
+            known = known & kept_frames(
+                batch_size, num_frames, config.dropout, config.part_dropout, generator
+            )
         read = self._read(said.nan_to_num().long().flatten(0, 1)).unflatten(0, shape[:2])
         return Condition(torch.where(known[..., None], read, self.nothing), self.nothing)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Take nothing: bytes are what they are."""
-
-    def _kept(self, known: Bool[Tensor, "b t"], chance: torch.Generator) -> Bool[Tensor, "b t"]:
-        b, num_frames = known.shape
-        drawn = torch.rand(b, 4, 1, generator=chance, device=known.device).unbind(1)
-        before = torch.arange(num_frames, device=known.device) < drawn[0] * num_frames
-        part = torch.where(drawn[1] < 0.5, before, ~before) | (drawn[2] >= self.config.part_dropout)
-        return part & (drawn[3] >= self.config.dropout)
 
     def _read(self, letters: Int[Tensor, "n s"]) -> Float[Tensor, "n d"]:
         """Add up the words of every caption; their number does not change how loud it is."""

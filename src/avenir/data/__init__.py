@@ -82,6 +82,23 @@ class Signal(Config):
             )
         return torch.tensor(said + [0] * (self.size - len(said)), dtype=torch.float32)
 
+    def read(self, value: str) -> Float[Tensor, " s"]:
+        """Read one of its names, of which the number is 1 and all others 0, or its numbers.
+
+        Raises AvenirError for what is neither a name nor as many numbers with commas.
+        """
+        if value in self.names:
+            return torch.tensor([float(name == value) for name in self.names])
+        try:
+            numbers = [float(number) for number in value.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) != self.size:
+            names = f"one of {', '.join(self.names)}, or " if self.names else ""
+            word = "number" if self.size == 1 else "numbers with commas between them"
+            raise AvenirError(f"{value!r} was given; say {names}{self.size} {word}")
+        return torch.tensor(numbers)
+
 
 @dataclass(frozen=True)
 class Recording:

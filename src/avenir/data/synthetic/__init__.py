@@ -27,6 +27,7 @@ from avenir.data.synthetic.picture import Painter
 from avenir.data.synthetic.rig import NUMBERS, draw_rig, take_views
 from avenir.data.synthetic.simulator import Simulator, drive_episodes, labels_of
 from avenir.data.synthetic.visitors import Visit, caption_at, draw_visits, fly_over, seen
+from avenir.data.synthetic.weather import Change, Weather, draw_changes, lay_over, told
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 
@@ -47,6 +48,13 @@ ACTIONS = Signal(
 )
 
 CAPTION = Signal.text(48)
+
+WEATHER = Signal(
+    size=len(Weather),
+    names=tuple(weather.name.lower() for weather in Weather),
+    low=(0,) * len(Weather),
+    high=(1,) * len(Weather),
+)
 
 _FINER = 2
 """Pixels of the picture that cameras look at, per pixel of a view along its longer side."""
@@ -91,6 +99,9 @@ class SyntheticConfig(Config):
     captions: Literal["some", "all"] | None = None
     """Something flies over now and then, and a caption of every frame says what. With `some`, three
     pairs of kind and colour are never seen in training."""
+    weather: bool | None = None
+    """Whether it is day, night, foggy or dusk, now this and now that; the signal `weather` says
+    which. None: always day."""
     cameras: int | None = Field(default=None, ge=2, le=3)
     """Views of that many cameras stand side by side, of every recording in other places; the signal
     `cameras` says where they hang, as in `rig.py`. None: one view from straight above."""
@@ -118,6 +129,8 @@ class Synthetic(Source):
         self.signals: dict[str, Signal] = {"actions": ACTIONS}
         if config.captions:
             self.signals["caption"] = CAPTION
+        if config.weather:
+            self.signals["weather"] = WEATHER
         if config.cameras:
             self.signals["cameras"] = _cameras(config.cameras)
         self.skipped: list[Skipped] = []
@@ -136,7 +149,7 @@ class Synthetic(Source):
     def fingerprint(self) -> str:
         """Return a hash of the format and of what changes a picture or an action."""
         # What is as it was before it could be chosen keeps data sets their name.
-        later = {"first_recording", "detours", "captions", "cameras"}
+        later = {"first_recording", "detours", "captions", "weather", "cameras"}
         beside = {"kind", "labels"} | {name for name in later if not getattr(self.config, name)}
         settings = self.config.model_dump_json(exclude=beside)
         return hashlib.sha256(f"synthetic {FORMAT} {settings}".encode()).hexdigest()
@@ -182,21 +195,37 @@ class Synthetic(Source):
         """Simulate windows that others visit than did; a visit's time is that in its window."""
         return self._batch(windows, *self._simulate(windows, visits=visits))
 
+    def under(self, windows: Sequence[Window], weather: Sequence[Weather], first: int = 0) -> Batch:
+        """Simulate windows whose weather becomes another at their frame `first`.
+
+        Before it is as it was; from 0 on it is the other all along. Raises AvenirError for a world
+        without weather.
+        """
+        if not self.config.weather:
+            raise AvenirError("the synthetic world has no weather to change: set weather=true")
+        changes = []
+        for window, other in zip(windows, weather, strict=True):
+            begins = (round(window.start_seconds * self.fps) + first - 0.5) / self.fps
+            before = [change for change in self._changes(window) if change.begins < begins]
+            changes.append([*before, Change(other, begins)] if first else [Change(other, -np.inf)])
+        return self._batch(windows, *self._simulate(windows, changes=changes))
+
     def simulator_at(self, window: Window) -> Simulator:
         """Return the world as it is at the last frame of a window, to be driven on from there.
 
-        From then on nothing flies over it. Raises AvenirError when cameras look at it.
+        From then on nothing flies over it, and it is day. Raises AvenirError when cameras look at
+        it.
         """
         if self.config.cameras:
             raise AvenirError(
                 f"the synthetic world was given cameras={self.config.cameras}; its simulator shows "
                 "the picture from straight above and no views: leave out cameras to drive on in it"
             )
-        name = window.recording.name.split("-")
+        split = window.recording.name.partition("-")[0]
         last = round(window.start_seconds * self.fps) + window.num_frames - 1
         driven = self.read([Window(window.recording, 0.0, last + 1)]).signals["actions"][0]
         simulator = Simulator(self.size, self.fps)
-        simulator.reset([seed_of("synthetic", *name)], name[0])
+        simulator.reset([_seed(window)], split)
         for action in driven[:last].double().numpy():
             simulator.step(action[None])
         return simulator
@@ -229,11 +258,12 @@ class Synthetic(Source):
         windows: Sequence[Window],
         instead: Array | None = None,
         visits: Sequence[Sequence[Visit]] | None = None,
+        changes: Sequence[Sequence[Change]] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Drive every episode from its beginning, then paint the windows alone."""
-        names = [window.recording.name.split("-") for window in windows]
-        seeds = [seed_of("synthetic", *name) for name in names]
-        layout = draw_layout(seeds, [split for split, _ in names])
+        splits = [window.recording.name.partition("-")[0] for window in windows]
+        seeds = [_seed(window) for window in windows]
+        layout = draw_layout(seeds, splits)
         config = self.config
         whims = draw_whims(seeds, config.episode_frames, 1 / self.fps, config.detours or 0.0)
         first = np.array([round(window.start_seconds * self.fps) for window in windows])
@@ -259,10 +289,15 @@ class Synthetic(Source):
                 seconds = config.episode_frames / self.fps
                 visits = [
                     draw_visits(seed, seconds, split == "test" or config.captions == "all")
-                    for seed, (split, _) in zip(seeds, names, strict=True)
+                    for seed, split in zip(seeds, splits, strict=True)
                 ]
             signals |= self._visit(picture.frames, visits, since)
         frames = picture.frames
+        if config.weather:
+            changes = changes or [self._changes(window) for window in windows]
+            lay_over(frames, changes, frame / self.fps)
+            each = zip(changes, frame / self.fps, strict=True)
+            signals["weather"] = np.array([[told(c, s) for s in times] for c, times in each])
         if config.cameras:
             height, width = config.size
             rigs = torch.stack([draw_rig(seed, config.cameras, height / width) for seed in seeds])
@@ -275,6 +310,9 @@ class Synthetic(Source):
             for name, value in signals.items()
         }
 
+    def _changes(self, window: Window) -> tuple[Change, ...]:
+        return draw_changes(_seed(window), self.config.episode_frames / self.fps)
+
     def _visit(
         self, frames: Bytes, visits: Sequence[Sequence[Visit]], seconds: Array
     ) -> dict[str, Array]:
@@ -286,6 +324,11 @@ class Synthetic(Source):
         if self.config.labels:
             signals["visitor"] = np.array([[seen(v, s) for s in times] for v, times in each])
         return signals
+
+
+def _seed(window: Window) -> int:
+    """Return what everything about a window's recording is drawn from."""
+    return seed_of("synthetic", *window.recording.name.split("-"))
 
 
 def _check(config: SyntheticConfig) -> None:
