@@ -425,3 +425,17 @@ def test_every_study_that_ships_is_declared_rightly(path, tmp_path, request):
     assert len({study.recipe(Cell(arm, 1, 0)).toml() for arm in study.protocol.arms}) == len(
         study.protocol.arms
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("alignment", "85b00eedee275d31"),
+        ("alignment-wide", "4766a3e4b7e73a4f"),
+        ("latents", "e881537df68e39a0"),
+    ],
+)
+def test_published_studies_are_still_the_same_experiment(name, expected, tmp_path):
+    """A setting that is added later must not rename what was measured without it."""
+    studies = Path(__file__).parents[1] / "studies"
+    assert Study(studies / f"{name}.toml", [], tmp_path).hash == expected

@@ -153,7 +153,7 @@ def test_a_fifth_of_bimodal_times_is_near_the_noise():
 
 def test_parts_that_cannot_be_taken_are_refused():
     latents = torch.randn(1, 2, *SHAPE[:3])
-    untaught = flow(inpainting=0.0)
+    untaught = flow(inpainting=None)
     with pytest.raises(AvenirError, match=r"predictor\.inpainting"):
         untaught.complete(untaught.start(latents[:, :0], None), None, left(latents), generator("x"))
     cut = Shown(latents, (torch.arange(8) < 3).expand(1, 2, 2, 8))

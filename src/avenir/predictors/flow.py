@@ -98,11 +98,12 @@ class FlowConfig(Config):
     """Latent frames predicted by one call once the memory is full."""
     full_past: float = Field(0.5, ge=0, le=1)
     """Chance that a training window shows the full past, rather than 1 to `past` frames of it."""
-    scratch: float = Field(0.0, ge=0, le=1)
-    """Chance that a training window shows no past at all: what there is to see is only told."""
-    inpainting: float = Field(0.0, ge=0, le=1)
+    scratch: float | None = Field(None, gt=0, le=1)
+    """Chance that a training window shows no past at all: what there is to see is only told; none:
+    never."""
+    inpainting: float | None = Field(None, gt=0, le=1)
     """Chance that parts of its hidden frames are given: some of several views, or all of one but a
-    rectangle."""
+    rectangle; none: never."""
     forcing: float = Field(0.0, ge=0, le=1)
     """Chance that every frame of a window is noised by its own level: diffusion forcing."""
     past_noise: float = Field(0.1, ge=0, le=1)
@@ -147,10 +148,10 @@ class Flow(Denoiser, Predictor):
             grid=shape.grid(config.patch),
             views=shape.views,
             strides=config.shortcut > 0,
-            inpaints=config.inpainting > 0,
+            inpaints=config.inpainting is not None,
         )
         self.config, self.path = config, Path(config.path)
-        self.completes = config.inpainting > 0
+        self.completes = config.inpainting is not None
         self.num_train_frames = config.past + config.chunk
         self.shift = config.shift or shift_of(
             self.num_train_frames * shape.channels * shape.h * shape.w
@@ -268,12 +269,12 @@ class Flow(Denoiser, Predictor):
         most = min(config.past, t - 1)
         some = torch.randint(1, most + 1, (b,), generator=generator, device=device)
         num_past = torch.where(chance(config.full_past), most, some).masked_fill(forced, 0)
-        if config.scratch:
+        if config.scratch is not None:
             num_past = num_past.masked_fill(chance(config.scratch), 0)
         num_past[:full] = most
         noise = torch.rand(b, generator=generator, device=device) * config.past_noise
         hidden = hide_future(every, num_past, 1 - noise)
-        if tau is not None or not config.inpainting:
+        if tau is not None or config.inpainting is None:
             return hidden
         size = (b, t, *self.grid(latents))
         tokens = draw_shown(size, self.views, config.inpainting, generator)

@@ -11,10 +11,10 @@ Muon (Jordan 2024) orthogonalises the momentum of every matrix, here in float32:
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from avenir.config import Config
@@ -47,6 +47,12 @@ class OptimConfig(Config):
     """Share of the rate that it falls to; none: 0."""
     clip: float | None = 1.0
     """Largest norm of the gradient of AdamW's parameters; none: not clipped."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as it was before it could be chosen: runs and studies keep keys."""
+        later = {name for name in ("decay", "floor") if getattr(self, name) is None}
+        return {name: value for name, value in dump(self).items() if name not in later}
 
 
 def rate(config: OptimConfig, step: int, steps: int) -> float:
