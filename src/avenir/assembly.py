@@ -50,6 +50,13 @@ def _make_predictor(card: Card, encoder: Encoder) -> Predictor:
     _, h, w = encoder.compression.latent_shape(1, *card.size)
     shape = LatentShape(encoder.channels, h, w, encoder.vocabulary, card.views)
     predictor: Predictor = _make("predictors", card.predictor, shape)
+    guidance = getattr(getattr(predictor.config, "sampling", None), "guidance", None)
+    parts = (card.conditioner or {}).get("parts", {})
+    if isinstance(guidance, dict) and (unknown := guidance.keys() - parts.keys()):
+        raise AvenirError(
+            f"predictor.sampling.guidance names {sorted(unknown)}; what steers has the parts "
+            f"{sorted(parts)}: name those of a conditioner of kind 'joint', or give one number"
+        )
     if card.views > 1 and not predictor.tells_views_apart:
         raise AvenirError(
             f"predictor {card.predictor['kind']!r} takes one view and the data has {card.views} "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -235,6 +235,17 @@ class Condition:
         views = before.per_view[:, -1:].expand(-1, self.num_frames, -1, -1)
         parts = {name: part.seen_from(before.parts[name]) for name, part in self.parts.items()}
         return replace(self, per_view=views, parts=parts)
+
+    def forgotten(self, rows: Bool[Tensor, " b"]) -> "Condition":
+        """Forget everything about some rows of the batch, in every part."""
+        gone = rows[:, None, None]
+        views = None if self.per_view is None else self.per_view * ~gone[..., None]
+        return Condition(
+            torch.where(gone, self.nothing, self.per_frame),
+            self.nothing,
+            views,
+            {name: part.forgotten(rows) for name, part in self.parts.items()},
+        )
 
     def absent(self, part: str | None = None) -> "Condition":
         """Forget everything, or all that one of the parts says; the frames are the same.

@@ -144,8 +144,8 @@ class Agent:
         self.num_acts += 1
         if self.plan is not None and (self.num_acts - 1) % self.config.hold:
             return self.plan.actions[:1].expand(f_t, -1)
-        actions = past.signals.get("actions")
-        signals = {} if actions is None else {"actions": actions[None]}
+        takes = self.world.takes
+        signals = {name: s[None] for name, s in past.signals.items() if name in takes}
         moment = self.world.begin(past.video, signals)
         chance = generator("plan", self.seed, self.num_acts, device=moment.seen.device)
         start = None

@@ -158,7 +158,6 @@ class World(nn.Module):
         Raises AvenirError when there are no such views, no others, or the predictor takes no parts.
         """
         clip = self.fitted(clip)
-        clip = clip[clip.num_frames % self.encoder.compression.t :]
         chance = generator("views", seed, device=self._device)
         video = self.imagine_views(clip.video, laid(self.takes, clip, 0), views, chance)
         return Clip.from_video(video, self.card.fps, name=f"{clip.name}, imagined")
@@ -171,10 +170,17 @@ class World(nn.Module):
         views: Collection[int],
         generator: torch.Generator,
     ) -> Video:
-        """Imagine `views` of a batch of clips `b T C H W`, whole groups, from all others."""
-        where = check_views(views, self.card.views)
+        """Imagine `views` of a batch of clips `b T C H W` from all others, in whole groups.
+
+        Groups end at the last frame: of frames that are over the oldest are left out.
+        """
+        where, first = (
+            check_views(views, self.card.views),
+            video.shape[1] % self.encoder.compression.t,
+        )
         latents = self._observed(video)
-        condition = self._condition(signals, latents.shape[1], len(latents))
+        cut = {name: signal[:, first:] for name, signal in signals.items()}
+        condition = self._condition(cut, latents.shape[1], len(latents))
         given = (~where).repeat_interleave(latents.shape[-1] // self.card.views)
         shown = Shown(latents, given.to(self._device).expand(latents[:, :, 0].shape))
         chunks = completed(self._foretells, shown, condition, generator)
@@ -326,6 +332,11 @@ class World(nn.Module):
         """Encode and decode pieces of one video, each of whole groups but the last."""
         earlier: Tensor | None = None
         for clip in clips:
+            if self.card.views > 1 and clip.size != self.card.size:
+                raise AvenirError(
+                    f"{clip.name!r} has frames of {clip.size}; {self.card.name!r} sees "
+                    f"{self.card.views} views side by side in frames of {self.card.size}: give such"
+                )
             latents = self.encoder.encode(clip.video.to(self._device))
             window = latents if earlier is None else torch.cat([earlier, latents], dim=1)
             num_old = (window.shape[1] - latents.shape[1]) * self.encoder.compression.t

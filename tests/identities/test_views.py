@@ -23,7 +23,8 @@ SHAPE = LatentShape(channels=2, h=2, w=8, views=2)
 
 
 def flow(**settings) -> Flow:
-    table = {"width": 24, "depth": 2, "heads": 2, "past": 2, "chunk": 2, "inpainting": 1.0}
+    table = {"width": 24, "depth": 2, "heads": 2, "past": 2, "chunk": 2}
+    table |= {"inpainting": 1.0, "scratch": 0.5}
     return Flow(FlowConfig.parse(table | settings), SHAPE)
 
 
@@ -153,9 +154,10 @@ def test_a_fifth_of_bimodal_times_is_near_the_noise():
 
 def test_parts_that_cannot_be_taken_are_refused():
     latents = torch.randn(1, 2, *SHAPE[:3])
-    untaught = flow(inpainting=None)
-    with pytest.raises(AvenirError, match=r"predictor\.inpainting"):
-        untaught.complete(untaught.start(latents[:, :0], None), None, left(latents), generator("x"))
+    for untaught in (flow(inpainting=None), flow(scratch=None)):
+        memory = untaught.start(latents[:, :0], None)
+        with pytest.raises(AvenirError, match=r"predictor\.inpainting and predictor\.scratch"):
+            untaught.complete(memory, None, left(latents), generator("x"))
     cut = Shown(latents, (torch.arange(8) < 3).expand(1, 2, 2, 8))
     with pytest.raises(AvenirError, match="cuts through tokens"):
         flow().complete(flow().start(latents[:, :0], None), None, cut, generator("x"))
@@ -177,6 +179,7 @@ def rig(**changes) -> Card:
         "conditioner": {"kind": "cameras"},
         "predictor": FlowConfig.parse(
             {"width": 24, "depth": 1, "heads": 2, "past": 2, "chunk": 2, "inpainting": 0.5}
+            | {"scratch": 0.5}
         ).model_dump(),
     }
     return Card.parse(table | changes)

@@ -132,7 +132,8 @@ def _judged(
         )
     data = data_of(run, overrides)
     if data["kind"] == "synthetic":
-        data |= {"captions": None}  # nothing flies in a simulator that is stepped
+        # Nothing flies in a simulator that is stepped, and it is day.
+        data |= {"captions": None, "weather": None}
     source = make_source(data)
     if not isinstance(source, Synthetic) or source.views > 1:
         raise AvenirError(

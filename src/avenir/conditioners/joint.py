@@ -87,11 +87,8 @@ class JointConditioner(Conditioner):
         )
         if generator is None:
             return said
-        device = said.nothing.device
-        dropped = torch.rand(batch_size, 1, 1, generator=generator, device=device)
-        dropped = dropped < self.config.dropout
-        views = None if said.per_view is None else said.per_view * ~dropped[..., None]
-        return Condition(torch.where(dropped, said.nothing, said.per_frame), said.nothing, views)
+        drawn = torch.rand(batch_size, 1, 1, generator=generator, device=said.nothing.device)
+        return said.forgotten(drawn[:, 0, 0] < self.config.dropout)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Let every kind take its own."""

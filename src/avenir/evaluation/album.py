@@ -36,7 +36,7 @@ class Album(Encoder):
         groups: Float[Tensor, "n T C H W"],
     ) -> None:
         super().__init__(encoder.compression, encoder.channels)
-        self.encoder, self.groups = encoder, groups
+        self.encoder, self.groups, self.views = encoder, groups, encoder.views
         self.latent_mean, self.latent_std = encoder.latent_mean, encoder.latent_std
         self.points = latents.flatten(1).to(encoder.latent_mean.device)
 

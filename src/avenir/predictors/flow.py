@@ -151,7 +151,9 @@ class Flow(Denoiser, Predictor):
             inpaints=config.inpainting is not None,
         )
         self.config, self.path = config, Path(config.path)
-        self.completes = config.inpainting is not None
+        # Completing begins where there is no past, which must have been met in training.
+        from_nothing = config.scratch is not None or config.forcing > 0
+        self.completes = config.inpainting is not None and from_nothing
         self.num_train_frames = config.past + config.chunk
         self.shift = config.shift or shift_of(
             self.num_train_frames * shape.channels * shape.h * shape.w

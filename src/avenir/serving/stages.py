@@ -202,7 +202,8 @@ def openings_of(
         rest = min(most, length - round(window.start_seconds * source.fps) - past)
         whole = source.clip(replace(window, num_frames=past + rest // f_t * f_t))
         simulator = None
-        if isinstance(source, Synthetic) and source.views == 1:  # it shows no others
+        # It shows one view, by day.
+        if isinstance(source, Synthetic) and source.views == 1 and not source.config.weather:
             simulator = source.simulator_at(start)
         openings.append(Opening(world.fitted(whole[:past]), whole[past:], simulator))
     report("clips to begin from", len(windows), len(windows))

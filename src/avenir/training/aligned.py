@@ -47,6 +47,8 @@ class AlignedEncoderTask(EncoderTask):
                 "into a predictor: leave it out"
             )
         self.tokenizer = world.encoder
+        if teacher is not None:
+            teacher.views = 1  # it is shown one view at a time
         self.most_hidden = min(world.encoder.look_back, recipe.train.num_groups - 1)
         if config.future and not self.most_hidden:
             raise AvenirError(

@@ -117,9 +117,11 @@ class EncoderTask(Task):
         set_latent_statistics(self.world, self.data, self.num_frames, seed)
 
     def _apart(self, batch: Batch) -> Batch:
-        if batch.video is None:
+        encoder = self.world.encoder
+        if batch.video is None or encoder.views == 1:
             return batch
-        return replace(batch, video=self.world.encoder.apart(batch.video))
+        every = {n: s.repeat_interleave(encoder.views, dim=0) for n, s in batch.signals.items()}
+        return replace(batch, video=encoder.apart(batch.video), signals=every)
 
     def _coloured(self, batch: Batch, progress: Progress) -> Batch:
         strength = self.recipe.train.colour_jitter
@@ -337,6 +339,7 @@ def fill_cache(
     report: Report,
 ) -> None:
     """Encode recordings with a world's encoder into a folder that the `cached` source reads."""
+    world.encoder.views = data.views
     device, compression = world.encoder.latent_mean.device, world.encoder.compression
 
     @torch.no_grad()
