@@ -26,7 +26,7 @@ def assembled(card: Card, teacher: Encoder | None = None) -> Roles:
     """
     encoder = _make_encoder(card.encoder, teacher)
     encoder.views = card.views
-    if card.size[1] % (card.views * (1 if card.views == 1 else encoder.compression.w)):
+    if card.views > 1 and card.size[1] % (card.views * encoder.compression.w):
         raise AvenirError(
             f"frames of {card.views} views are {card.size[1]} pixels wide; each view must be whole "
             f"blocks of {encoder.compression.w} pixels: set data.size"
@@ -69,14 +69,14 @@ def _make_conditioner(card: Card, encoder: Encoder, width: int) -> Conditioner:
     assert card.conditioner is not None
     sizes = {name: signal.size for name, signal in card.signals.items()}
     settings = parse("conditioners", card.conditioner)
-    needed = find("conditioners", card.conditioner["kind"]).needs(settings)
+    kind = find("conditioners", card.conditioner["kind"])
+    needed = kind.needs(settings)
     if missing := set(needed) - set(sizes):
         raise AvenirError(
             f"conditioner {card.conditioner['kind']!r} needs {sorted(missing)}; the data has "
             f"{sorted(sizes) or 'no signals'}: use data with them, or drop the conditioner"
         )
-    grid = encoder.compression.t, width, encoder.channels
-    return _make("conditioners", card.conditioner, sizes, *grid)
+    return kind(settings, sizes, encoder.compression.t, width, encoder.channels)
 
 
 def _make(role: str, table: dict[str, Any], *parts: Any) -> Any:

@@ -95,7 +95,13 @@ def kept_frames(
     return kept & (drawn[3] >= dropout)
 
 
-def mean_and_std(rows: Float[Tensor, "n s"]) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
-    """Return what normalises each number: its mean, and its deviation; 1 of what never changes."""
+def set_mean_and_std(module: Any, rows: Float[Tensor, "n s"]) -> None:
+    """Set the buffers `mean` and `std`, which normalise each number; 1 of what never changes."""
     std = rows.std(dim=0)
-    return rows.mean(dim=0), torch.where(std > 1e-6, std, torch.ones_like(std))
+    module.mean.copy_(rows.mean(dim=0))
+    module.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+
+def embedding(num_inputs: int, width: int) -> nn.Sequential:
+    """Build what makes a vector of a few numbers: a network of one hidden layer."""
+    return nn.Sequential(nn.Linear(num_inputs, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from einops import rearrange
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, mean_and_std
+from avenir.conditioners import Conditioner, embedding, set_mean_and_std
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.shapes import Actions, Latents, PerFrame
@@ -52,9 +52,7 @@ class ActionsConditioner(Conditioner):
         self.register_buffer("std", torch.ones(action_size))
         incoming = f_t * (action_size + 1)
         self.register_buffer("nothing", torch.zeros(1, 1, incoming), persistent=False)
-        self.embed = nn.Sequential(
-            nn.Linear(incoming, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
+        self.embed = embedding(incoming, width)
 
     @classmethod
     def needs(cls, settings: ActionsConfig) -> tuple[str, ...]:
@@ -86,9 +84,7 @@ class ActionsConditioner(Conditioner):
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise by mean and standard deviation; what never changes stays as it is."""
         actions = torch.cat([signal["actions"] for signal in signals])
-        mean, std = mean_and_std(actions)
-        self.mean.copy_(mean)
-        self.std.copy_(std)
+        set_mean_and_std(self, actions)
 
     def _incoming(self, values: Actions, known: Tensor) -> PerFrame:
         flagged = torch.cat([values * known[..., None], known[..., None]], dim=-1)

@@ -10,10 +10,10 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, mean_and_std, of_latent_frames
+from avenir.conditioners import Conditioner, embedding, of_latent_frames, set_mean_and_std
 from avenir.config import Config
 from avenir.shapes import CAMERA_NUMBERS, Latents
 
@@ -49,9 +49,7 @@ class CamerasConditioner(Conditioner):
         self.register_buffer("mean", torch.zeros(CAMERA_NUMBERS))
         self.register_buffer("std", torch.ones(CAMERA_NUMBERS))
         self.register_buffer("nothing", torch.zeros(1, 1, width), persistent=False)
-        self.embed = nn.Sequential(
-            nn.Linear(CAMERA_NUMBERS, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
+        self.embed = embedding(CAMERA_NUMBERS, width)
 
     @classmethod
     def needs(cls, settings: CamerasConfig) -> tuple[str, ...]:
@@ -88,6 +86,4 @@ class CamerasConditioner(Conditioner):
         every: Float[Tensor, "n 16"] = torch.cat(
             [s["cameras"].reshape(-1, CAMERA_NUMBERS) for s in signals]
         )
-        mean, std = mean_and_std(every)
-        self.mean.copy_(mean)
-        self.std.copy_(std)
+        set_mean_and_std(self, every)

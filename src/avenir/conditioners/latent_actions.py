@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, one_hot
 
 from avenir.clip import Condition
-from avenir.conditioners import DiscoveringConditioner
+from avenir.conditioners import DiscoveringConditioner, embedding
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.nn.quantize import FiniteScalar
@@ -83,9 +83,7 @@ class LatentActionsConditioner(DiscoveringConditioner):
             nn.Conv2d(hidden, channels, 3, padding=1),
         )
         self.register_buffer("nothing", torch.zeros(1, 1, numbers + 1), persistent=False)
-        self.embed = nn.Sequential(
-            nn.Linear(numbers + 1, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
+        self.embed = embedding(numbers + 1, width)
 
     @classmethod
     def count(cls, settings: LatentActionsConfig) -> int:

@@ -13,7 +13,13 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, kept_frames, mean_and_std, of_latent_frames
+from avenir.conditioners import (
+    Conditioner,
+    embedding,
+    kept_frames,
+    of_latent_frames,
+    set_mean_and_std,
+)
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.shapes import Latents, PerFrame
@@ -125,9 +131,7 @@ class _Variable(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
         self.register_buffer("unknown", torch.full((1, 1, size), torch.nan), persistent=False)
-        self.embed = nn.Sequential(
-            nn.Linear(size + 1, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
-        )
+        self.embed = embedding(size + 1, width)
 
     def forward(self, rows: Float[Tensor, "b t s"]) -> PerFrame:
         known = rows.isfinite().all(-1, keepdim=True)
@@ -138,6 +142,4 @@ class _Variable(nn.Module):
         known = rows[rows.isfinite().all(-1)]
         if len(known) < 2:  # recorded nowhere that was looked at
             return
-        mean, std = mean_and_std(known)
-        self.mean.copy_(mean)
-        self.std.copy_(std)
+        set_mean_and_std(self, known)

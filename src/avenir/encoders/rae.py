@@ -48,7 +48,6 @@ class RAE(ConvolutionalTokenizer):
         bottleneck = Bottleneck(teacher.channels, cell, config.channels)
         super().__init__(config, config.weights, config.channels, bottleneck)
         self.teacher = teacher.requires_grad_(False).eval()
-        self.teacher.views = 1  # it is shown one view at a time
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Encode with the teacher, by its own statistics, and narrow what it says."""

@@ -47,8 +47,6 @@ class AlignedEncoderTask(EncoderTask):
                 "into a predictor: leave it out"
             )
         self.tokenizer = world.encoder
-        if teacher is not None:
-            teacher.views = 1  # it is shown one view at a time
         self.most_hidden = min(world.encoder.look_back, recipe.train.num_groups - 1)
         if config.future and not self.most_hidden:
             raise AvenirError(
@@ -127,7 +125,6 @@ class AlignedPredictorTask(PredictorTask):
             )
         self.layer = _layer(config.layer, self.predictor.depth)
         self.teacher = _frozen(teacher)
-        teacher.views = world.encoder.views
         f_t, f_h, f_w = world.encoder.compression
         patch, width = self.predictor.patch, self.predictor.width
         cell = Compression(f_t, patch * f_h, patch * f_w)
