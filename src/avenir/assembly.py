@@ -48,7 +48,7 @@ def _make_encoder(table: dict[str, Any], teacher: Encoder | None = None) -> Enco
 def _make_predictor(card: Card, encoder: Encoder) -> Predictor:
     assert card.predictor is not None
     _, h, w = encoder.compression.latent_shape(1, *card.size)
-    shape = LatentShape(encoder.channels, h, w, encoder.vocabulary, card.views)
+    shape = LatentShape(encoder.channels, h, w, encoder.vocabulary, card.views, _looks(card))
     predictor: Predictor = _make("predictors", card.predictor, shape)
     guidance = getattr(getattr(predictor.config, "sampling", None), "guidance", None)
     parts = (card.conditioner or {}).get("parts", {})
@@ -62,7 +62,21 @@ def _make_predictor(card: Card, encoder: Encoder) -> Predictor:
             f"predictor {card.predictor['kind']!r} takes one view and the data has {card.views} "
             "side by side: take kind 'flow', or data of one camera"
         )
+    if shape.context and not predictor.looks_at_context:
+        raise AvenirError(
+            f"predictor {card.predictor['kind']!r} is steered by a vector for every frame, and "
+            f"conditioner {(card.conditioner or {})['kind']!r} gives things to look at: take "
+            "predictor.kind='flow'"
+        )
     return predictor
+
+
+def _looks(card: Card) -> bool:
+    """Say whether what steers has things to look at."""
+    if card.conditioner is None:
+        return False
+    kind = find("conditioners", card.conditioner["kind"])
+    return kind.gives_context(parse("conditioners", card.conditioner))
 
 
 def _make_conditioner(card: Card, encoder: Encoder, width: int) -> Conditioner:

@@ -1,10 +1,10 @@
-"""The values that travel through the house: Clip, Batch, Condition, Progress.
+"""The values that travel through the house: Clip, Batch, Condition, Context, Progress.
 
 They validate themselves when made, print shapes instead of numbers, and know nothing of files,
 models or devices other than the tensors they hold.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -174,17 +174,41 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Context:
+    """What every latent frame can look at, by cross-attention: `tokens` `b t m d`.
+
+    Of tokens that are not `known`, `b t m`, nothing is seen; they are finite all the same.
+    """
+
+    tokens: Float[Tensor, "b t m d"]
+    known: Bool[Tensor, "b t m"]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Context":
+        """Change batch or time of both alike."""
+        return Context(change(self.tokens), change(self.known))
+
+    @staticmethod
+    def joined(contexts: "Sequence[Context]", dim: int) -> "Context":
+        """Join several: in time, `dim=1`, or so that all can be looked at, `dim=2`."""
+        return Context(
+            torch.cat([context.tokens for context in contexts], dim=dim),
+            torch.cat([context.known for context in contexts], dim=dim),
+        )
+
+
+@dataclass(frozen=True)
 class Condition:
     """What steers the future: one vector for every latent frame, `per_frame` `b t d`.
 
     `nothing` `1 1 d` is the vector of a frame of which nothing is known: what guidance compares to.
     `per_view` `b t views d` says more of each view of those side by side in a frame; zeros say
-    nothing, and so does none.
+    nothing, and so does none. `context` is what frames look at beside; none: there is nothing.
     """
 
     per_frame: PerFrame
     nothing: Float[Tensor, "1 1 d"]
     per_view: Float[Tensor, "b t views d"] | None = None
+    context: Context | None = None
     parts: "Mapping[str, Condition]" = field(default_factory=dict)
     """What each of several conditioners says, of which this is the sum; none: one says it all."""
 
@@ -193,10 +217,12 @@ class Condition:
         """Add up what several say."""
         said = list(parts.values())
         views = [condition.per_view for condition in said if condition.per_view is not None]
+        contexts = [condition.context for condition in said if condition.context is not None]
         return cls(
             torch.stack([condition.per_frame for condition in said]).sum(0),
             torch.stack([condition.nothing for condition in said]).sum(0),
             torch.stack(views).sum(0) if views else None,
+            Context.joined(contexts, dim=2) if contexts else None,
             dict(parts),
         )
 
@@ -218,13 +244,16 @@ class Condition:
 
     def then(self, other: "Condition") -> "Condition":
         """Join in time: this condition, then the other, of the same views and parts."""
-        views = None
+        views = context = None
         if self.per_view is not None and other.per_view is not None:
             views = torch.cat([self.per_view, other.per_view], dim=1)
+        if self.context is not None and other.context is not None:
+            context = Context.joined([self.context, other.context], dim=1)
         return Condition(
             torch.cat([self.per_frame, other.per_frame], dim=1),
             self.nothing,
             views,
+            context,
             {name: part.then(other.parts[name]) for name, part in self.parts.items()},
         )
 
@@ -240,10 +269,12 @@ class Condition:
         """Forget everything about some rows of the batch, in every part."""
         gone = rows[:, None, None]
         views = None if self.per_view is None else self.per_view * ~gone[..., None]
+        context = self.context and replace(self.context, known=self.context.known & ~gone)
         return Condition(
             torch.where(gone, self.nothing, self.per_frame),
             self.nothing,
             views,
+            context,
             {name: part.forgotten(rows) for name, part in self.parts.items()},
         )
 
@@ -264,8 +295,9 @@ class Condition:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Condition":
         views = None if self.per_view is None else change(self.per_view)
+        context = self.context and self.context.each(change)
         parts = {name: part._each(change) for name, part in self.parts.items()}
-        return Condition(change(self.per_frame), self.nothing, views, parts)
+        return Condition(change(self.per_frame), self.nothing, views, context, parts)
 
 
 @dataclass(frozen=True)

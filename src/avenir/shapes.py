@@ -11,6 +11,7 @@ Capitals are pixels, small letters are latents; a latent is a small video.
     a        size of an action
     v        size of a vocabulary
     views    cameras whose pictures stand side by side; W and w are of all of them
+    m        what there is to look at beside: boxes, words
 
 `t` is video time. `tau` is flow time: 0 is noise, 1 is data.
 """
@@ -44,6 +45,10 @@ PerFrame = Float[Tensor, "b t d"]
 
 CAMERA_NUMBERS = 16
 """Numbers of one camera: fx, fy, cx, cy, and the rows of [R|t], from the world to the camera."""
+
+BOX_NUMBERS = 6
+"""Numbers of one box: x and y of its middle, its width and its height, in widths and heights of the
+frame, all views of it; its depth, and its category. Category 0 is no box."""
 
 
 class Compression(NamedTuple):

@@ -7,13 +7,17 @@ from avenir.clip import Condition
 from avenir.conditioners import Conditioner
 from avenir.device import generator
 from avenir.registry import find, kinds
-from avenir.shapes import CAMERA_NUMBERS
+from avenir.shapes import BOX_NUMBERS, CAMERA_NUMBERS
 
-SIZES = {"actions": 3, "caption": 8, "cameras": 32, "weather": 4, "speed.own": 1}
+SIZES = {"actions": 3, "boxes": 12, "caption": 8, "cameras": 32, "weather": 4, "speed.own": 1}
 CHANNELS = 5
+NUM_THINGS = SIZES["boxes"] // BOX_NUMBERS + 1
+"""That boxes give to look at."""
 METADATA = {"signals": ["weather", "speed.own"]}
 SETTINGS = {
-    "joint": {"parts": {"actions": {}, "text": {}, "cameras": {}, "metadata": METADATA}},
+    "joint": {
+        "parts": {"actions": {}, "boxes": {}, "text": {}, "cameras": {}, "metadata": METADATA}
+    },
     "metadata": METADATA,
 }
 
@@ -33,6 +37,7 @@ def conditioner(request) -> Conditioner:
 def signals(conditioner: Conditioner, count: int = 4) -> dict[str, torch.Tensor]:
     every = {
         "actions": torch.randn(count, 6, SIZES["actions"]),
+        "boxes": torch.rand(count, 6, SIZES["boxes"]).ceil(),
         "caption": torch.randint(1, 256, (count, 6, SIZES["caption"])).float(),
         "cameras": torch.randn(count, 6, SIZES["cameras"]),
         "weather": torch.eye(4)[torch.randint(4, (count, 6))],
@@ -42,11 +47,14 @@ def signals(conditioner: Conditioner, count: int = 4) -> dict[str, torch.Tensor]
 
 
 def told(condition: Condition) -> torch.Tensor:
-    """Lay side by side what is said of frames and of their views, `b t n`."""
-    views = condition.per_view
+    """Lay side by side what is said of frames, of their views, and for them to look at, `b t n`."""
+    lead, views, context = condition.per_frame.shape[:2], condition.per_view, condition.context
     if views is None:
-        views = torch.zeros(*condition.per_frame.shape[:2], SIZES["cameras"] // CAMERA_NUMBERS, 16)
-    return torch.cat([condition.per_frame, views.flatten(2)], dim=-1)
+        views = torch.zeros(*lead, SIZES["cameras"] // CAMERA_NUMBERS, 16)
+    things = torch.zeros(*lead, NUM_THINGS, 16)
+    if context is not None:
+        things = context.tokens * context.known[..., None]
+    return torch.cat([condition.per_frame, views.flatten(2), things.flatten(2)], dim=-1)
 
 
 def latents(count: int) -> torch.Tensor:

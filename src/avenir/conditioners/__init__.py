@@ -27,6 +27,11 @@ class Conditioner(nn.Module, ABC):
         """Name the signals it reads; they are checked against the data before the first step."""
         return ()
 
+    @classmethod
+    def gives_context(cls, settings: Any) -> bool:
+        """Say whether it gives predictors something to look at beside a vector per frame."""
+        return False
+
     @abstractmethod
     def forward(
         self,

@@ -70,6 +70,12 @@ class JointConditioner(Conditioner):
         kinds = _parsed(settings).items()
         return tuple(name for kind, s in kinds for name in find("conditioners", kind).needs(s))
 
+    @classmethod
+    def gives_context(cls, settings: JointConfig) -> bool:
+        """Say whether any of the kinds does."""
+        kinds = _parsed(settings).items()
+        return any(find("conditioners", kind).gives_context(s) for kind, s in kinds)
+
     def forward(
         self,
         signals: dict[str, Tensor],

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+from torch.nn.functional import linear, pad, rms_norm, scaled_dot_product_attention
 
 
 class Rotation(NamedTuple):
@@ -62,6 +62,41 @@ def rotate(x: Float[Tensor, "b k n e"], angles: Rotation) -> Float[Tensor, "b k 
     return torch.cat(
         [first * angles.cos - second * angles.sin, second * angles.cos + first * angles.sin], dim=-1
     )
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of `b n d` to what there is to look at, `b m d`.
+
+    Everyone may look at nothing as well, a key and a value of zeros: where nothing is known, that
+    is what is seen, exactly.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.query_scale = nn.Parameter(torch.ones(width // heads))
+        self.key_scale = nn.Parameter(torch.ones(width // heads))
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        things: Float[Tensor, "b m d"],
+        known: Bool[Tensor, "b m"],
+    ) -> Float[Tensor, "b n d"]:
+        """Look at what is `known`."""
+        query = rearrange(self.query(x), "b n (k e) -> b k n e", k=self.heads)
+        key, value = rearrange(
+            self.key_value(things), "b m (two k e) -> two b k m e", two=2, k=self.heads
+        )
+        query = rms_norm(query, query.shape[-1:], self.query_scale)
+        key = rms_norm(key, key.shape[-1:], self.key_scale)
+        nothing = (0, 0, 0, 1)
+        mask = pad(known, (0, 1), value=True)[:, None, None]
+        mixed = scaled_dot_product_attention(query, pad(key, nothing), pad(value, nothing), mask)
+        return self.out(rearrange(mixed, "b k n e -> b n (k e)"))
 
 
 class Attention(nn.Module):

@@ -23,8 +23,8 @@ class Denoiser(nn.Module):
     """Latents `b t c h w`, their levels `b t` and a condition `b t d` to latents of that shape.
 
     `grid` is the tokens of a frame, `h w`, of `patch` rows and columns of latents each; several
-    `views` stand side by side in it. With `strides` it is told how far a step goes, and with
-    `inpaints` which tokens are given.
+    `views` stand side by side in it. With `strides` it is told how far a step goes, with `inpaints`
+    which tokens are given, and with `looks` it sees the condition's context.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Denoiser(nn.Module):
         views: int = 1,
         strides: bool = False,
         inpaints: bool = False,
+        looks: bool = False,
     ) -> None:
         super().__init__()
         self.width, self.depth, self.patch, self.views = width, depth, patch, views
@@ -50,7 +51,7 @@ class Denoiser(nn.Module):
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.stride = nn.Linear(width, width) if strides else None
         self.given = nn.Parameter(torch.zeros(width)) if inpaints else None
-        self.transformer = SpaceTimeTransformer(width, depth, heads, attention, views)
+        self.transformer = SpaceTimeTransformer(width, depth, heads, attention, views, looks)
         self.leave = Exit(width, token)
         self.shares = nn.Linear(width, 2 * channels)
         nn.init.zeros_(self.shares.weight)
@@ -81,7 +82,8 @@ class Denoiser(nn.Module):
         """
         p, (h, w) = self.patch, self.grid(x)
         tokens, per_frame = self._entered(x, level, condition, seen, stride, shown)
-        tokens, _ = self.transformer(tokens, per_frame, (h, w), look, cache, after)
+        context = condition and condition.context
+        tokens, _ = self.transformer(tokens, per_frame, (h, w), look, cache, after, context)
         said = self.leave(tokens, per_frame)
         said = rearrange(said, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
         of_x, of_seen = self.shares(silu(per_frame))[..., None, None].chunk(2, dim=2)
@@ -96,7 +98,8 @@ class Denoiser(nn.Module):
     ) -> Cache:
         """Return what `forward` needs of frames that are known."""
         tokens, per_frame = self._entered(past, level, condition, seen)
-        return self.transformer.remember(tokens, per_frame, self.grid(past))
+        context = condition and condition.context
+        return self.transformer.remember(tokens, per_frame, self.grid(past), context)
 
     def grid(self, latents: Latents) -> tuple[int, int]:
         """Return rows and columns of tokens."""

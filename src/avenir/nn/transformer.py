@@ -1,8 +1,9 @@
 """A transformer over space-time tokens, modulated by one vector per frame.
 
 Blocks are AdaLN-zero (Peebles & Xie 2022, 2212.09748) with SwiGLU (Shazeer 2020, 2002.05202).
-Attention is full over all tokens, or factorised into space then time (GAIA-2, 2503.20523). Earlier
-frames may be kept as a cache: then only new frames are computed, with the same result.
+Attention is full over all tokens, or factorised into space then time (GAIA-2, 2503.20523), and
+then, where there is something to look at beside, to that. Earlier frames may be kept as a cache:
+then only new frames are computed, with the same result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
-from avenir.nn.attention import Attention, KeysValues, grid_positions, rotation
+from avenir.clip import Context
+from avenir.nn.attention import Attention, CrossAttention, KeysValues, grid_positions, rotation
 
 Tokens = Float[Tensor, "b t s d"]
 PerFrame = Float[Tensor, "b t d"]
@@ -59,12 +61,13 @@ class Modulation(nn.Module):
 class Block(nn.Module):
     """One space-time block: attention, then SwiGLU, each modulated and gated."""
 
-    def __init__(self, width: int, heads: int, factorised: bool) -> None:
+    def __init__(self, width: int, heads: int, factorised: bool, looks: bool) -> None:
         super().__init__()
         self.space = Attention(width, heads) if factorised else None
         self.time = Attention(width, heads)
+        self.things = CrossAttention(width, heads) if looks else None
         self.feed_forward = SwiGLU(width)
-        self.modulation = Modulation(width, 3 if factorised else 2)
+        self.modulation = Modulation(width, 2 + factorised + looks)
         # What attention over time sees as one row: all tokens, or those of one place.
         self._rows = "(b s) t d" if factorised else "b (t s) d"
 
@@ -74,30 +77,42 @@ class Block(nn.Module):
         condition: PerFrame,
         positions: "Positions",
         past: KeysValues | None,
+        context: Context | None = None,
     ) -> tuple[Tokens, KeysValues]:
         """Return the tokens and what later frames need of them."""
-        *space, time, feed_forward = self.modulation(condition)
-        x = self._over_space(x, space, positions)
-        shift, scale, gate = time
+        modulation = self.modulation(condition)
+        x = self._over_space(x, modulation, positions)
+        shift, scale, gate = modulation[-2 if self.things is None else -3]
         rows = rearrange(_modulate(x, shift, scale), f"b t s d -> {self._rows}")
         mixed, here = self.time(rows, positions.time, positions.mask, past)
         x = x + gate * rearrange(mixed, f"{self._rows} -> b t s d", b=len(x), t=x.shape[1])
-        shift, scale, gate = feed_forward
+        x = self._at_things(x, modulation, context)
+        shift, scale, gate = modulation[-1]
         return x + gate * self.feed_forward(_modulate(x, shift, scale)), here
 
     def remember(self, x: Tokens, condition: PerFrame, positions: "Positions") -> KeysValues:
         """Return what later frames need of these, where nothing else is asked of them."""
-        *space, (shift, scale, _), _ = self.modulation(condition)
-        x = self._over_space(x, space, positions)
+        modulation = self.modulation(condition)
+        x = self._over_space(x, modulation, positions)
+        shift, scale, _ = modulation[-2 if self.things is None else -3]
         rows = rearrange(_modulate(x, shift, scale), f"b t s d -> {self._rows}")
         return self.time.remember(rows, positions.time)
 
-    def _over_space(self, x: Tokens, modulation: list[Tensor], positions: "Positions") -> Tokens:
+    def _over_space(self, x: Tokens, modulation: Tensor, positions: "Positions") -> Tokens:
         if self.space is None:
             return x
         shift, scale, gate = modulation[0]
         frames = rearrange(_modulate(x, shift, scale), "b t s d -> (b t) s d")
         mixed, _ = self.space(frames, positions.space)
+        return x + gate * rearrange(mixed, "(b t) s d -> b t s d", b=len(x))
+
+    def _at_things(self, x: Tokens, modulation: Tensor, context: Context | None) -> Tokens:
+        """Let every frame look at what is beside it."""
+        if self.things is None or context is None:
+            return x
+        shift, scale, gate = modulation[-2]
+        frames = rearrange(_modulate(x, shift, scale), "b t s d -> (b t) s d")
+        mixed = self.things(frames, context.tokens.flatten(0, 1), context.known.flatten(0, 1))
         return x + gate * rearrange(mixed, "(b t) s d -> b t s d", b=len(x))
 
 
@@ -129,7 +144,10 @@ class Positions:
 
 
 class SpaceTimeTransformer(nn.Module):
-    """A stack of blocks over `b t s d`, one conditioning vector per frame of `views` views."""
+    """A stack of blocks over `b t s d`, one conditioning vector per frame of `views` views.
+
+    One that `looks` has cross-attention, to the `context` it is given.
+    """
 
     def __init__(
         self,
@@ -138,11 +156,14 @@ class SpaceTimeTransformer(nn.Module):
         heads: int,
         attention: Literal["full", "factorised"],
         views: int = 1,
+        looks: bool = False,
     ) -> None:
         super().__init__()
         self.head_dim, self.views = width // heads, views
         self.factorised = attention == "factorised"
-        self.blocks = nn.ModuleList(Block(width, heads, self.factorised) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, self.factorised, looks) for _ in range(depth)
+        )
 
     def forward(
         self,
@@ -152,6 +173,7 @@ class SpaceTimeTransformer(nn.Module):
         look: Bool[Tensor, "b t m"] | None = None,
         cache: Cache | None = None,
         after: Mapping[int, Callable[[Tokens], Tokens]] | None = None,
+        context: Context | None = None,
     ) -> tuple[Tokens, Cache]:
         """Run the blocks over frames of `grid = (h, w)` tokens.
 
@@ -164,19 +186,25 @@ class SpaceTimeTransformer(nn.Module):
         kept: list[KeysValues] = []
         pasts: Sequence[KeysValues | None] = cache or [None] * len(self.blocks)
         for number, (block, past) in enumerate(zip(self.blocks, pasts, strict=True), start=1):
-            x, here = block(x, condition, positions, past)
+            x, here = block(x, condition, positions, past, context)
             kept.append(here)
             if after is not None and number in after:
                 x = after[number](x)
         return x, tuple(kept)
 
-    def remember(self, x: Tokens, condition: PerFrame, grid: tuple[int, int]) -> Cache:
+    def remember(
+        self,
+        x: Tokens,
+        condition: PerFrame,
+        grid: tuple[int, int],
+        context: Context | None = None,
+    ) -> Cache:
         """Return the cache of frames that all look at all, and of the last block no more."""
         positions, kept = self._positions(x, grid), list[KeysValues]()
         *blocks, last = self.blocks
         assert isinstance(last, Block)
         for block in blocks:
-            x, here = block(x, condition, positions, None)
+            x, here = block(x, condition, positions, None, context)
             kept.append(here)
         return (*kept, last.remember(x, condition, positions))
 

@@ -26,7 +26,8 @@ from avenir.shapes import Latents, Tokens
 class LatentShape(NamedTuple):
     """What a predictor is built for: `c h w`, and how many codes latents are, if they are codes.
 
-    Of a world with several cameras `w` is that of all its `views` side by side.
+    Of a world with several cameras `w` is that of all its `views` side by side. With `context` what
+    steers has more to look at than a vector per frame.
     """
 
     channels: int
@@ -34,6 +35,7 @@ class LatentShape(NamedTuple):
     w: int
     vocabulary: int | None = None
     views: int = 1
+    context: bool = False
 
     def grid(self, patch: int) -> tuple[int, int]:
         """Return rows and columns of tokens of `patch` rows and columns of latents each."""
@@ -135,6 +137,8 @@ class Predictor(nn.Module, ABC):
     """Latent frames of a training window."""
     tells_views_apart: bool = False
     """Whether it takes latents of several views side by side, and what is said of each."""
+    looks_at_context: bool = False
+    """Whether it looks at the context of a condition."""
     completes: bool = False
     """Whether it can be given parts of the frames it predicts."""
 

@@ -122,7 +122,7 @@ class Flow(Denoiser, Predictor):
     """Latents `b t c h w` and a condition `b t d` to the latents that come next."""
 
     Config = FlowConfig
-    tells_views_apart = True
+    tells_views_apart = looks_at_context = True
 
     def __init__(self, config: FlowConfig, shape: LatentShape) -> None:
         check_sinks(config.sinks, config.past)
@@ -149,6 +149,7 @@ class Flow(Denoiser, Predictor):
             views=shape.views,
             strides=config.shortcut > 0,
             inpaints=config.inpainting is not None,
+            looks=shape.context,
         )
         self.config, self.path = config, Path(config.path)
         # Completing begins where there is no past, which must have been met in training.

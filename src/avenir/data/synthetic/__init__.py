@@ -19,6 +19,7 @@ from torch import Tensor
 from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data.synthetic import boxes
 from avenir.data.synthetic.driver import draw_whims
 from avenir.data.synthetic.ground import Bytes
 from avenir.data.synthetic.layout import Array, draw_layout
@@ -26,6 +27,7 @@ from avenir.data.synthetic.motion import Ego, Traffic
 from avenir.data.synthetic.picture import Painter
 from avenir.data.synthetic.rig import NUMBERS, draw_rig, take_views
 from avenir.data.synthetic.simulator import Simulator, drive_episodes, labels_of
+from avenir.data.synthetic.things import NUM_SLOTS
 from avenir.data.synthetic.visitors import Visit, caption_at, draw_visits, fly_over, seen
 from avenir.data.synthetic.weather import Change, Weather, draw_changes, lay_over, told
 from avenir.device import seed_of
@@ -105,6 +107,9 @@ class SyntheticConfig(Config):
     cameras: int | None = Field(default=None, ge=2, le=3)
     """Views of that many cameras stand side by side, of every recording in other places; the signal
     `cameras` says where they hang, as in `rig.py`. None: one view from straight above."""
+    boxes: bool | None = None
+    """Whether the signal `boxes` says where everything is that moves, the ego aside, as in
+    `boxes.py`: in the frame, or in each view. None: it is not said."""
     labels: bool = False
     """Whether batches carry the labels of `simulator.py` beside the actions; with captions also
     `visitor`: how much shows of every kind that flies and of every colour, 0 … 1."""
@@ -132,7 +137,9 @@ class Synthetic(Source):
         if config.weather:
             self.signals["weather"] = WEATHER
         if config.cameras:
-            self.signals["cameras"] = _cameras(config.cameras)
+            self.signals["cameras"] = _listed("camera", self.views, NUMBERS)
+        if config.boxes:
+            self.signals["boxes"] = _listed("box", self.views * NUM_SLOTS, boxes.NUMBERS)
         self.skipped: list[Skipped] = []
 
     def recordings(self, split: Split) -> Episodes:
@@ -149,7 +156,7 @@ class Synthetic(Source):
     def fingerprint(self) -> str:
         """Return a hash of the format and of what changes a picture or an action."""
         # What is as it was before it could be chosen keeps data sets their name.
-        later = {"first_recording", "detours", "captions", "weather", "cameras"}
+        later = {"first_recording", "detours", "captions", "weather", "cameras", "boxes"}
         beside = {"kind", "labels"} | {name for name in later if not getattr(self.config, name)}
         settings = self.config.model_dump_json(exclude=beside)
         return hashlib.sha256(f"synthetic {FORMAT} {settings}".encode()).hexdigest()
@@ -298,11 +305,14 @@ class Synthetic(Source):
             lay_over(frames, changes, frame / self.fps)
             each = zip(changes, frame / self.fps, strict=True)
             signals["weather"] = np.array([[told(c, s) for s in times] for c, times in each])
+        rigs = None
         if config.cameras:
             height, width = config.size
             rigs = torch.stack([draw_rig(seed, config.cameras, height / width) for seed in seeds])
             frames = take_views(frames, rigs, config.size)
             signals["cameras"] = rigs.flatten(1)[:, None].expand(-1, length, -1).numpy()
+        if config.boxes:
+            signals["boxes"] = boxes.boxes_of(picture, rigs).numpy()
         return torch.from_numpy(frames), {
             name: torch.from_numpy(np.ascontiguousarray(value)).to(
                 torch.uint8 if name == "segmentation" else torch.float32
@@ -351,6 +361,7 @@ def _check(config: SyntheticConfig) -> None:
         )
 
 
-def _cameras(count: int) -> Signal:
-    names = [f"camera {view} {name}" for view in range(count) for name in NUMBERS]
+def _listed(what: str, count: int, numbers: Sequence[str]) -> Signal:
+    """Describe several of a kind, all numbers of the first before those of the next."""
+    names = [f"{what} {each} {name}" for each in range(count) for name in numbers]
     return Signal(size=len(names), names=tuple(names))

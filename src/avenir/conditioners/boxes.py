@@ -1,0 +1,146 @@
+"""Boxes: what is where in a frame, and of which category, for every token to look at.
+
+GAIA-2 (2503.20523) steers agents by their boxes, projected into each view, features and whole boxes
+dropped at random, and lets the model look at them by cross-attention. Here whoever gives every box
+of a frame has said as well that there is nothing else, which is one thing more to look at.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from avenir.clip import Condition, Context
+from avenir.conditioners import (
+    Conditioner,
+    embedding,
+    kept_frames,
+    of_latent_frames,
+    set_mean_and_std,
+)
+from avenir.config import Config
+from avenir.shapes import BOX_NUMBERS, Latents
+
+_OCTAVES = 6
+"""Sines of a place, each twice as fast as the one before: the last tells 1/64 of a frame apart."""
+
+_DEPTH, _CATEGORY = 4, 5
+
+
+class BoxesConfig(Config):
+    """Boxes of every frame."""
+
+    kind: str = "boxes"
+    categories: int = Field(16, ge=1)
+    """Categories that are told apart, counted from 1."""
+    dropout: float = Field(0.1, ge=0, le=1)
+    """Chance that no box of a window is known, which guidance needs."""
+    part_dropout: float = Field(0.2, ge=0, le=1)
+    """Chance that none is up to some frame, or from some frame on."""
+    box_dropout: float = Field(0.3, ge=0, le=1)
+    """Chance that only some are, the same all along."""
+    feature_dropout: float = Field(0.1, ge=0, le=1)
+    """Chance, of each number of each box but its place, that it is not."""
+
+
+class BoxesConditioner(Conditioner):
+    """Boxes `b T (m 6)`, as in shapes.py, to a context of `m + 1` tokens for every latent frame.
+
+    A box without a number, NaN, is told without it; one without a place is not told, and then
+    nothing says that these are all there are.
+    """
+
+    Config = BoxesConfig
+    mean: Float[Tensor, " 1"]
+    std: Float[Tensor, " 1"]
+    nothing: Tensor
+
+    def __init__(
+        self,
+        config: BoxesConfig,
+        sizes: Mapping[str, int],
+        f_t: int,
+        width: int,
+        channels: int,
+    ) -> None:
+        super().__init__()
+        self.config, self.f_t, self.size = config, f_t, sizes["boxes"]
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("std", torch.ones(1))
+        self.register_buffer("nothing", torch.zeros(1, 1, width), persistent=False)
+        self.embed = embedding(4 * (2 * _OCTAVES + 1) + 2 + 1 + config.categories, width)
+        self.all_told = nn.Parameter(torch.randn(1, 1, 1, width))
+
+    @classmethod
+    def needs(cls, settings: BoxesConfig) -> tuple[str, ...]:
+        """Read boxes."""
+        return ("boxes",)
+
+    @classmethod
+    def gives_context(cls, settings: BoxesConfig) -> bool:
+        """Say that boxes are looked at."""
+        return True
+
+    def forward(
+        self,
+        signals: dict[str, Tensor],
+        num_frames: int,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        latents: Latents | None = None,
+    ) -> Condition:
+        """Embed the boxes of the last frame of every latent frame."""
+        shape = (batch_size, num_frames, self.size)
+        given = of_latent_frames(signals.get("boxes"), shape, self.f_t, self.mean.device)
+        boxes = rearrange(given, "b t (m n) -> b t m n", n=BOX_NUMBERS)
+        if generator is not None:
+            boxes = self._dropped(boxes, generator)
+        told = boxes[..., :2].isfinite().all(-1)
+        there = told & (boxes[..., _CATEGORY] != 0)
+        tokens = torch.cat([self._embedded(boxes), self.all_told.expand(*shape[:2], -1, -1)], dim=2)
+        known = torch.cat([there, told.all(-1, keepdim=True)], dim=2)
+        nothing = self.nothing.expand(batch_size, num_frames, -1)
+        return Condition(nothing, self.nothing, context=Context(tokens, known))
+
+    def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
+        """Normalise depths; all else are shares of a frame."""
+        rows = torch.cat([signal["boxes"].reshape(-1, BOX_NUMBERS) for signal in signals])
+        depths = rows[rows.isfinite().all(-1) & (rows[:, _CATEGORY] != 0), _DEPTH]
+        if len(depths) > 1:
+            set_mean_and_std(self, depths[:, None])
+
+    def _embedded(self, boxes: Float[Tensor, "b t m 6"]) -> Float[Tensor, "b t m d"]:
+        known = boxes.isfinite().float()
+        values = boxes.nan_to_num()
+        speeds = 2 * math.pi * 2 ** torch.arange(_OCTAVES, device=boxes.device)
+        angles = values[..., :4, None] * speeds
+        places = torch.cat([angles.sin(), angles.cos()], dim=-1) * known[..., :4, None]
+        depth = ((values[..., [_DEPTH]] - self.mean) / self.std) * known[..., [_DEPTH]]
+        # A category beyond those that are told apart is the last.
+        category = values[..., _CATEGORY].long().clamp(0, self.config.categories)
+        kinds = one_hot(category, 1 + self.config.categories)[..., 1:]
+        return self.embed(torch.cat([places.flatten(-2), depth, known, kinds], dim=-1))
+
+    def _dropped(
+        self, boxes: Float[Tensor, "b t m 6"], chance: torch.Generator
+    ) -> Float[Tensor, "b t m 6"]:
+        """Leave out frames, boxes and numbers, each as its setting says."""
+        config, (b, t, m, n) = self.config, boxes.shape
+
+        def draw(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=chance, device=chance.device)
+
+        kept = kept_frames(b, t, config.dropout, config.part_dropout, chance)
+        some: Bool[Tensor, "b 1"] = draw(b, 1) < config.box_dropout
+        left_out = some & (draw(b, m) < draw(b, 1))
+        numbers = draw(b, m, n) < config.feature_dropout
+        numbers[..., :2] = False
+        # An empty place has no numbers to forget.
+        unknown = numbers[:, None] & (boxes[..., [_CATEGORY]] != 0)
+        unknown = unknown | left_out[:, None, :, None] | ~kept[..., None, None]
+        return boxes.masked_fill(unknown, torch.nan)

@@ -1,0 +1,194 @@
+"""Captions, read by a frozen public text model: T5's encoder or CLIP's text tower.
+
+Latent diffusion (2112.10752) hears the tokens of a transformer by cross-attention; later models take
+theirs from one that was trained on far more text than they will see, and leave it alone (Imagen,
+2205.11487; Cosmos-Predict1, 2501.03575, with T5-XXL). T5: 1910.10683. CLIP: 2103.00020.
+
+Each caption is read by itself, without padding, so that what it says depends on nothing else: not
+on what is said beside it, nor on what was said before. That keeps runs that are resumed, and
+futures that are played again, the same bit for bit, and captions that were read can be kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from avenir import hub
+from avenir.clip import Condition, Context
+from avenir.conditioners import Conditioner, kept_frames, of_latent_frames
+from avenir.config import Config
+from avenir.errors import AvenirError
+from avenir.shapes import Latents
+
+FAMILIES = {"t5": "T5EncoderModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel"}
+"""Classes of transformers, by the `model_type` of a model's config.json."""
+
+_MOST_KEPT = 512
+"""Captions that are kept as they were read: half a megabyte each, of T5-XXL and 32 tokens."""
+
+
+class TextEncoderConfig(Config):
+    """A caption of every frame, read by a public model."""
+
+    kind: str = "text_encoder"
+    model: str
+    """A folder that `save_pretrained` wrote, with its tokenizer.json, or a name on the Hugging Face
+    hub."""
+    length: int = Field(32, ge=3)
+    """Most tokens of a caption that are read, those that begin and end it included."""
+    into: Literal["attention", "modulation"] = "attention"
+    """Every token to be looked at by cross-attention, or their mean as the one vector of a frame,
+    which every predictor takes."""
+    dropout: float = Field(0.1, ge=0, le=1)
+    """Chance that all captions of a window are absent, which guidance needs."""
+    part_dropout: float = Field(0.2, ge=0, le=1)
+    """Chance that captions are absent up to some frame, or from some frame on."""
+
+
+class TextEncoderConditioner(hub.Frozen, Conditioner):
+    """Captions `b T s`, UTF-8 bytes with zeros behind them, to tokens or a vector per latent frame.
+
+    Raises AvenirError for a model that is nowhere, damaged, of another family, without a tokenizer,
+    or with fewer places than `length`.
+    """
+
+    Config = TextEncoderConfig
+    setting = "conditioner.model"
+    nothing: Tensor
+
+    def __init__(
+        self,
+        config: TextEncoderConfig,
+        sizes: Mapping[str, int],
+        f_t: int,
+        width: int,
+        channels: int,
+    ) -> None:
+        super().__init__()
+        self.config, self.f_t, self.size = config, f_t, sizes["caption"]
+        folder = hub.folder_of(config.model, self.setting)
+        family = FAMILIES[hub.type_of(folder, config.model, FAMILIES)]
+        model = hub.opened(folder, family, config.model)
+        places = getattr(model.config, "max_position_embeddings", config.length)
+        if config.length > places:
+            raise AvenirError(
+                f"conditioner.length={config.length} was given; {config.model!r} reads {places} "
+                f"tokens: give 3 to {places}"
+            )
+        self.tokenizer = _tokenizer(folder, model, config.model)
+        # Other tokens would be other words: the file that tells them belongs to the model.
+        self.keep(model, config.model, [*hub.weights_in(folder), folder / _TOKENS])
+        self._kept: dict[bytes, Float[Tensor, "n c"]] = {}
+        self.enter = nn.Linear(model.config.hidden_size, width)
+        if config.into == "modulation":
+            self.nothing = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        else:
+            self.register_buffer("nothing", torch.zeros(1, 1, width), persistent=False)
+
+    @classmethod
+    def needs(cls, settings: TextEncoderConfig) -> tuple[str, ...]:
+        """Read captions."""
+        return ("caption",)
+
+    @classmethod
+    def gives_context(cls, settings: TextEncoderConfig) -> bool:
+        """Say whether tokens are looked at."""
+        return settings.into == "attention"
+
+    def forward(
+        self,
+        signals: dict[str, Tensor],
+        num_frames: int,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        latents: Latents | None = None,
+    ) -> Condition:
+        """Read the caption of the last frame of every latent frame; NaN means unknown."""
+        config, shape = self.config, (batch_size, num_frames, self.size)
+        said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.nothing.device)
+        known = said.isfinite().all(-1)
+        if generator is not None:
+            known = known & kept_frames(
+                batch_size, num_frames, config.dropout, config.part_dropout, generator
+            )
+        context = self._read(said, known)
+        if config.into == "attention":
+            return Condition(self.nothing.expand(*known.shape, -1), self.nothing, context=context)
+        vectors = torch.where(known[..., None], context.tokens[:, :, 0], self.nothing)
+        return Condition(vectors, self.nothing)
+
+    def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
+        """Take nothing: the scale of the model's features is taken out of each of them."""
+
+    def _read(self, said: Float[Tensor, "b t s"], known: Bool[Tensor, "b t"]) -> Context:
+        """Read what is known, every caption once, and bring it to the width of the predictor."""
+        captions = [bytes(row).rstrip(b"\0") for row in said[known].byte().cpu().numpy()]
+        number = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
+        most = self.config.length if self.config.into == "attention" else 1
+        read = self.enter.weight.new_zeros(len(number), most, self.enter.in_features)
+        there = torch.zeros(len(number), most, dtype=torch.bool, device=known.device)
+        for caption, row in number.items():
+            tokens = self._heard(caption)
+            read[row, : len(tokens)], there[row, : len(tokens)] = tokens, True
+        entered = self.enter(layer_norm(read, read.shape[-1:]))
+        rows = torch.tensor([number[caption] for caption in captions], device=known.device)
+        every = entered.new_zeros(*known.shape, *entered.shape[1:])
+        seen = there.new_zeros(*known.shape, most)
+        every[known], seen[known] = entered[rows.long()], there[rows.long()]
+        return Context(every, seen)
+
+    def _heard(self, caption: bytes) -> Float[Tensor, "n c"]:
+        """Read a caption, or remember it: those that were not said for longest are forgotten."""
+        tokens = self._kept.pop(caption, None)
+        if tokens is None:
+            tokens = self._tokens(caption.decode(errors="replace"))
+        self._kept[caption] = tokens
+        if len(self._kept) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return tokens
+
+    @torch.no_grad()
+    def _tokens(self, caption: str) -> Float[Tensor, "n c"]:
+        """Return the last hidden state of every token of a caption, or the mean of all of them.
+
+        The mean, and not CLIP's own pooled output: T5 has none, and so both are read alike.
+        """
+        asked = self.tokenizer(caption, truncation=True, max_length=self.config.length)
+        ids = torch.tensor([asked.input_ids], device=self.nothing.device)
+        hidden = self.public(input_ids=ids).last_hidden_state[0]
+        return hidden if self.config.into == "attention" else hidden.mean(0, keepdim=True)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # What was read lies where the model was, in the precision that it had.
+        self._kept.clear()
+        return super()._apply(fn, recurse)
+
+
+_TOKENS = "tokenizer.json"
+
+
+def _tokenizer(folder: Path, model: Any, name: str) -> Any:
+    """Open the model's own tokenizer; AvenirError when there is none, or that of another model."""
+    cure = f"{name!r} needs {_TOKENS}, which says what its tokens are"
+    if not (folder / _TOKENS).is_file():
+        raise AvenirError(
+            f"{cure}, and has none: save its tokenizer there, by "
+            "`AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)`"
+        )
+    try:
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / _TOKENS))
+    except Exception as error:  # the library has no class of its own for a file it cannot read
+        raise AvenirError(f"{cure}, and it is damaged: {error}; fetch it again") from None
+    if len(tokenizer) > model.config.vocab_size:
+        raise AvenirError(
+            f"{cure}: there are {len(tokenizer)} in it, and the model knows "
+            f"{model.config.vocab_size}: put its own there"
+        )
+    return tokenizer
