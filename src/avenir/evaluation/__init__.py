@@ -16,6 +16,7 @@ from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.agreement import measure_agreement
 from avenir.evaluation.album import groups_in, with_album
+from avenir.evaluation.boxes import measure_box_control
 from avenir.evaluation.cameras import ImaginedViews, Looks, measure_imagined_views
 from avenir.evaluation.continuation import Example, Task, measure_continuation
 from avenir.evaluation.control import measure_control, measure_counterfactuals
@@ -69,8 +70,8 @@ def evaluate(
     reconstruction = measure_reconstruction(
         world.encoder, task.source, task.windows, task.batch_size, task.seed, report
     )
-    continuation, control, counterfactuals, agreement = None, None, None, None
-    generation, likelihood, left_out, obedience = None, None, None, None
+    continuation = control = counterfactuals = agreement = generation = likelihood = None
+    left_out, obedience, boxes = None, None, None
     views: tuple[ImaginedViews, Looks] | None = None
     examples: list[Example] = []
     if world.predictor is not None:
@@ -85,10 +86,11 @@ def evaluate(
         if "caption" in world.takes:
             reader = Reader.shipped(world.encoder.latent_mean.device)
             obedience = measure_obedience(world, task, reader, report)
+        if "boxes" in world.takes:
+            boxes = measure_box_control(world, task, readout, report)
         views = measure_imagined_views(world, task, report)
         if task.discover is not None:
-            f_t = world.encoder.compression.t
-            agreement = measure_agreement(task.discover, task, f_t, report)
+            agreement = measure_agreement(task.discover, task, world.encoder.compression.t, report)
     evaluation = Evaluation(
         world=world.card.name,
         key=world.card.provenance.get("key"),
@@ -110,6 +112,7 @@ def evaluate(
         counterfactuals=counterfactuals,
         agreement=agreement,
         obedience=obedience,
+        boxes=boxes,
         imagined_views=None if views is None else views[0],
     )
     looks = None if views is None else views[1]

@@ -8,6 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from avenir.evaluation.agreement import Agreement
+from avenir.evaluation.boxes import BoxControl
 from avenir.evaluation.cameras import ImaginedViews
 from avenir.evaluation.continuation import METHODS, Continuation
 from avenir.evaluation.control import Control, Counterfactuals, Steered
@@ -45,6 +46,8 @@ def findings(evaluation: Evaluation) -> str:
         items.append(_agreement(evaluation.agreement))
     if evaluation.obedience is not None:
         items.append(_obedience(evaluation.obedience))
+    if evaluation.boxes is not None:
+        items.append(_boxes(evaluation.boxes))
     if evaluation.imagined_views is not None:
         items.append(_imagined_views(evaluation.imagined_views))
     reconstruction = evaluation.reconstruction
@@ -173,6 +176,20 @@ def _obedience(obedience: Obedience) -> Finding:
         f"Something flies in within {obedience.seconds:g} s more often when words ask for it "
         f"({came:.0%}) than when they refuse it ({otherwise:.0%}). Kind and colour are those that "
         f"were said in {right:.0%}{also}.",
+        _bounds(more),
+        tone(more, True),
+    )
+
+
+def _boxes(boxes: BoxControl) -> Finding:
+    """Say how many more boxes are filled where nobody could foretell that something is."""
+    told, untold, more = boxes.moved, boxes.moved_untold, boxes.more_than_moved_untold
+    return Finding(
+        f"{more.mean or 0.0:+.0%}".replace("-", "−"),
+        f"Told where the things of another recording are, it fills {told.mean or 0.0:.0%} of "
+        f"these boxes with what was said, and {untold.mean or 0.0:.0%} when nothing is told. "
+        f"Of true ones it fills {boxes.told.mean or 0.0:.0%} and {boxes.untold.mean or 0.0:.0%}, "
+        f"the simulator {boxes.read.mean or 0.0:.0%}.",
         _bounds(more),
         tone(more, True),
     )

@@ -147,11 +147,13 @@ class Readout:
         error = error.norm(dim=-1).nan_to_num(torch.inf).clamp(max=CUT_OFF)
         return {
             "ego_error": torch.where(shows, error, nothing),
-            "ego_iou": torch.where(shows, _overlap(reading.classes, true, (Class.EGO,)), nothing),
+            "ego_iou": torch.where(
+                shows, class_overlap(reading.classes, true, (Class.EGO,)), nothing
+            ),
             "object_error": _object_errors(reading.objects, labels["objects"]),
             "returned_error": _returned_errors(reading.objects, labels["objects"], returned),
-            "large_iou": _overlap(reading.classes, true, (Class.CAR, Class.TRUCK)),
-            "small_iou": _overlap(reading.classes, true, (Class.MOTORBIKE, Class.PEDESTRIAN)),
+            "large_iou": class_overlap(reading.classes, true, (Class.CAR, Class.TRUCK)),
+            "small_iou": class_overlap(reading.classes, true, (Class.MOTORBIKE, Class.PEDESTRIAN)),
         }
 
     @torch.no_grad()
@@ -214,7 +216,7 @@ def readout_of(
     return Readout.of(source, device)
 
 
-def _overlap(
+def class_overlap(
     read: Int[Tensor, "b T H W"], true: UInt8[Tensor, "b T H W"], classes: Sequence[int]
 ) -> Float[Tensor, "b T"]:
     """Return intersection over union of the pixels of some classes; NaN where truth has none."""

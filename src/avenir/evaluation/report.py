@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from avenir.evaluation.boxes import BoxControl
 from avenir.evaluation.cameras import ImaginedViews, Looks
 from avenir.evaluation.charts import Axis, chart, charts
 from avenir.evaluation.continuation import METHODS, Continuation, Example
@@ -27,6 +28,7 @@ from avenir.evaluation.pictures import PANELS, contact_sheet, embedded, mosaic
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.settings import EvaluationConfig
 from avenir.evaluation.tables import (
+    box_table,
     channel_table,
     definitions,
     distance_table,
@@ -87,6 +89,8 @@ def report_page(
         sections.append(_control(evaluation, evaluation.control))
     if evaluation.obedience is not None:
         sections.append(_obedience(evaluation.obedience))
+    if evaluation.boxes is not None:
+        sections.append(_boxes(evaluation.boxes))
     if evaluation.imagined_views is not None and looks is not None:
         sections.append(_imagined_views(evaluation.imagined_views, looks, evaluation.fps))
     sections.append(_reconstruction(evaluation))
@@ -286,6 +290,17 @@ def _obedience(obedience: Obedience) -> str:
         "as a frozen network reads it, that is as often right on the simulator’s own frames as "
         "the third line says.",
         f'<div class="tables">{obedience_table(obedience)}</div>',
+    )
+
+
+def _boxes(boxes: BoxControl) -> str:
+    return section(
+        "boxes",
+        "Do things come where boxes say?",
+        f"The same past and the same noise, {boxes.seconds:g} s imagined: told the boxes of what "
+        "truly follows, of another recording, and none. A box is filled when a third of it shows "
+        "its class, as a frozen network reads it.",
+        f'<div class="tables">{box_table(boxes)}</div>',
     )
 
 

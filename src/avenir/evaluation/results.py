@@ -5,6 +5,7 @@ Knows how to hold numbers, not how to take or show them.
 
 from avenir.config import Config
 from avenir.evaluation.agreement import Agreement
+from avenir.evaluation.boxes import BoxControl
 from avenir.evaluation.cameras import ImaginedViews
 from avenir.evaluation.continuation import Continuation
 from avenir.evaluation.control import Control, Counterfactuals
@@ -62,6 +63,8 @@ class Evaluation(Config):
     """Whether discovered actions are the true ones; none where none are discovered, or recorded."""
     obedience: Obedience | None = None
     """Whether what is said comes; none where captions tell of nothing that could."""
+    boxes: BoxControl | None = None
+    """Whether things come where boxes say; none where nobody says so, or can read what comes."""
     imagined_views: ImaginedViews | None = None
     """What it says of a camera that is not given; none for worlds of one view."""
     left_out: str | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from avenir.evaluation.boxes import BoxControl
 from avenir.evaluation.cameras import ImaginedView, ImaginedViews
 from avenir.evaluation.control import Counterfactuals, Steered
 from avenir.evaluation.findings import tone
@@ -122,6 +123,25 @@ def obedience_table(obedience: Obedience) -> str:
     ]
     head = ["something shows", "its kind", "its colour", "both", "clips"]
     return plain_table("What words bring", [("", head), *lines])
+
+
+def box_table(boxes: BoxControl) -> str:
+    """Lay out which boxes were filled, told and untold."""
+    lines = [
+        ("where things truly are, told", [boxes.told, boxes.overlap]),
+        ("… nothing told", [boxes.untold, boxes.overlap_untold]),
+        ("… difference", [boxes.more_than_untold]),
+        ("… simulator, read alike", [boxes.read, boxes.overlap_read]),
+        ("where those of another recording are, told", [boxes.moved]),
+        ("… nothing told", [boxes.moved_untold]),
+        ("… difference", [boxes.more_than_moved_untold]),
+    ]
+    cells = [
+        (name, [written(each, ".0%") for each in found] + [""] * (2 - len(found)))
+        for name, found in lines
+    ]
+    head = ["boxes filled", "overlap of what moves with the truth"]
+    return plain_table("What boxes bring", [("", head), *cells])
 
 
 def imagined_views_table(imagined: ImaginedViews) -> str:
