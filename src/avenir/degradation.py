@@ -233,3 +233,14 @@ def last_seen(x: Latents, degradation: Degradation) -> Float[Tensor, "b 1 c h w"
     rows = torch.arange(len(x), device=x.device)
     frame = x[rows, (num_past - 1).clamp(min=0)][:, None]
     return frame * (num_past > 0)[:, None, None, None, None]
+
+
+def hidden_error(
+    error: Latents, degradation: Degradation, shown: Shown | None = None
+) -> Float[Tensor, ""]:
+    """Average squared errors over the frames that count, and of these over what is not shown."""
+    weight = degradation.weight
+    if shown is None:
+        return (error.square().mean(dim=(2, 3, 4)) * weight).sum() / weight.sum()
+    places = weight[:, :, None, None] * ~shown.where
+    return (error.square().mean(dim=2) * places).sum() / places.sum()

@@ -26,6 +26,7 @@ from avenir.degradation import (
     Times,
     draw_shown,
     draw_tau,
+    hidden_error,
     hide_future,
     last_seen,
     shift_of,
@@ -188,7 +189,7 @@ class Flow(Denoiser, Predictor):
             return self.path.target(self.config.loss, ends, tau)
 
         error = measured(said) - measured(self.path.target(self.config.predicts, true, tau))
-        losses = {"flow": _weighted(error, degradation, shown)}
+        losses = {"flow": hidden_error(error, degradation, shown)}
         if self.stride is not None:
             rows = max(1, round(self.config.shortcut * len(latents)))
             steer = None if condition is None else condition.rows(rows)
@@ -218,7 +219,7 @@ class Flow(Denoiser, Predictor):
             self.path.target(self.config.loss, self.path.ends("velocity", v, x, tau), tau)
             for v in in_one_and_in_two(velocity, x, steps, hidden)
         )
-        return _weighted(one - two, degradation)
+        return hidden_error(one - two, degradation)
 
     def _mixed(
         self, latents: Latents, degradation: Degradation, chance: torch.Generator
@@ -324,15 +325,29 @@ class Flow(Denoiser, Predictor):
         generator: torch.Generator,
         shown: Shown | None = None,
     ) -> tuple[Latents, Memory]:
-        sampling = self.config.sampling
-        (b, num_past, *chw), device = memory.latents.shape, memory.latents.device
-        past = self._noised_past(memory.latents, generator)
-        seen = past[:, -1:] if num_past else past.new_zeros(b, 1, *chw)
-        sides = self._sides(memory.condition, condition)
-        past_level = torch.full((b, memory.num_frames), 1 - sampling.past_noise, device=device)
+        known = memory.latents
+        past = self._noised_past(known, generator)
+        size = (len(known), length, *known.shape[2:])
+        noise = torch.randn(size, generator=generator, device=known.device)
+        chunk = self.from_noise(noise, past, memory.condition, condition, generator, shown)
+        return chunk, self.start(torch.cat([known, chunk], dim=1), memory.led_by(condition))
+
+    def from_noise(
+        self,
+        noise: Latents,
+        past: Latents,
+        before: Condition | None,
+        after: Condition | None,
+        generator: torch.Generator | None = None,
+        shown: Shown | None = None,
+    ) -> Latents:
+        """Take noise to latents after a past; only the sampler of diffusion needs more chance."""
+        sampling, (b, length), num_past = self.config.sampling, noise.shape[:2], past.shape[1]
+        seen = past[:, -1:] if num_past else torch.zeros_like(noise[:, :1])
+        sides = self._sides(before, after)
+        past_level = torch.full((b, num_past), 1 - sampling.past_noise, device=noise.device)
         caches = [
-            self.remember(past, past_level, before, seen) if num_past else None
-            for _, before, _ in sides
+            self.remember(past, past_level, led, seen) if num_past else None for _, led, _ in sides
         ]
 
         # In any other number of steps, strides that were never learnt: then along the flow itself.
@@ -342,18 +357,13 @@ class Flow(Denoiser, Predictor):
         def denoise(x: Latents, tau: Tensor, then: Tensor) -> Mixed:
             level, far = (each.expand(b, length) for each in (tau, strides * (then - tau)))
             best = torch.zeros_like(x)
-            for (share, _, after), cache in zip(sides, caches, strict=True):
-                said = self.forward(x, level, after, seen, cache=cache, stride=far, shown=shown)
+            for (share, _, led), cache in zip(sides, caches, strict=True):
+                said = self.forward(x, level, led, seen, cache=cache, stride=far, shown=shown)
                 best = best + share * said
             return self.path.ends(self.config.predicts, best, x, tau, floor=_FLOOR)
 
-        noise = torch.randn((b, length, *chw), generator=generator, device=device)
         chunk = self._sample(denoise, noise, generator)
-        if shown is not None:
-            chunk = shown.over(chunk)
-        return chunk, self.start(
-            torch.cat([memory.latents, chunk], dim=1), memory.led_by(condition)
-        )
+        return chunk if shown is None else shown.over(chunk)
 
     def _sides(
         self, before: Condition | None, after: Condition | None
@@ -370,10 +380,13 @@ class Flow(Denoiser, Predictor):
         less = [(-p, before.absent(part), after.absent(part)) for part, p in pushes.items()]
         return [(1.0 + sum(pushes.values()), before, after), *less]
 
-    def _sample(self, denoise: Denoise, noise: Latents, generator: torch.Generator) -> Latents:
+    def _sample(
+        self, denoise: Denoise, noise: Latents, generator: torch.Generator | None
+    ) -> Latents:
         sampling = self.config.sampling
         taus = schedule(sampling.num_steps, sampling.schedule, self.shift)
         if sampling.sampler == "ddpm":
+            assert generator is not None
             return ddpm(denoise, self.path, noise, taus, generator)
         sampler = {"euler": euler, "heun": heun, "ddim": ddim}[sampling.sampler]
         return sampler(denoise, self.path, noise, taus)
@@ -384,14 +397,3 @@ class Flow(Denoiser, Predictor):
             return latents
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         return self.path.mix(latents, noise, torch.tensor(1 - share, device=latents.device))
-
-
-def _weighted(
-    error: Latents, degradation: Degradation, shown: Shown | None = None
-) -> Float[Tensor, ""]:
-    """Average squared errors over the frames that count, and of these over what is not shown."""
-    weight = degradation.weight
-    if shown is None:
-        return (error.square().mean(dim=(2, 3, 4)) * weight).sum() / weight.sum()
-    places = weight[:, :, None, None] * ~shown.where
-    return (error.square().mean(dim=2) * places).sum() / places.sum()
