@@ -6,7 +6,8 @@ video.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal
 
 import torch
@@ -26,9 +27,10 @@ Hidden = Bool[Tensor, "b t h w"]
 """Which tokens are hidden."""
 
 
+@cache
 def schedule(
     num_steps: int, kind: Literal["linear", "linear_quadratic"], shift: float = 1.0
-) -> list[float]:
+) -> tuple[float, ...]:
     """Return `num_steps + 1` flow times from 0 to 1.
 
     Linear-quadratic (GAIA-2, 2503.20523): half of the steps go linearly to 0.1, the others
@@ -41,17 +43,17 @@ def schedule(
         slow = torch.linspace(0, 0.1 if half else 0, half + 1, dtype=torch.float64)
         rest = torch.linspace(0, 1, num_steps - half + 1, dtype=torch.float64)[1:]
         tau = torch.cat([slow, slow[-1] + (1 - slow[-1]) * rest**2])
-    return shifted(tau, shift).tolist()
+    return tuple(shifted(tau, shift).tolist())
 
 
-def euler(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
+def euler(denoise: Denoise, path: Path, x: Tensor, taus: Sequence[float]) -> Tensor:
     """Follow the velocity in straight steps."""
     for tau, after in zip(taus[:-1], taus[1:], strict=True):
         x = x + (after - tau) * _velocity(denoise, path, x, tau, after)
     return x
 
 
-def heun(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
+def heun(denoise: Denoise, path: Path, x: Tensor, taus: Sequence[float]) -> Tensor:
     """Follow the mean of the velocities at both ends of each step (Karras et al. 2022, Alg. 1)."""
     for tau, after in zip(taus[:-1], taus[1:], strict=True):
         here = _velocity(denoise, path, x, tau, after)
@@ -62,7 +64,7 @@ def heun(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
     return x
 
 
-def ddim(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
+def ddim(denoise: Denoise, path: Path, x: Tensor, taus: Sequence[float]) -> Tensor:
     """Estimate both ends, then mix them again a little closer to the data (2010.02502, Eq. 12)."""
     for tau, after in zip(taus[:-1], taus[1:], strict=True):
         now, then = (torch.tensor(each, dtype=x.dtype, device=x.device) for each in (tau, after))
@@ -72,7 +74,7 @@ def ddim(denoise: Denoise, path: Path, x: Tensor, taus: list[float]) -> Tensor:
 
 
 def ddpm(
-    denoise: Denoise, path: Path, x: Tensor, taus: list[float], generator: torch.Generator
+    denoise: Denoise, path: Path, x: Tensor, taus: Sequence[float], generator: torch.Generator
 ) -> Tensor:
     """Sample the ancestral posterior of each step (Ho et al. 2020, 2006.11239, Eq. 6-7).
 

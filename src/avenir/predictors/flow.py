@@ -335,7 +335,7 @@ class Flow(Denoiser, Predictor):
     def from_noise(
         self,
         noise: Latents,
-        past: Latents,
+        past: Float[Tensor, "b _p c h w"],
         before: Condition | None,
         after: Condition | None,
         generator: torch.Generator | None = None,
