@@ -8,18 +8,22 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from urllib.request import Request, urlopen
 
 import pytest
 import torch
 
+from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
+from avenir.errors import AvenirError
+from avenir.serving.messages import offered
 from avenir.serving.overlays import Overlays
 from avenir.serving.player import Player
 from avenir.serving.stages import openings_of, stages_of
 from avenir.world import World, load
 
-from .test_serving import hearing_run  # noqa: F401
+from .test_serving import hearing_run, weather_run  # noqa: F401
 
 pytest.importorskip("starlette")
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
@@ -74,18 +78,22 @@ class Running:
 def served(world: World, source: Synthetic, overlays: bool = False) -> Running:
     openings = openings_of(source, world, 2, 6)
     stages, signal = stages_of(world, openings, True), source.signals["actions"]
-    takes = {name: source.signals[name] for name in world.takes}
+    takes = {name: source.signals.get(name, taken) for name, taken in world.takes.items()}
     about = {"name": "tiny", "fps": 40.0, "steps_per_second": 20.0, "keys": signal.keys}
     about |= {"names": signal.names, "clips": ["data:,"] * 2}
     about["words"] = ["a red plane"] if "caption" in takes else None
     torch.set_num_threads(1)
-    seen = Overlays.of(world, openings, source) if overlays else None
-    if seen is not None and seen.probes is not None:
+
+    def fitted() -> Overlays:
+        seen = Overlays.of(world, openings, source)
+        assert seen.probes is not None
         # Latents of random weights tell little: one factor passes for well read.
         first, *others = seen.probes.factors
         probes = replace(seen.probes, factors=(first._replace(r2=0.9), *others))
-        seen = replace(seen, probes=probes)
-    return Running(Server(lambda: Player(stages, openings, takes), about, "a key", seen))
+        return replace(seen, probes=probes)
+
+    players = lambda: Player(stages, openings, takes)  # noqa: E731
+    return Running(Server(players, about, "a key", fitted if overlays else None))
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +108,15 @@ def hearing(hearing_run) -> Iterator[Running]:  # noqa: F811
     """A server of a world that takes words, with overlays."""
     source = Synthetic(SyntheticConfig(episode_frames=20, captions="some"))
     running = served(load(hearing_run), source, overlays=True)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def outside(weather_run) -> Iterator[Running]:  # noqa: F811
+    """A server of a world that is told the weather and the speed."""
+    source = Synthetic(SyntheticConfig(episode_frames=20, weather=True))
+    running = served(load(weather_run), source)
     yield running
     running.stop()
 
@@ -225,8 +242,20 @@ def test_a_playthrough_that_is_kept_opens_on_another_page(running):
         '{"do": "push", "factor": 0, "amount": 1' + 400 * "0" + "}",
         '{"do": "push", "factor": 0.5, "amount": 1}',
         '{"do": "push", "factor": 99, "amount": 1}',
+        '{"do": "tell"}',
+        '{"do": "tell", "signal": 5, "value": "fog"}',
+        '{"do": "tell", "signal": ["weather"], "value": "fog"}',
+        '{"do": "tell", "signal": "weather", "value": 5}',
+        '{"do": "tell", "signal": "weather", "value": {"fog": 1}}',
+        '{"do": "tell", "signal": "weather", "value": [0, "1"]}',
+        '{"do": "tell", "signal": "weather", "value": [[0, 1]]}',
+        '{"do": "tell", "signal": "weather", "value": [NaN]}',
+        '{"do": "tell", "signal": "weather", "value": [-Infinity]}',
+        '{"do": "tell", "signal": "weather", "value": [1' + 400 * "0" + "]}",
+        '{"do": "tell", "signal": "weather", "value": "fog"}',
+        '{"do": "tell", "signal": "actions", "value": [1, 0]}',
     ],
-    ids=range(27),
+    ids=range(39),
 )
 def test_what_means_nothing_is_answered_in_words_and_too_much_of_it_ends(running, message):
     tasks = running.num_tasks()
@@ -289,6 +318,60 @@ def test_words_that_cannot_be_told_are_refused_kindly_and_count_for_nothing(hear
             assert about["text"] is None
 
 
+def test_signals_are_told_from_the_next_step_on_and_a_playthrough_keeps_them(outside):
+    with outside.connected() as page, outside.connected() as other:
+        weather, speed = told(page)["hello"]["signals"]
+        assert weather["name"] == "weather" and weather["names"] == ["day", "night", "fog", "dusk"]
+        assert weather["choice"] is True and weather["low"] == [0] * 4
+        assert speed["name"] == "speed" and speed["choice"] is False and speed["high"] == [30]
+        assert shown(page)[0]["others"] == {}
+        say(page, "step")
+        say(page, "tell", signal="weather", value="fog")
+        say(page, "tell", signal="speed", value=[12.5])
+        say(page, "step")
+        about, pixels = shown(page)
+        while about["step"] < 2:
+            about, pixels = shown(page)
+        assert about["others"] == {"weather": [0, 0, 1, 0], "speed": [12.5]}
+        say(page, "keep")
+        said: dict = {}
+        while "kept" not in said:
+            said = told(page)
+        say(other, "open", playthrough=said["kept"])
+        there, same = shown(other)
+        while there["step"] < 2:
+            there, same = shown(other)
+        assert same == pixels and there["others"] == about["others"]
+        say(other, "rewind", steps=2)
+        while there["step"]:
+            there, _ = shown(other)
+        assert there["others"] == {}
+        say(page, "tell", signal="weather", value=None)
+        while about["others"] != {"speed": [12.5]}:
+            about, _ = shown(page)
+        for value, answer in (("hail", "say one of day"), ([1.0], "takes 4"), ("nan", "4 numbers")):
+            say(page, "tell", signal="weather", value=value)
+            assert answer in told(page)["error"]
+        say(page, "step")
+        while about["step"] < 3:
+            about, _ = shown(page)
+        assert about["others"] == {"speed": [12.5]}
+
+
+def test_a_choice_is_known_by_its_names_and_bounds():
+    named = {"size": 2, "names": ("wet", "dry")}
+    bounds = {"low": (0.0, 0.0), "high": (1.0, 1.0)}
+    for signal, choice in (
+        (Signal(**named, **bounds), True),
+        (Signal.choice(3), True),
+        (Signal(**named), False),  # nobody knows their bounds
+        (Signal(**named, low=(0.0, 0.0), high=(1.0, 2.0)), False),
+        (Signal(size=2, **bounds), False),
+        (Signal(size=1, names=("speed",), low=(0.0,), high=(1.0,)), False),
+    ):
+        assert offered("signal", signal)["choice"] is choice
+
+
 def test_words_that_are_no_words_are_mistakes_and_too_many_end_it(hearing):
     with hearing.connected() as page, pytest.raises(ConnectionClosed) as closed:
         for _ in range(30):
@@ -304,13 +387,14 @@ def test_latents_are_looked_at_when_asked_and_not_before(hearing, running, monke
         Overlays, "read", lambda seen, latent: asked.append(1) or read(seen, latent)
     )
     with hearing.connected() as page, running.connected() as plain:
-        factors = told(page)["hello"]["factors"]
-        assert {"name", "unit", "r2"} == set(factors[0]) and factors[0]["name"] == "ego x"
+        assert told(page)["hello"]["looks"] is True
         say(page, "step")
         while (about := shown(page)[0])["step"] < 1:
             pass
         assert set(about["stages"]) == {"dream"} and "read" not in about and not asked
         say(page, "show", stages=["dream", "latents"])
+        factors = told(page)["factors"]
+        assert {"name", "unit", "r2"} == set(factors[0]) and factors[0]["name"] == "ego x"
         while "latents" not in about["stages"]:
             about, pixels = shown(page)
         assert about["stages"]["latents"] == [1, 3, 8, 8] and len(about["read"]) == len(factors)
@@ -323,10 +407,64 @@ def test_latents_are_looked_at_when_asked_and_not_before(hearing, running, monke
         while about["step"] < 2:
             about, _ = shown(page)
         assert len(asked) == looked
-        assert "factors" not in told(plain)["hello"]
+        assert told(plain)["hello"]["looks"] is False
         say(plain, "show", stages=["dream", "latents"])
         shown(plain)
         assert set(shown(plain)[0]["stages"]) == {"dream"}
+
+
+def looking(page: ClientConnection) -> dict:
+    """Look at latents, and return the words that come before the first of them is shown."""
+    say(page, "show", stages=["dream", "latents"])
+    return told(page)
+
+
+@pytest.fixture
+def unfitted(hearing, monkeypatch) -> list[int]:
+    """Let the server forget its overlays, and add a 1 whenever it fits them."""
+    fits, fit = [], hearing.server.overlays.__wrapped__
+    counted = cache(lambda: fits.append(1) or fit())
+    monkeypatch.setattr(hearing.server, "overlays", counted)
+    return fits
+
+
+def test_latents_are_fitted_when_first_looked_at_and_once_for_all_pages(hearing, unfitted):
+    with hearing.connected() as page, hearing.connected() as other, hearing.connected() as third:
+        for each in (page, other, third):
+            assert "hello" in told(each)
+            say(each, "step")
+            while shown(each)[0]["step"] < 1:
+                pass
+        assert not unfitted
+        say(page, "show", stages=["dream", "latents"])
+        say(other, "show", stages=["dream", "latents"])
+        factors = told(page)["factors"]
+        assert told(other)["factors"] == factors and len(factors) > 3
+        assert looking(third)["factors"] == factors
+        while "latents" not in (about := shown(third)[0])["stages"]:
+            pass
+        assert len(about["read"]) == len(factors) and len(unfitted) == 1
+        say(third, "show", stages=["dream", "latents"])  # whoever has them is not sent them again
+        say(third, "say", text=50 * "x")
+        assert "error" in told(third)
+
+
+@pytest.mark.parametrize("error", [AvenirError("no clip"), RuntimeError("out of memory")])
+def test_latents_that_cannot_be_fitted_are_explained_and_play_goes_on(hearing, monkeypatch, error):
+    def failing() -> Overlays:
+        raise error
+
+    with hearing.connected() as page:
+        assert "hello" in told(page)
+        with monkeypatch.context() as broken:
+            broken.setattr(hearing.server, "overlays", failing)
+            said = looking(page)
+        assert said["factors"] is None and str(error) in said["error"]
+        say(page, "step")
+        while (about := shown(page)[0])["step"] < 1:
+            pass
+        assert "latents" not in about["stages"]
+        assert looking(page)["factors"]  # it may be tried again
 
 
 def test_a_factor_is_moved_and_left_alone_again(hearing):
@@ -343,6 +481,10 @@ def test_a_factor_is_moved_and_left_alone_again(hearing):
         return about, pixels
 
     with hearing.connected() as page:
+        assert "hello" in told(page)
+        say(page, "push", factor=1, amount=1)
+        assert "0 are read" in told(page)["error"]  # nobody has looked for them yet
+        looking(page)
         (plain, still), (about, moved), (_, again) = (after(page, n) for n in (0, -3, 0))
         assert plain["push"] is None and about["push"] == ["ego y", -3]
         assert still == again != moved

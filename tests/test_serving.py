@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from avenir.clip import to_frames
 from avenir.data import Signal
-from avenir.data.synthetic import ACTIONS, CAPTION, Synthetic, SyntheticConfig
+from avenir.data.synthetic import ACTIONS, CAPTION, WEATHER, Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.serving import player as player_module
 from avenir.serving.player import Player
@@ -36,16 +37,15 @@ def player(world, source) -> Player:
     return Player(stages_of(world, openings, True), openings, source.signals)
 
 
-def save_hearing_world(folder: Path) -> World:
-    """Write a tiny world of random weights that takes keys and words."""
+def save_joint_world(folder: Path, name: str, signals: dict, **parts: dict) -> World:
+    """Write a tiny world of random weights that takes keys and other signals."""
     save_tiny_world(folder, (64, 64))
     card = World.load(folder, "cpu").card
-    parts = {"actions": {}, "text": {}}
-    signals = {"actions": ACTIONS, "caption": CAPTION}
-    conditioner = {"kind": "joint", "parts": parts}
+    signals = {"actions": ACTIONS, **signals}
+    conditioner = {"kind": "joint", "parts": {"actions": {}, **parts}}
     torch.manual_seed(0)
     world = World.build(
-        card.model_copy(update={"signals": signals, "conditioner": conditioner, "name": "hearing"})
+        card.model_copy(update={"signals": signals, "conditioner": conditioner, "name": name})
     )
     with torch.no_grad():
         for parameter in world.parameters():
@@ -57,7 +57,17 @@ def save_hearing_world(folder: Path) -> World:
 @pytest.fixture(scope="session")
 def hearing_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "hearing"
-    save_hearing_world(folder)
+    save_joint_world(folder, "hearing", {"caption": CAPTION}, text={})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weather_run(tmp_path_factory) -> Path:
+    """A world that is told the weather, which is a choice, and the speed, a number."""
+    folder = tmp_path_factory.mktemp("runs") / "weather"
+    speed = Signal(size=1, names=("speed",), low=(0.0,), high=(30.0,))
+    signals = {"weather": WEATHER, "speed": speed}
+    save_joint_world(folder, "weather", signals, metadata={"signals": ["weather", "speed"]})
     return folder
 
 
@@ -68,6 +78,14 @@ def hearing(hearing_run) -> Player:
     openings = openings_of(
         Synthetic(SyntheticConfig(episode_frames=30, captions="some")), world, 2, 6
     )
+    return Player(stages_of(world, openings, True), openings, world.takes)
+
+
+@pytest.fixture
+def outside(weather_run) -> Player:
+    """A player of a world that is told the weather, on data that has it."""
+    world = load(weather_run)
+    openings = openings_of(Synthetic(SyntheticConfig(episode_frames=30, weather=True)), world, 2, 6)
     return Player(stages_of(world, openings, True), openings, world.takes)
 
 
@@ -356,7 +374,7 @@ def test_a_playthrough_from_before_there_were_words_opens(player):
     for action in (ON, LEFT):
         player.step(action)
     new = json.loads(player.kept("a key").model_dump_json())
-    later = {"words", "pushes", "directions", "past_signals"}
+    later = {"words", "others", "pushes", "directions", "past_signals"}
     assert all(not new[name] for name in later)
     old = {name: value for name, value in new.items() if name not in later}
     list(player.open(read_playthrough(json.dumps(old)), "a key"))
@@ -408,3 +426,134 @@ def test_damaged_words_and_pushes_are_refused_in_words(hearing, player):
     assert (hearing.line, hearing.text, hearing.push) == before
     with pytest.raises(AvenirError, match="trained without any"):
         opened(player)
+
+
+# Other signals ------------------------------------------------------------------------------------
+
+
+def test_telling_a_signal_is_telling_the_world(outside):
+    world, start = outside.stages["dream"].world, outside.line.states[0]["dream"].moment
+
+    def after(**values: str | list[float] | None) -> torch.Tensor:
+        outside.rewind(0)
+        for name in ("weather", "speed"):
+            outside.tell(name, values.get(name))
+        outside.step(ON)
+        return shown(outside)
+
+    def dreamt(**told: torch.Tensor) -> torch.Tensor:
+        return to_frames(world.dream(start, torch.tensor([ON]), 0, None, told).video[0])
+
+    fog, speed = torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([12.5])
+    told = after(weather="fog")
+    assert torch.equal(told, dreamt(weather=fog)) and torch.equal(told, after(weather=[0, 0, 1, 0]))
+    assert torch.equal(after(weather="fog", speed="12.5"), dreamt(weather=fog, speed=speed))
+    assert torch.equal(after(), dreamt())
+    frames = [told, after(), after(weather="night"), after(speed=[12.5])]
+    assert len({each.numpy().tobytes() for each in frames}) == 4
+
+
+def test_going_back_brings_back_what_was_told_then(outside):
+    outside.step(ON)
+    outside.tell("weather", "fog")
+    outside.tell("speed", [3])
+    outside.step(ON)
+    outside.tell("weather", None)
+    outside.step(ON)
+    left = shown(outside)
+    fog = ("weather", (0.0, 0.0, 1.0, 0.0))
+    assert outside.others == (("speed", (3.0,)),)
+    outside.rewind(1)
+    assert outside.others == (("speed", (3.0,)), fog)  # as from then on
+    outside.rewind(0)
+    assert outside.others == ()
+    outside.tell("weather", "fog")
+    outside.step(ON)
+    outside.branch(0)
+    assert outside.others == (("speed", (3.0,)),) and torch.equal(shown(outside), left)
+    outside.branch(0)
+    outside.begin(1)
+    assert outside.others == (fog,)  # as a key that is held
+
+
+def test_signals_that_cannot_be_told_are_refused(outside, player):
+    outside.tell("weather", "dusk")
+    before = outside.others
+    for name, value, answer in (
+        ("weather", "hail", "day, night, fog, dusk, or 4 numbers"),
+        ("weather", [1.0, 0.0], "2 numbers; this world takes 4"),
+        ("speed", "nan", "all finite"),
+        ("speed", [1e300], "all finite"),
+        ("speed", [], "0 numbers; this world takes 1"),
+        ("mood", "good", "can be told speed, weather"),
+        ("actions", [1.0, 0.0], "given by itself"),
+        ("caption", None, "given by itself"),
+        ("cameras", [1.0], "can be told speed, weather"),
+    ):
+        with pytest.raises(AvenirError, match=answer):
+            outside.tell(name, value)
+        assert outside.others == before
+    with pytest.raises(AvenirError, match="can be told nothing"):
+        player.tell("weather", "fog")
+
+
+def test_a_playthrough_with_other_signals_opens_again_to_the_same_frames(outside):
+    seen = []
+    for number, action in enumerate((ON, LEFT, RIGHT, ON, LEFT)):
+        if number in (1, 3):
+            outside.tell("weather", ("fog", None)[number // 3])
+        if number == 2:
+            outside.tell("speed", [0.1])  # no number of 32 bits
+        outside.step(action)
+        seen.append(shown(outside))
+    text = outside.kept("a key").model_dump_json()
+    table = json.loads(text)["others"]
+    assert table == {"speed": [[2, [0.1]]], "weather": [[1, [0, 0, 1, 0]], [3, None]]}
+    dream = outside.stages["dream"]
+    other = Player({"dream": dream}, outside.openings[1:], outside.takes)
+    list(other.open(read_playthrough(text), "a key"))
+    assert other.line.told == outside.line.told
+    for step in range(5, 0, -1):
+        other.rewind(step)
+        assert torch.equal(shown(other), seen[step - 1])
+    other.rewind(5)
+    other.step(ON)
+    outside.step(ON)
+    assert torch.equal(shown(other), shown(outside))  # what is told goes on
+
+
+def test_damaged_signals_are_refused_in_words(outside, player):
+    outside.tell("weather", "fog")
+    outside.step(ON)
+    outside.step(ON)
+    good = json.loads(outside.kept("a key").model_dump_json())
+
+    def opened(by: Player = outside, **others) -> None:
+        list(by.open(read_playthrough(json.dumps(good | {"others": others})), "a key"))
+
+    opened(weather=good["others"]["weather"])
+    before = (outside.line, outside.others)
+    fog, night = [0, 0, 1, 0], [0, 1, 0, 0]
+    for rows in ([[2, fog]], [[1, fog], [0, None]], [[0, fog], [0, night]]):
+        with pytest.raises(AvenirError, match="damaged"):
+            opened(weather=rows)
+    for rows in ([[-1, fog]], [[0, "fog"]], [[0, [float("nan"), 0, 0, 0]]], "fog", [fog]):
+        with pytest.raises(AvenirError, match="playthrough"):
+            opened(weather=rows)
+    with pytest.raises(AvenirError, match="playthrough"):
+        opened(**{f"signal {number}": [] for number in range(65)})
+    with pytest.raises(AvenirError, match="3 numbers; this world takes 4"):
+        opened(weather=[[0, fog[1:]]])
+    with pytest.raises(AvenirError, match="all finite"):
+        opened(speed=[[0, [1e39]]])
+    with pytest.raises(AvenirError, match="can be told speed, weather"):
+        opened(mood=[[0, [1.0]]])
+    with pytest.raises(AvenirError, match="given by itself"):
+        opened(actions=[[0, [1.0, 0.0]]])
+    with pytest.raises(AvenirError, match="from step 1 on"):
+        opened(weather=[[0, night]])
+    with pytest.raises(AvenirError, match="from step 2 on"):
+        opened(weather=[[0, fog], [1, None]])
+    assert (outside.line, outside.others) == before
+    with pytest.raises(AvenirError, match="can be told nothing"):
+        opened(player, weather=[[0, fog]])

@@ -1,6 +1,7 @@
 """The errors a user can meet. Each says what was given, what was expected, and the cure.
 
 AvenirError
+├── Stopped         somebody ended what they were asked to do
 ├── VideoError      a file that is no video, or a broken one
 └── TrainingError   a run that had to stop: loss not finite, folder of another recipe
 """
@@ -8,6 +9,10 @@ AvenirError
 
 class AvenirError(Exception):
     """A mistake the user can cure."""
+
+
+class Stopped(AvenirError):
+    """Somebody who was asked to go on would not: what is done stays, and nothing more is asked."""
 
 
 class VideoError(AvenirError):

@@ -1,6 +1,7 @@
 """Environments that are recorded: what is seen, what was done, and that it can be done again."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -123,3 +124,193 @@ def test_a_game_is_imported_and_its_keys_travel(tmp_path):
     assert report["imported"][0]["frames"] == 8 and report["notes"] == []
     clip = data.clip(data.spread("test", 8, 1)[0])
     assert clip.signals["actions"].shape == (8, 3)
+
+
+# Played by a person -------------------------------------------------------------------------------
+
+HILL, POLE = "MountainCarContinuous-v0", "CartPole-v1"
+"""A car between hills, pushed by one number 30 times a second; a pole, pushed left or right."""
+
+
+class Sitting:
+    """Somebody at the keyboard, whose time goes by when they are waited for.
+
+    `keys` has, for each frame that is waited for, keys that go down; in capitals: up.
+    """
+
+    def __init__(self, pygame, keys=()) -> None:
+        self.pygame, self.keys = pygame, list(keys)
+        self.now, self.lag = 0.0, 0.0
+        self.slept: list[float] = []
+        self.titles: list[str] = []
+        self.greetings: list[str] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert self.pygame.display.get_surface() is not None
+        self.slept.append(round(seconds, 6))
+        self.titles.append(self.pygame.display.get_caption()[0])
+        self.now += seconds + self.lag
+        self.lag = 0.0
+        for word in self.keys.pop(0).split() if self.keys else ():
+            self.pygame.event.post(self.event(word))
+
+    def wait(self):
+        self.greetings.append(self.pygame.display.get_caption()[0])
+        return self.event("space")
+
+    def event(self, word: str):
+        kind = self.pygame.KEYUP if word.isupper() else self.pygame.KEYDOWN
+        if word == "close":
+            return self.pygame.event.Event(self.pygame.QUIT)
+        if word == "release1":
+            kind, word = self.pygame.KEYUP, "1"
+        return self.pygame.event.Event(kind, key=self.pygame.key.key_code(word.lower()))
+
+
+@pytest.fixture
+def sitting(monkeypatch):
+    from avenir.data.gymnasium import human
+
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    sitting = Sitting(pygame)
+    monkeypatch.setattr(human, "time", sitting)
+    monkeypatch.setattr(pygame.event, "wait", sitting.wait)
+    pygame.display.quit()
+    yield sitting
+    pygame.display.quit()
+
+
+def test_a_person_plays_in_real_time_and_held_keys_add_up(sitting):
+    from avenir.device import seed_of
+
+    sitting.keys = ["left", "LEFT d D", "", "a right", "A", "up"]
+    data = source(HILL, policy="human", fps=10)
+    clip = whole(data)
+    pushes = [-1.0, 1.0, 0.0, 0.0, 1.0, 1.0]
+    assert clip.signals["actions"][:, 0].tolist() == pushes
+    assert sitting.slept == [0.1] * 6
+    assert sitting.titles == ["1 s left"] * 6
+    assert sitting.greetings == ["Press a key to begin, Escape to stop"]
+    # The action at a frame leads to the next: played again by hand it is the same.
+    env = gymnasium.make(HILL, render_mode="rgb_array")
+    env.reset(seed=seed_of("gymnasium", 0, clip.name, 0) % 2**31)
+    for frame, push in zip(clip.frames, pushes, strict=True):
+        drawn = cover(torch.tensor(env.render()).permute(2, 0, 1), 32, 32)
+        assert torch.equal(frame, drawn)
+        for _ in range(3):
+            env.step(np.array([push], np.float32))
+    env.close()
+
+
+def test_time_that_was_lost_is_not_made_up_for_and_the_title_counts_down(sitting):
+    sitting.lag = 1.0  # something took long in the first frame
+    whole(source(HILL, policy="human", fps=10, episode_frames=21, skip_frames=4))
+    assert sitting.slept == [0.1, 0.0] + [0.1] * 23
+    seconds = [int(title.removesuffix(" s left")) for title in sitting.titles]
+    assert seconds == [3] * 5 + [2] * 10 + [1] * 10
+
+
+def test_what_is_shown_is_what_the_environment_draws_enlarged(sitting, monkeypatch):
+    from avenir.data.gymnasium import human
+
+    monkeypatch.setattr(human, "_MOST_PIXELS", (900, 1900))
+    env = gymnasium.make(HILL, render_mode="rgb_array")
+    env.reset(seed=0)
+    data = source(HILL, policy="human", fps=10)
+    act = data._policy(env, np.random.default_rng(0))
+    act(None)
+    shown = sitting.pygame.surfarray.array3d(sitting.pygame.display.get_surface())
+    drawn = env.render().swapaxes(0, 1)
+    assert shown.shape == (1200, 800, 3)  # twice 600 x 400; three times would be too high
+    assert np.array_equal(shown, drawn.repeat(2, 0).repeat(2, 1))
+    env.close()
+
+
+def test_of_choices_the_key_pressed_last_is_taken_and_none_is_the_first(sitting):
+    sitting.keys = ["", "2", "1 9", "release1", "2 1", ""]
+    clip = whole(source(POLE, policy="human", fps=50))
+    chosen = clip.signals["actions"].argmax(1).tolist()
+    assert chosen == [0, 1, 0, 1, 0, 0]
+    assert torch.equal(clip.signals["actions"].sum(1), torch.ones(6))
+
+
+def test_an_episode_that_ended_too_soon_is_played_again_and_its_title_says_so(sitting):
+    data = source(POLE, policy="human", fps=50, episode_frames=18)
+
+    def falling_first() -> None:  # from side to side the pole stands, pushed one way it falls
+        if len(sitting.greetings) != 1:
+            sitting.keys = ["1", "2"] * 9
+
+    wait = sitting.wait
+    sitting.pygame.event.wait = lambda: (wait(), falling_first())[0]
+    whole(data)
+    assert len(sitting.greetings) == 2
+    assert sitting.greetings[1].startswith("It ended too soon and is played again.")
+    whole(data, 1)
+    assert sitting.greetings[2] == sitting.greetings[0]
+
+
+def test_a_person_may_stop_and_go_on_another_day(sitting, tmp_path):
+    from typer.testing import CliRunner
+
+    from avenir.cli import app
+    from avenir.data.lerobot import LeRobot, LeRobotConfig
+
+    to = tmp_path / "hill"
+    words = f"import {HILL} --to {to} --size 32x32 --episodes 3 --seconds 0.6 --policy human"
+    for end in ("escape", "close"):
+        sitting.keys = [*[""] * 8, end]
+        result = CliRunner().invoke(app, words.split())
+        assert result.exit_code == 0, result.output
+        assert "the window was closed: import again" in " ".join(result.output.split())
+        assert sitting.pygame.display.get_surface() is None
+    report = json.loads((to / "import_report.json").read_text())
+    assert [row["frames"] for row in report["imported"]] == [6, 6]  # one each time
+    assert len(report["skipped"]) == 1
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 0 and "3 recordings, 18 frames" in " ".join(result.output.split())
+    data = LeRobot(LeRobotConfig(path=str(to), size=(32, 32)))
+    assert len(data.recordings("test")) == 1
+    assert data.signals["actions"].keys["ArrowLeft"] == (-1.0,)
+
+
+def test_what_a_person_would_play_is_no_data_to_draw_from():
+    data = source(HILL, policy="human", fps=10)
+    for asked in (
+        lambda: data.fingerprint,
+        lambda: data.draw("train", 4, 1, seed=0),
+        lambda: data.spread("test", 4, 1),
+    ):
+        with pytest.raises(AvenirError, match="--policy human --to FOLDER"):
+            asked()
+    assert len(data.recordings("train")) == 2  # an import lists them
+
+
+def test_who_cannot_play_is_told_why(sitting, monkeypatch):
+    from avenir.data import Signal
+    from avenir.data.gymnasium.human import Human
+
+    pygame = sitting.pygame
+    with pytest.raises(AvenirError, match="on no keys"):
+        Human(Signal(size=1), 10.0, 6)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")  # what is taken where there is no screen
+    with pytest.raises(AvenirError, match="no window can be opened: there is no screen"):
+        whole(source(HILL, policy="human", fps=10))
+    pygame.display.quit()
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+
+    def failing(size: object) -> None:
+        raise pygame.error("no video device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pygame.display, "set_mode", failing)
+        with pytest.raises(AvenirError, match="no window can be opened: no video device"):
+            whole(source(HILL, policy="human", fps=10))
+    data = source(HILL, policy="human", fps=10)
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with pytest.raises(AvenirError, match=r"pip install 'avenir\[envs\]'"):
+        whole(data)

@@ -5,16 +5,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
+from avenir.errors import AvenirError
 from avenir.world import World
 
-from ..test_play_server import Running, hearing, running  # noqa: F401
-from ..test_serving import hearing_run  # noqa: F401
+from ..test_play_server import Running, hearing, outside, running  # noqa: F401
+from ..test_serving import hearing_run, weather_run  # noqa: F401
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -207,7 +209,7 @@ def test_latents_are_looked_into_and_moved_from_the_keyboard_alone(browser, hear
     read = page.inner_text("#factors div:first-child span")
     assert read.removesuffix(" px").replace("−", "-") == page.evaluate("latest.read[0].toFixed(1)")
     # What is hardly read is struck through, and cannot be moved.
-    poor = page.evaluate("world.factors.filter((factor) => factor.r2 < 0.2).length")
+    poor = page.evaluate("factors.filter((factor) => factor.r2 < 0.2).length")
     assert page.locator("#factors s").count() == poor
     assert page.locator("#directions button").count() == page.locator("#factors span").count()
     page.focus("#amount")
@@ -244,9 +246,83 @@ def test_latents_are_looked_into_and_moved_from_the_keyboard_alone(browser, hear
     assert page.faults == []
 
 
+def test_signals_are_told_without_driving_from_the_keyboard_alone(browser, outside):  # noqa: F811
+    page = opened(browser, outside, reduced_motion="reduce")
+    assert page.is_hidden("#words") and page.inner_text("#told") == "Told now: nothing."
+    page.keyboard.down("ArrowLeft")
+    page.keyboard.press("t")
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"
+    assert page.locator(".held").count() == 0  # whoever begins to choose lets go
+    page.keyboard.press("f")
+    page.wait_for_function("latest.others.weather?.[2] === 1")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("latest.others.weather?.[3] === 1")
+    assert page.locator(".held").count() == 0
+    assert page.inner_text("#told") == "Told now: weather dusk, to the dream alone."
+    page.keyboard.press("Enter")
+    page.keyboard.down("ArrowLeft")  # the keys are the player's again
+    assert page.locator(".held").count() == 1
+    page.keyboard.up("ArrowLeft")
+    speed = page.get_by_role("spinbutton", name="speed")
+    speed.focus()
+    page.keyboard.type("31")
+    page.keyboard.press("Enter")  # more than it was taught
+    assert page.evaluate("!latest.others.speed && document.activeElement.matches(':invalid')")
+    page.keyboard.press("Backspace")
+    page.keyboard.press("Enter")
+    page.wait_for_function("latest.others.speed?.[0] === 3")
+    assert page.evaluate("document.activeElement === document.body && latest.step === 0")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.step > 1")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.paused")
+    page.get_by_role("button", name="Clear").click()
+    page.wait_for_function("!latest.others.speed")
+    page.get_by_role("combobox", name="weather").select_option("nothing said")
+    page.wait_for_function("Object.keys(latest.others).length === 0")
+    page.evaluate("say('rewind', { steps: 1 })")  # what was told then is shown again
+    page.wait_for_function("latest.others.speed?.[0] === 3")
+    assert speed.input_value() == "3"
+    assert page.get_by_role("combobox", name="weather").input_value() == "dusk"
+    page.get_by_role("combobox", name="weather").focus()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement === document.body")
+    assert page.faults == []
+
+
+def test_whoever_looks_inside_is_told_that_it_is_prepared_and_why_it_cannot_be(
+    browser,
+    hearing,  # noqa: F811
+    monkeypatch,
+):
+    page = opened(browser, hearing, reduced_motion="reduce")
+    asked, fails = threading.Event(), threading.Event()
+
+    def failing() -> None:
+        asked.set()
+        fails.wait(20)
+        raise AvenirError("no clip was given")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(hearing.server, "overlays", failing)
+        page.keyboard.press("l")
+        assert asked.wait(20)
+        assert page.is_visible("#inside") and "a few seconds" in page.inner_text("#trust")
+        assert page.is_hidden("#moving") and page.get_attribute("#look", "aria-pressed") == "true"
+        fails.set()
+        page.wait_for_selector("#error:not([hidden])")
+    assert "no clip was given" in page.inner_text("#error")
+    assert page.is_hidden("#inside") and page.get_attribute("#look", "aria-pressed") == "false"
+    page.keyboard.press("l")
+    page.wait_for_selector("[data-stage=latents]")
+    assert page.is_hidden("#error") and "R² says" in page.inner_text("#trust")
+    assert page.faults == []
+
+
 def test_a_world_without_words_or_overlays_shows_neither(browser, running):  # noqa: F811
     page = opened(browser, running)
-    assert page.is_hidden("#words") and page.is_hidden("#look") and page.is_hidden("#heard")
+    for name in ("#words", "#signals", "#look", "#heard"):
+        assert page.is_hidden(name)
     for key in ("t", "l"):
         page.keyboard.press(key)
     assert page.is_hidden("#inside") and page.evaluate("document.activeElement === document.body")

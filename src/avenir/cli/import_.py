@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avenir.errors import AvenirError
+from avenir.errors import AvenirError, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,12 @@ def import_(
         float, typer.Option(min=0, help="Seconds left out where each begins.", **_PLAYED)
     ] = 0.0,
     policy: Annotated[
-        str, typer.Option(help="Who acts: random, scripted, or module:function.", **_PLAYED)
+        str,
+        typer.Option(
+            help="Who acts: random, scripted, human (you, in a window, from the keyboard; Escape "
+            "ends it and keeps what is recorded), or module:function.",
+            **_PLAYED,
+        ),
     ] = "random",
 ) -> None:
     """Turn videos, or a game, into a data set to train on, and say what could not be read."""
@@ -135,6 +140,8 @@ def _write(source: "Source", writer: "LeRobotWriter") -> dict[str, Any]:
                 imported.append(_row(writer.episodes[-1]))
             except AvenirError as error:
                 skipped.append({"name": recording.name, "reason": str(error)})
+                if isinstance(error, Stopped):
+                    break
             progress.advance(bar, recording.seconds)
     return {"imported": imported, "skipped": skipped}
 

@@ -75,10 +75,14 @@ def play(
     stages = stages_of(world, openings, steers=keys and not world.discovers)
     player = Player(stages, openings, world.takes)
     player.step(player.action(()))  # whatever is slow the first time is slow now
-    overlays = Overlays.of(world, openings, source, Preparation())
     key = str(world.card.provenance.get("key") or world.card.name)
     about = _about(world, openings)
-    server = Server(lambda: Player(stages, openings, world.takes), about, key, overlays)
+    server = Server(
+        lambda: Player(stages, openings, world.takes),
+        about,
+        key,
+        lambda: Overlays.of(world, openings, source, Preparation()),
+    )
     _serve(server, host, port)
 
 

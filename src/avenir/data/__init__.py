@@ -63,6 +63,22 @@ class Signal(Config):
         """Whether it is one of several things to do: one number is 1, the others 0."""
         return self.names[:1] == (CHOICE.format(0),)
 
+    def of_keys(self, held: Sequence[str]) -> tuple[float, ...]:
+        """Add up what held keys stand for, within the bounds, as `size` numbers.
+
+        Of choices the key that went down last is taken. Empty where there are no keys, or no choice
+        is made.
+        """
+        chosen = [self.keys[key] for key in held if key in self.keys]
+        if not self.keys or (self.is_choice and not chosen):
+            return ()
+        if self.is_choice:
+            return chosen[-1]
+        total = np.array([[0.0] * self.size, *chosen]).sum(0)
+        if self.low:
+            total = total.clip(self.low, self.high)
+        return tuple(total.tolist())
+
     @classmethod
     def text(cls, size: int) -> "Signal":
         """Describe words of at most `size` bytes: a caption of every frame."""

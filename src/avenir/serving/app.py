@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from avenir.errors import AvenirError
-from avenir.serving.messages import MOST_BYTES, MOST_KEYS, MOST_LETTERS, parsed, whole
+from avenir.serving.messages import MOST_BYTES, MOST_KEYS, MOST_LETTERS, offered, parsed, whole
 from avenir.serving.overlays import Overlays
 from avenir.serving.player import Player
 from avenir.serving.playthrough import read_playthrough
@@ -77,7 +78,7 @@ class Server:
     """Lets pages in, at most `MOST_PAGES`, and gives each a player of its own.
 
     `about` is what a page is told of the world; `world` is its key, which playthroughs carry. With
-    `overlays` a page may look at latents.
+    `overlays`, which fits them, a page may look at latents: the first that does lets it be called.
     """
 
     def __init__(
@@ -85,9 +86,10 @@ class Server:
         player: Callable[[], Player],
         about: dict[str, Any],
         world: str,
-        overlays: Overlays | None = None,
+        overlays: Callable[[], Overlays] | None = None,
     ) -> None:
-        self.player, self.about, self.world, self.overlays = player, about, world, overlays
+        self.player, self.about, self.world = player, about, world
+        self.overlays = overlays and cache(overlays)  # in turn: no two pages fit at once
         self.pages: set[Page] = set()
 
     def app(self, hosts: list[str]) -> Starlette:
@@ -141,6 +143,7 @@ class Page:
         self.answered: list[float] = []
         self.paused, self.opening = True, False
         self.shown, self.looking = ["dream"], False
+        self.overlays: Overlays | None = None
         self.waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
         self.woken = asyncio.Event()
 
@@ -210,10 +213,9 @@ class Page:
 
     async def _tick(self) -> None:
         self.player = await self._in_turn(self.server.player)
-        hello = self.server.about | {"stages": list(self.player.stages)}
-        if self.server.overlays is not None:
-            hello["factors"] = [factor._asdict() for factor in self.server.overlays.factors]
-        await self._tell({"hello": hello})
+        hello = {"stages": list(self.player.stages), "looks": self.server.overlays is not None}
+        hello["signals"] = [offered(*each) for each in self.player.tellable.items()]
+        await self._tell({"hello": self.server.about | hello})
         await self._show(0.0)
         period = 1 / self.server.about["steps_per_second"]
         due = time.monotonic()
@@ -247,9 +249,11 @@ class Page:
                 self.paused, self.tapped = what == "pause", []
             elif what == "show":
                 self.shown = [name for name in player.stages if name in said["stages"]]
-                self.looking = "latents" in said["stages"]
+                self.looking = "latents" in said["stages"] and await self._look()
             elif what == "say":
                 player.say(said["text"])
+            elif what == "tell":
+                player.tell(said["signal"], said.get("value"))
             elif what == "push":
                 player.move(self._direction(whole(said, "factor")), said["amount"])
             elif what == "begin":
@@ -270,12 +274,25 @@ class Page:
             await self._tell({"error": str(error)})
         await self._show(0.0)
 
+    async def _look(self) -> bool:
+        """Have latents fitted to be looked at, say what is read in them, and whether any can be."""
+        if self.overlays is None and self.server.overlays is not None:
+            words: dict[str, Any] = {"factors": None}
+            try:
+                self.overlays = seen = await self._in_turn(self.server.overlays)
+                words["factors"] = [factor._asdict() for factor in seen.factors]
+            except Exception as error:
+                logging.getLogger("uvicorn.error").exception("latents could not be looked at")
+                words["error"] = f"latents cannot be looked at: {error}; play on, or try it again"
+            await self._tell(words)
+        return self.overlays is not None
+
     def _direction(self, number: int) -> Direction:
-        overlays = self.server.overlays
-        directions = [] if overlays is None else overlays.directions
+        directions = [] if self.overlays is None else self.overlays.directions
         if number >= len(directions):
             raise AvenirError(
-                f"factor {number} was to be moved; {len(directions)} are read, counted from 0"
+                f"factor {number} was to be moved; {len(directions)} are read, counted from 0: "
+                "look inside, and move one of those"
             )
         return directions[number]
 
@@ -308,12 +325,13 @@ class Page:
             "presses": self.answered,
             "milliseconds": round(1000 * seconds, 2),
             "text": player.text,
+            "others": dict(player.others),
             "push": push and [push.direction.factor, push.amount],
         }
-        if self.looking and self.server.overlays is not None:
+        if self.looking and self.overlays is not None:
             latent = player.latents
-            pictures["latents"] = self.server.overlays.painted(latent)
-            about["read"] = self.server.overlays.read(latent)
+            pictures["latents"] = self.overlays.painted(latent)
+            about["read"] = self.overlays.read(latent)
         about["stages"] = {name: list(frames.shape) for name, frames in pictures.items()}
         self.answered = []
         head = json.dumps(about).encode()

@@ -1,11 +1,14 @@
 """What pages say: a message is JSON, `{"do": …}`, and is checked before anything is done.
 
-Knows no worlds and no sockets.
+Knows signals; no worlds and no sockets.
 """
 
 import json
 from typing import Any
 
+import numpy as np
+
+from avenir.data import Signal
 from avenir.errors import AvenirError
 from avenir.serving.playthrough import MOST_PUSH
 
@@ -14,6 +17,8 @@ MOST_BYTES = 2**21
 MOST_LETTERS = 2**12
 MOST_KEYS = 16
 """Held at once."""
+_LARGEST = float(np.finfo(np.float32).max)
+"""Worlds compute in 32 bits."""
 
 
 def parsed(text: str | None) -> dict[str, Any]:
@@ -40,6 +45,22 @@ def whole(said: dict[str, Any], name: str) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**31:
         raise AvenirError(f"{name} was given as {value!r}; say a whole number from 0 on")
     return value
+
+
+def offered(name: str, signal: Signal) -> dict[str, Any]:
+    """Describe a signal that pages may tell; a choice is told by one of its names."""
+    every = range(signal.size)
+    # Data sets do not say of which signals one number is 1: their names and bounds look like it.
+    choice = signal.size > 1 and len(set(signal.names)) == signal.size
+    choice &= signal.low == tuple(0.0 for _ in every) and signal.high == tuple(1.0 for _ in every)
+    return {
+        "name": name,
+        "size": signal.size,
+        "names": signal.names,
+        "choice": choice,
+        "low": signal.low,
+        "high": signal.high,
+    }
 
 
 def _check_nothing(said: dict[str, Any]) -> None:
@@ -70,6 +91,18 @@ def _check_words(said: dict[str, Any]) -> None:
         raise AvenirError('words were said wrongly; say {"do": "say", "text": "a plane flies in"}')
 
 
+def _check_tell(said: dict[str, Any]) -> None:
+    name, value = said.get("signal"), said.get("value")
+    numbers = value if isinstance(value, list) else []
+    # NaN, and whole numbers that are too long for any other, are within no bounds.
+    finite = all(isinstance(n, int | float) and abs(n) <= _LARGEST for n in numbers)
+    if not isinstance(name, str) or not isinstance(value, str | list | None) or not finite:
+        raise AvenirError(
+            "a signal was told wrongly; say a name of it, finite numbers, or null: "
+            '{"do": "tell", "signal": "weather", "value": "fog"}'
+        )
+
+
 def _check_push(said: dict[str, Any]) -> None:
     amount = said.get("amount")
     # NaN, which JSON can say as well, is within no bounds.
@@ -93,5 +126,6 @@ _VERBS = {
     "keep": _check_nothing,
     "open": _check_open,
     "say": _check_words,
+    "tell": _check_tell,
     "push": _check_push,
 }

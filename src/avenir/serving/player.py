@@ -1,6 +1,6 @@
 """One playthrough: stages stepped together, paused, rewound, branched, kept and opened again.
 
-Knows keys, actions and words; knows nothing of networks or pages.
+Knows keys, actions, words and other signals; knows nothing of networks or pages.
 """
 
 import hashlib
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avenir.data import Signal
 from avenir.errors import AvenirError
 from avenir.serving.playthrough import MOST_STEPS, Playthrough, past_of, steering_of
-from avenir.serving.stages import Action, Direction, Dream, Opening, Push, Stage, Steering
+from avenir.serving.stages import Action, Direction, Dream, Opening, Others, Push, Stage, Steering
 from avenir.steering import check_taken
 
 MOST_KEPT = 600
@@ -53,8 +53,9 @@ class Line:
 class Player:
     """Tells every stage the same, along one line; what was left is in `branches`.
 
-    `takes` is what the world takes. Words and pushes hold from the next step on, until there are
-    others; going back brings back those of then. Raises AvenirError when there is nothing to open.
+    `takes` is what the world takes. Words, other signals and pushes hold from the next step on,
+    until there are others; going back brings back those of then. Raises AvenirError when there is
+    nothing to open.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Player:
         self.num_own = len(openings)
         self.text: str | None = None
         self.push: Push | None = None
+        self.others: Others = ()
         self.begin(0)
 
     # Playing ----------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ class Player:
         if self.now < len(self.line.told):
             self.branches = [*self.branches, self.line.thinned()][-_MOST_BRANCHES:]
             self.line = self.line.until(self.now)
-        self.line.told.append(Steering(action, self.text, self.push))
+        self.line.told.append(Steering(action, self.text, self.push, self.others))
         self._advance()
 
     def say(self, words: str) -> None:
@@ -105,6 +107,25 @@ class Player:
         text = words.strip() or None
         self._check(text)
         self.text = text
+
+    @property
+    def tellable(self) -> dict[str, Signal]:
+        """Signals that are told by name; cameras stay where they are."""
+        apart = {"actions", "caption", "cameras"}
+        return {name: signal for name, signal in self.takes.items() if name not in apart}
+
+    def tell(self, name: str, value: str | Sequence[float] | None) -> None:
+        """Say how another signal is, by one of its names or in its numbers; none: nothing is said.
+
+        Raises AvenirError when the world is not told it, or not so.
+        """
+        check_taken(self.tellable, None, None, [name])
+        row = self.tellable[name].read(value).tolist() if isinstance(value, str) else value
+        self._check_row(name, row)
+        others = {other: told for other, told in self.others if other != name}
+        if row is not None:
+            others[name] = tuple(map(float, row))
+        self.others = tuple(sorted(others.items()))
 
     def move(self, direction: Direction, amount: float) -> None:
         """Push latents in a direction, by so many standard deviations; by 0: leave them alone."""
@@ -121,7 +142,7 @@ class Player:
         for kept in far:
             del self.line.states[kept]
         if told:
-            _, self.text, self.push = told[min(step, len(told) - 1)]
+            _, self.text, self.push, self.others = told[min(step, len(told) - 1)]
 
     def branch(self, number: int) -> None:
         """Go back to a branch, as far as it had come; the present line becomes one in its place."""
@@ -146,21 +167,8 @@ class Player:
         return dream.latents(self._here["dream"])
 
     def action(self, held: Sequence[str]) -> Action:
-        """Add up what the held keys stand for, within the bounds of what a world was taught.
-
-        Of choices the key that went down last is taken. Empty, which is for the world to say, where
-        there are no keys, or no choice is made.
-        """
-        signal = self.signal
-        if signal is None or not signal.keys:
-            return ()
-        chosen = [signal.keys[key] for key in held if key in signal.keys]
-        if signal.is_choice:
-            return chosen[-1] if chosen else ()
-        total = np.array([[0.0] * signal.size, *chosen]).sum(0)
-        if signal.low:
-            total = total.clip(signal.low, signal.high)
-        return tuple(total.tolist())
+        """Return what held keys stand for; where that is nothing, none, for the world to say."""
+        return () if self.signal is None else self.signal.of_keys(held)
 
     # Keeping ----------------------------------------------------------------------------------
 
@@ -190,13 +198,16 @@ class Player:
         told = steering_of(playthrough, self.latents.shape)
         for text in {steering.text for steering in told}:
             self._check(text)
+        for name, rows in playthrough.others.items():
+            for _, row in rows:
+                self._check_row(name, row)
         before = vars(self).copy()
         self.openings = [*self.openings[: self.num_own], Opening(past)]
         try:
             self.begin(self.num_own, playthrough.seed)
             known = zip(told, playthrough.frames, strict=True)
             for number, (steering, checksum) in enumerate(known, start=1):
-                action, self.text, self.push = steering
+                action, self.text, self.push, self.others = steering
                 self.step(action)
                 if self.line.checksums[-1] != checksum:
                     raise AvenirError(
@@ -222,6 +233,17 @@ class Player:
                 self.takes["caption"].written(text)
         except UnicodeEncodeError:  # JSON can name halves of letters
             raise AvenirError("words were given that hold half a letter: write them anew") from None
+
+    def _check_row(self, name: str, row: Sequence[float] | None) -> None:
+        """Refuse what the world cannot be told of a signal, by a page or by a file."""
+        check_taken(self.tellable, None, None, [name])
+        size = self.tellable[name].size
+        # The largest numbers are infinite in 32 bits, in which worlds compute.
+        if row is not None and not (len(row) == size and torch.tensor(row).isfinite().all()):
+            raise AvenirError(
+                f"{name!r} was told in {len(row)} numbers; this world takes {size}, all finite: "
+                "give as many"
+            )
 
     def _possible(self, opening: Opening) -> list[tuple[str, Stage]]:
         """List the stages that an opening allows: one that was shared has no simulator."""

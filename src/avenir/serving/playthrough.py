@@ -28,8 +28,9 @@ MOST_PUSH = 3.0
 """Standard deviations: farther off no latent has been seen."""
 _MOST_BYTES = 2**23
 """No playthrough begins with more."""
-_MOST_DIRECTIONS = 64
+_MOST_DIRECTIONS = _MOST_SIGNALS = 64
 
+Row = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 Amount = Annotated[float, Field(ge=-MOST_PUSH, le=MOST_PUSH, allow_inf_nan=False)]
 
 T = TypeVar("T")
@@ -67,6 +68,8 @@ class Playthrough(Config):
     """One per step."""
     words: list[tuple[NonNegativeInt, str | None]] = Field([], max_length=MOST_STEPS)
     """What was said, by the step from which on it was, counted from 0."""
+    others: dict[str, list[tuple[NonNegativeInt, Row | None]]] = Field({}, max_length=_MOST_SIGNALS)
+    """What was told of other signals, by name: rows, by the step from which on each was."""
     directions: list[PackedDirection] = Field([], max_length=_MOST_DIRECTIONS)
     """Those that latents were pushed in."""
     pushes: list[tuple[NonNegativeInt, tuple[NonNegativeInt, Amount] | None]] = Field(
@@ -92,6 +95,7 @@ class Playthrough(Config):
         pushes = [each.push for each in told]
         directions = list(dict.fromkeys(push.direction for push in pushes if push))
         numbered = [p and (directions.index(p.direction), p.amount) for p in pushes]
+        others = [dict(each.others) for each in told]
         return cls(
             world=world,
             fps=past.fps,
@@ -105,6 +109,10 @@ class Playthrough(Config):
             seed=seed,
             actions=[list(each.action) for each in told],
             words=_changes([each.text for each in told]),
+            others={
+                name: _changes([each.get(name) for each in others])
+                for name in sorted({name for each in others for name in each})
+            },
             directions=[
                 PackedDirection(factor=d.factor, change=_packed(d.change.numpy()))
                 for d in directions
@@ -162,8 +170,13 @@ def steering_of(playthrough: Playthrough, latent: Sequence[int]) -> list[Steerin
         raise AvenirError("the playthrough is damaged: latents are pushed in no known direction")
     pushes = [p and Push(directions[p[0]], p[1]) for p in _spread(playthrough.pushes, count)]
     words = _spread(playthrough.words, count)
+    rows = {name: _spread(rows, count) for name, rows in sorted(playthrough.others.items())}
+    others = [
+        tuple((name, row) for name, values in rows.items() if (row := values[n]) is not None)
+        for n in range(count)
+    ]
     actions: list[Action] = [tuple(action) for action in playthrough.actions]
-    return [Steering(*each) for each in zip(actions, words, pushes, strict=True)]
+    return [Steering(*each) for each in zip(actions, words, pushes, others, strict=True)]
 
 
 def _changes(values: Sequence[T | None]) -> list[tuple[int, T | None]]:

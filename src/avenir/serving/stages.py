@@ -1,7 +1,7 @@
 """What can be stepped into from the same moment: the dream, the simulator, or what was recorded.
 
-A stage is told an action, words and a push, and its states are values: who keeps one can go back to
-it. Knows nothing of players, keys or networks.
+A stage is told an action, words, other signals and a push. Its states are values: who keeps one can
+go back to it. Knows nothing of players, keys or networks.
 """
 
 import copy
@@ -23,6 +23,9 @@ from avenir.world import World
 
 Action = tuple[float, ...]
 """One number for each of the world's; none: the world acts on its own."""
+
+Others = tuple[tuple[str, tuple[float, ...]], ...]
+"""Other signals by name, in the order of their names: a row of numbers of each that is told."""
 
 _MOST_FUTURE_SECONDS = 60.0
 """Of a recording, however long it is, so much is kept to be shown."""
@@ -51,6 +54,8 @@ class Steering(NamedTuple):
     text: str | None = None
     """What comes, in words; none: nothing is said of it."""
     push: Push | None = None
+    others: Others = ()
+    """What else is told of what comes, as the weather."""
 
 
 class Opening(NamedTuple):
@@ -99,7 +104,8 @@ class Dream:
         """Imagine."""
         chosen = torch.tensor([told.action]) if told.action else None
         moment = pushed(state.moment, told.push)
-        return _Dreamt(self.world.dream(moment, chosen, state.seed, told.text), state.seed)
+        others = {name: torch.tensor(row) for name, row in told.others}
+        return _Dreamt(self.world.dream(moment, chosen, state.seed, told.text, others), state.seed)
 
     def frames(self, state: _Dreamt) -> UInt8[Tensor, "f_t C H W"]:
         """Show what was imagined last."""
@@ -136,7 +142,7 @@ class Simulation:
         return _Simulated(opening.simulator, opening.past.frames[-self.f_t :])
 
     def step(self, state: _Simulated, told: Steering) -> _Simulated:
-        """Simulate; it hears no words."""
+        """Simulate; it hears the action alone."""
         simulator = copy.copy(state.simulator)
         seen = [simulator.step(np.array([told.action]))[0][0] for _ in range(self.f_t)]
         return _Simulated(simulator, torch.from_numpy(np.stack(seen)))

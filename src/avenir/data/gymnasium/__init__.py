@@ -1,7 +1,8 @@
 """Any Gymnasium environment as a source: episodes played from their seeds by a policy.
 
-A recording is one episode; what it shows is a function of the settings and of its name. Playing is
-slow: `avenir import ENVIRONMENT --to FOLDER` plays every episode once and writes it down.
+A recording is one episode; what it shows is a function of the settings and of its name, unless a
+person plays. Playing is slow: `avenir import ENVIRONMENT --to FOLDER` plays every episode once and
+writes it down.
 """
 
 import hashlib
@@ -19,7 +20,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from avenir.clip import Clip, cover
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window
-from avenir.data.gymnasium.policies import policy_named
+from avenir.data.gymnasium.human import Human
+from avenir.data.gymnasium.policies import Policy, policy_named
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 
@@ -38,7 +40,8 @@ class GymnasiumConfig(Config):
     options: Mapping[str, bool | int | float | str] = {}
     """What `gymnasium.make` is told beside the id."""
     policy: str = "random"
-    """Who acts: random, scripted (where we know how), or somebody's own: my_module:my_policy."""
+    """Who acts: random, scripted (where we know how), human (in a window, for `avenir import`
+    alone), or somebody's own: my_module:my_policy."""
     size: tuple[PositiveInt, PositiveInt] = (64, 64)
     """`(H, W)` that every frame is resized to cover."""
     fps: PositiveFloat = 10.0
@@ -65,9 +68,14 @@ class Gymnasium(Source):
         self.skipped: list[Skipped] = []
         environment = self._made()
         self._repeats = _repeats(environment, config)
-        self._policy = policy_named(config.policy, config.environment)
         self.signals: dict[str, Signal] = {"actions": signal_of(environment)}
         environment.close()
+        num_frames = config.skip_frames + config.episode_frames
+        self._policy: Policy = (
+            Human(self.signals["actions"], config.fps, num_frames)
+            if config.policy == "human"
+            else policy_named(config.policy, config.environment)
+        )
         self._played: tuple[str, Clip] | None = None
 
     def recordings(self, split: Split) -> list[Recording]:
@@ -83,9 +91,29 @@ class Gymnasium(Source):
 
     @property
     def fingerprint(self) -> str:
-        """Return a hash of the settings and of who simulates."""
+        """Return a hash of the settings and of who simulates; AvenirError where a person plays."""
+        self._check_repeatable()
         settings = json.dumps([self.config.model_dump(mode="json"), gymnasium.__version__])
         return hashlib.sha256(f"gymnasium {settings}".encode()).hexdigest()
+
+    def draw(self, split: Split, num_frames: int, count: int, seed: int) -> list[Window]:
+        """Draw windows as any source does; AvenirError where a person plays."""
+        self._check_repeatable()
+        return super().draw(split, num_frames, count, seed)
+
+    def spread(self, split: Split, num_frames: int, count: int) -> list[Window]:
+        """Spread windows as any source does; AvenirError where a person plays."""
+        self._check_repeatable()
+        return super().spread(split, num_frames, count)
+
+    def _check_repeatable(self) -> None:
+        """Refuse what is another episode every time it is asked for."""
+        if self.config.policy == "human":
+            raise AvenirError(
+                "policy 'human' was given for data to draw from; what a person plays is played "
+                f"once: record it with `avenir import {self.config.environment} --policy human "
+                "--to FOLDER`, and give that folder as data of kind 'lerobot'"
+            )
 
     def clip(self, window: Window) -> Clip:
         """Cut a window from its episode, which is played when it is not the last one played."""

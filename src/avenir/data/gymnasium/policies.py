@@ -72,7 +72,7 @@ SCRIPTED: dict[str, Policy] = {"CarRacing-v3": racing}
 
 
 def policy_named(name: str, environment: str) -> Policy:
-    """Find a policy: random, scripted, or `module:function`.
+    """Find a policy that nobody has to be there for: random, scripted, or `module:function`.
 
     Raises AvenirError for one that is not there, and for an environment we have no script for.
     """
@@ -90,6 +90,6 @@ def policy_named(name: str, environment: str) -> Policy:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise AvenirError(
-            f"policy {name!r} was asked for, and there is none: {error}; say random, scripted, or "
-            "module:function"
+            f"policy {name!r} was asked for, and there is none: {error}; say random, scripted, "
+            "human, or module:function"
         ) from None

@@ -10,7 +10,7 @@ const NAMES = {
 };
 const SHOWN_LATENCIES = 2000, MOST_BYTES = 2e6;
 const READABLE = 0.2;  // R² below which a read-out is struck through
-const FIELDS = "input[type=text], input[type=range]";  // they take keys themselves
+const FIELDS = "input[type=text], input[type=range], input[type=number], select";  // they take keys themselves
 
 const byId = (name) => document.getElementById(name);
 const held = new Set(), pressed = new Map();
@@ -41,6 +41,7 @@ function complain(words) {
 
 function hear(said) {
   if (said.error) complain(said.error);
+  if ("factors" in said) said.factors ? showFactors(said.factors) : shut();
   if (said.hello) greet(said.hello);
   if (said.kept) keep(said.kept);
 }
@@ -53,7 +54,8 @@ function greet(hello) {
   if (!Object.keys(hello.keys).length) byId("how").textContent = "This world takes no actions: it plays on its own.";
   for (const name of hello.stages) byId("choices").append(stageChoice(name));
   if (hello.words) offerWords(hello.words);
-  if (hello.factors) offerLook(hello.factors);
+  if (hello.signals.length) offerSignals(hello.signals);
+  byId("look").hidden = !hello.looks;
   hello.clips.forEach((clip, number) => byId("clips").append(clipButton(clip, number)));
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !document.hidden) say("go");
 }
@@ -124,6 +126,7 @@ function tell(about) {
   if (!old || String(old.branches) !== String(about.branches))
     showBranches(about.branches);
   if (!old || old.text !== about.text) showSaid(about.text);
+  if (!old || JSON.stringify(old.others) !== JSON.stringify(about.others)) showTold(about.others);
   if (!old || String(old.push) !== String(about.push)) showPush(about.push);
   about.read?.forEach((value, i) => {
     byId("factors").children[i].children[1].firstChild.firstChild.data = signed(value, 1);
@@ -159,14 +162,25 @@ const back = () => say("rewind", { steps: Math.round(world.steps_per_second) });
 const begin = (clip, seed = latest.seed) => { complain(""); say("begin", { clip, seed }); };
 const again = () => begin(latest.clip);
 const look = () => {
-  if (!world.factors) return;
-  const open = byId("inside").hidden;
-  byId("inside").hidden = !open;
-  byId("look").setAttribute("aria-pressed", open);
-  if (!open && latest.push) push(0);  // what nobody sees is not moved
+  if (!world.looks) return;
+  if (!byId("inside").hidden) shut();
+  else {
+    complain("");
+    inside(true);
+    if (!factors) byId("look").firstChild.data = "Preparing … ";
+  }
   show();
 };
-const write = () => byId("text").focus();
+const inside = (open) => {
+  byId("look").firstChild.data = "Look inside ";
+  byId("inside").hidden = !open;
+  byId("look").setAttribute("aria-pressed", open);
+};
+const shut = () => {
+  inside(false);
+  if (factors && latest.push) push(0);  // what nobody sees is not moved
+};
+const write = () => document.querySelector(world.words ? "#text" : "#others .field")?.focus();
 const COMMANDS = { " ": toggle, Backspace: back, Home: again, l: look, t: write };
 
 addEventListener("keydown", (event) => {
@@ -270,7 +284,7 @@ function show() {
   say("show", { stages: byId("inside").hidden ? stages : [...stages, "latents"] });
 }
 
-// Words, and what is read and moved in latents --------------------------------------------------
+// Words ------------------------------------------------------------------------------------------
 
 function offerWords(known) {
   byId("words").hidden = byId("heard").hidden = false;
@@ -281,19 +295,115 @@ function showSaid(text) {
   if (!world.words) return;
   const words = document.createElement("strong");
   words.textContent = text ?? "nothing";
-  const others = text !== null && world.stages.length > 1 ? ", to the dream alone" : "";
-  byId("said").replaceChildren("Said now: ", words, `${others}.`);
+  byId("said").replaceChildren("Said now: ", words, text === null ? "." : toDream());
 }
 
+const toDream = () => (world.stages.length > 1 ? ", to the dream alone." : ".");
+
+// Other signals, as the weather ------------------------------------------------------------------
+
+const tellers = new Map();  // by the name of a signal: its fields, and how they show a row
+
+function offerSignals(signals) {
+  byId("signals").hidden = byId("heard").hidden = false;
+  for (const signal of signals) {
+    const form = document.createElement("form");
+    Object.assign(form, { className: "telling", autocomplete: "off" });
+    tellers.set(signal.name, (signal.choice ? offerChoice : offerNumbers)(form, signal));
+    byId("others").append(form);
+  }
+  if (!world.words) byId("others").querySelector(".name").insertAdjacentHTML("beforeend", " <kbd>T</kbd>");
+}
+
+function tellSignal(signal, value) {
+  complain("");
+  say("tell", { signal: signal.name, value });
+}
+
+function named(words) {
+  const name = document.createElement("span");
+  Object.assign(name, { className: "name", textContent: words });
+  return name;
+}
+
+function offerChoice(form, { name, names }) {
+  const label = document.createElement("label"), select = document.createElement("select");
+  select.className = "field";
+  select.setAttribute("aria-label", name);
+  select.append(new Option("nothing said", ""), ...names.map((each) => new Option(each, each)));
+  label.append(named(name), select);
+  form.append(label);
+  // Who chose with the mouse drives on; who chooses with keys may go on choosing.
+  let pointed = false;
+  select.onpointerdown = () => { pointed = true; };
+  select.onkeydown = (event) => {
+    pointed = false;
+    if (event.key === "Enter") { event.preventDefault(); select.blur(); }
+  };
+  select.onchange = () => {
+    tellSignal({ name }, select.value || null);
+    if (pointed) select.blur();
+  };
+  const chosen = (row) => (row.every((value) => value === 0 || value === 1) ? names[row.indexOf(1)] : null);
+  return {
+    words: (row) => chosen(row) ?? row.join(", "),
+    show: (row) => { if (document.activeElement !== select) select.value = row ? chosen(row) : ""; },
+  };
+}
+
+function offerNumbers(form, signal) {
+  form.append(named(signal.name));
+  const fields = Array.from({ length: signal.size }, (_, i) => {
+    const label = document.createElement("label"), field = document.createElement("input");
+    Object.assign(field, { className: "field", type: "number", step: "any", required: true });
+    // Beyond what it was taught a world says anything.
+    if (signal.low.length) Object.assign(field, { min: signal.low[i], max: signal.high[i] });
+    const one = signal.names[i] ?? (signal.size > 1 ? `${i + 1}` : "");
+    field.setAttribute("aria-label", `${signal.name} ${one}`.trim());
+    label.append(one === signal.name ? "" : one, field);
+    form.append(label);
+    return field;
+  });
+  const tell = document.createElement("button"), clear = document.createElement("button");
+  tell.innerHTML = "Tell <kbd>Enter</kbd>";
+  Object.assign(clear, { type: "button", textContent: "Clear" });
+  form.append(tell, clear);
+  const fill = (row) => fields.forEach((field, i) => { field.value = row?.[i] ?? ""; });
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    tellSignal(signal, fields.map((field) => field.valueAsNumber));
+    document.activeElement.blur();
+  };
+  clear.onclick = () => { fill(null); tellSignal(signal, null); };
+  return {
+    words: (row) => row.map((value) => +value.toPrecision(6)).join(", "),
+    show: (row) => { if (!fields.includes(document.activeElement)) fill(row); },
+  };
+}
+
+function showTold(others) {
+  for (const [name, teller] of tellers) teller.show(others[name]);
+  const words = document.createElement("strong");
+  words.textContent = Object.entries(others).map(([name, row]) => `${name} ${tellers.get(name).words(row)}`).join("; ") || "nothing";
+  byId("told").replaceChildren("Told now: ", words, Object.keys(others).length ? toDream() : ".");
+}
+
+// What is read and moved in latents --------------------------------------------------------------
+
+let factors;  // learnt when they are first asked for
 let moved = 0;  // number of the factor that is moved
 
-function offerLook(factors) {
-  byId("look").hidden = false;
+function showFactors(learnt) {
+  factors = learnt;
+  byId("look").firstChild.data = "Look inside ";
   moved = Math.max(0, factors.findIndex(isRead));
   byId("moving").hidden = !factors.some(isRead);
-  if (!factors.length) byId("trust").textContent = "Nothing is read: nobody says what is true of this data.";
+  byId("trust").textContent = factors.length
+    ? "Learnt from observed frames. R² says how well it reads recordings it never saw: 1 is exact, 0 is no better than always saying the mean. What it hardly reads is struck through."
+    : "Nothing is read: nobody says what is true of this data.";
   byId("factors").append(...factors.map(readOut));
   byId("directions").append(...factors.map(directionButton).filter((_, i) => isRead(factors[i])));
+  showPush(latest.push);
 }
 
 const isRead = (factor) => factor.r2 >= READABLE;
@@ -331,8 +441,8 @@ function push(amount) {
 }
 
 function showPush(pushed) {
-  const [name, amount] = pushed ?? [world.factors?.[moved]?.name, 0];
-  const number = world.factors?.findIndex((factor) => factor.name === name) ?? -1;
+  const [name, amount] = pushed ?? [factors?.[moved]?.name, 0];
+  const number = factors?.findIndex((factor) => factor.name === name) ?? -1;
   if (number >= 0) moved = number;
   choose();
   byId("amount").setAttribute("aria-label", `Move ${name}, in standard deviations`);
