@@ -14,11 +14,11 @@ transformers = pytest.importorskip("transformers")
 
 from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: E402
 
+from avenir import hub  # noqa: E402
 from avenir.card import Card  # noqa: E402
 from avenir.clip import Batch, Progress  # noqa: E402
 from avenir.device import generator  # noqa: E402
-from avenir.encoders import hub  # noqa: E402
-from avenir.encoders.hub import FAMILIES, Hub, HubConfig  # noqa: E402
+from avenir.encoders.hub import FAMILIES, Hub, HubConfig, _sizes  # noqa: E402
 from avenir.errors import AvenirError  # noqa: E402
 from avenir.training.loop import cost_of, train  # noqa: E402
 from avenir.training.recipe import load_recipe  # noqa: E402
@@ -198,7 +198,7 @@ def test_the_library_misplaces_tokens_of_other_sizes(folders):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_token_of_a_clip_is_told_its_row_and_column(folders, size):
     encoder = opened(folders["vjepa2"])
-    attention, told = encoder._public[0].encoder.layer[0].attention, []
+    attention, told = encoder.public.encoder.layer[0].attention, []
     original = attention.get_position_ids
 
     def listen(x, masks=None):
@@ -264,7 +264,7 @@ def test_resizing_is_bilinear_and_antialiased(folders):
 
 
 def test_the_published_convnext_has_patches_of_32_pixels():
-    assert hub._sizes(transformers.DINOv3ConvNextConfig()) == (32, 768, 1)
+    assert _sizes(transformers.DINOv3ConvNextConfig()) == (32, 768, 1)
 
 
 # The contract -------------------------------------------------------------------------------------

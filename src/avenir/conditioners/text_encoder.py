@@ -1,7 +1,7 @@
 """Captions, read by a frozen public text model: T5's encoder or CLIP's text tower.
 
-Latent diffusion (2112.10752) hears the tokens of a transformer by cross-attention; later models take
-theirs from one that was trained on far more text than they will see, and leave it alone (Imagen,
+Latent diffusion (2112.10752) looks at the tokens of a caption by cross-attention; others take them
+from a model that was trained on far more text than they will see, and leave it as it is (Imagen,
 2205.11487; Cosmos-Predict1, 2501.03575, with T5-XXL). T5: 1910.10683. CLIP: 2103.00020.
 
 Each caption is read by itself, without padding, so that what it says depends on nothing else: not
@@ -29,6 +29,8 @@ from avenir.shapes import Latents
 
 FAMILIES = {"t5": "T5EncoderModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel"}
 """Classes of transformers, by the `model_type` of a model's config.json."""
+
+_TOKENS = "tokenizer.json"
 
 _MOST_KEPT = 512
 """Captions that are kept as they were read: half a megabyte each, of T5-XXL and 32 tokens."""
@@ -138,10 +140,10 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
             tokens = self._heard(caption)
             read[row, : len(tokens)], there[row, : len(tokens)] = tokens, True
         entered = self.enter(layer_norm(read, read.shape[-1:]))
-        rows = torch.tensor([number[caption] for caption in captions], device=known.device)
+        rows = torch.tensor([number[c] for c in captions], dtype=torch.long, device=known.device)
         every = entered.new_zeros(*known.shape, *entered.shape[1:])
         seen = there.new_zeros(*known.shape, most)
-        every[known], seen[known] = entered[rows.long()], there[rows.long()]
+        every[known], seen[known] = entered[rows], there[rows]
         return Context(every, seen)
 
     def _heard(self, caption: bytes) -> Float[Tensor, "n c"]:
@@ -169,9 +171,6 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
         # What was read lies where the model was, in the precision that it had.
         self._kept.clear()
         return super()._apply(fn, recurse)
-
-
-_TOKENS = "tokenizer.json"
 
 
 def _tokenizer(folder: Path, model: Any, name: str) -> Any:

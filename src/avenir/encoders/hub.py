@@ -8,25 +8,19 @@ own, and none of the motion between groups. DINO: 2104.14294, 2304.07193 (regist
 2508.10104. V-JEPA 2: 2506.09985. SigLIP: 2303.15343.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import transformers
 from einops import rearrange
-from huggingface_hub import snapshot_download
 from jaxtyping import Float
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers.utils import logging
 
+from avenir import hub
 from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.encoders import Encoder, ParameterGroup, Posterior
@@ -79,17 +73,18 @@ class HubConfig(Config):
     """Latents are the mean of so many last layers, each under the model's last norm."""
 
 
-class Hub(Encoder):
+class Hub(hub.Frozen, Encoder):
     """`b T C H W -> b t c h w`: the patch tokens of a frozen model; cannot decode."""
 
     Config = HubConfig
+    setting = "encoder.model"
     pixel_mean: Tensor
     pixel_std: Tensor
 
     def __init__(self, config: HubConfig) -> None:
-        folder = _folder(config.model)
-        family = _family(folder, config.model)
-        model = _loaded(folder, family, config.model)
+        folder = hub.folder_of(config.model, self.setting)
+        family = FAMILIES[hub.type_of(folder, config.model, FAMILIES)]
+        model = hub.opened(folder, family.model, config.model, **family.build)
         patch, channels, num_layers = _sizes(model.config)
         if config.layers > num_layers:
             raise AvenirError(
@@ -100,9 +95,7 @@ class Hub(Encoder):
         f_t = getattr(model.config, "tubelet_size", 1)
         super().__init__(Compression(f_t, block, block), channels)
         self.config, self.family, self.patch = config, family, patch
-        self.sha256 = _sha256(folder)
-        # Kept out of the module: public weights are not this encoder's to save, count or train.
-        self._public = [model.requires_grad_(False).eval()]
+        self.keep(model, config.model, hub.weights_in(folder))
         for name, value in zip(("pixel_mean", "pixel_std"), _colours(folder, family), strict=True):
             self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
 
@@ -126,27 +119,9 @@ class Hub(Encoder):
         """Train nothing: its weights are public and stay as they are."""
         return []
 
-    def get_extra_state(self) -> Tensor:
-        """Return what stands for the public weights in a saved folder: their sha256, 32 bytes."""
-        return torch.tensor(list(bytes.fromhex(self.sha256)), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Check that the public weights are those that were saved by name."""
-        saved = bytes(state.tolist()).hex()
-        if saved != self.sha256:
-            raise AvenirError(
-                f"the weights of {self.config.model!r} have changed: sha256 {saved[:12]}… is "
-                f"expected, {self.sha256[:12]}… is there: put the former back, or set "
-                "encoder.model in card.json to a folder that holds them"
-            )
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Hub":
-        self._public[0]._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
     def _layers(self, groups: Float[Tensor, "n f C H W"]) -> list[Float[Tensor, "n s c"]]:
         """Return the last layers under the last norm: tokens of patches last."""
-        model, count = self._public[0], self.config.layers
+        model, count = self.public, self.config.layers
         if model.config.model_type == "vjepa2":
             hidden = _clip_layers(model, groups)
         else:
@@ -189,86 +164,6 @@ def _sizes(config: Any) -> tuple[int, int, int]:
     return config.patch_size, config.hidden_size, config.num_hidden_layers
 
 
-# Finding and opening ------------------------------------------------------------------------------
-
-
-def _folder(name: str) -> Path:
-    """Find a model on this machine, and only when it is not there on the hub."""
-    local = Path(name).expanduser()
-    if local.is_dir():
-        return local
-    wanted = ["*.json", "*.safetensors"]
-    try:
-        cached = Path(snapshot_download(name, local_files_only=True, allow_patterns=wanted))
-        if any(cached.glob("*.safetensors")):
-            return cached
-    except (OSError, ValueError):
-        pass
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # a network fails in many ways; each means that there is no model
-        raise AvenirError(
-            f"the model {name!r} is no folder, is not in the cache of the Hugging Face hub, and "
-            f"could not be fetched ({type(error).__name__}): set encoder.model to a folder that "
-            "`save_pretrained` wrote, or to a name that `hf download` has fetched (after `hf auth "
-            "login`, where a licence must be accepted)"
-        ) from None
-
-
-def _family(folder: Path, name: str) -> Family:
-    """Tell the family from config.json."""
-    try:
-        kind = json.loads((folder / "config.json").read_text())["model_type"]
-    except (OSError, ValueError, KeyError):
-        kind = None
-    if kind is None or not any(folder.glob("*.safetensors")):
-        raise AvenirError(
-            f"{name!r} holds no model: it needs config.json, which says the model's type, and its "
-            "weights as safetensors: give a folder that `save_pretrained` wrote"
-        )
-    if kind not in FAMILIES:
-        raise AvenirError(
-            f"{name!r} is a model of type {kind!r}: give one of {', '.join(FAMILIES)}"
-        )
-    return FAMILIES[kind]
-
-
-def _loaded(folder: Path, family: Family, name: str) -> Any:
-    """Open the model in single precision; a weight that is missing is never drawn at random."""
-    try:
-        with _silence():
-            model, found = getattr(transformers, family.model).from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                **family.build,
-            )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise AvenirError(f"the model {name!r} is damaged: {error}; fetch it again") from None
-    if found["missing_keys"]:
-        raise AvenirError(
-            f"the model {name!r} lacks {', '.join(sorted(found['missing_keys'])[:3])}: its weights "
-            "do not fit its config.json; fetch both again"
-        )
-    return model
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep transformers from reporting what it skips, such as the text tower of SigLIP."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def _colours(folder: Path, family: Family) -> tuple[list[float], list[float]]:
     """Return mean and deviation of the pixels the model was trained on."""
     said: dict[str, list[float]] = {}
@@ -276,13 +171,3 @@ def _colours(folder: Path, family: Family) -> tuple[list[float], list[float]]:
         if (folder / name).is_file():
             said = json.loads((folder / name).read_text())
     return said.get("image_mean", list(family.mean)), said.get("image_std", list(family.std))
-
-
-def _sha256(folder: Path) -> str:
-    """Hash the weights as they lie in the folder: of one file, the hash that its hub page shows."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while piece := file.read(1 << 24):
-                digest.update(piece)
-    return digest.hexdigest()
