@@ -9,6 +9,7 @@ import typer
 from avenir.cli.compare import compare
 from avenir.cli.encode import encode
 from avenir.cli.evaluate import evaluate
+from avenir.cli.export import export
 from avenir.cli.features import features
 from avenir.cli.import_ import import_
 from avenir.cli.passport import passport
@@ -37,6 +38,7 @@ for name, verb in {
     "predict": predict,
     "play": play,
     "plan": plan,
+    "export": export,
     "evaluate": evaluate,
     "features": features,
     "compare": compare,

@@ -1,0 +1,52 @@
+"""`avenir export`: a world's step as ONNX, to play faster here and to run where PyTorch is not."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avenir.cli.arguments import Overrides, Run
+
+
+def export(
+    run: Run,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; without it, onnx in the run folder.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draw in so many steps instead of the world's own number."),
+    ] = None,
+) -> None:
+    """Write a world's encoder and its step as ONNX, and check that they do the same.
+
+    `avenir play RUN --onnx` plays what was written; it is faster on a CPU. Graphs are for one clip
+    at a time and fixed shapes, which world.json says; fewer steps make a smaller graph.
+    """
+    from contextlib import nullcontext
+
+    from avenir.errors import AvenirError
+    from avenir.training.log import say
+    from avenir.training.recipe import data_of
+    from avenir.training.tasks import make_source
+    from avenir.world import load
+
+    try:
+        from avenir.export import export as exported
+    except ModuleNotFoundError as error:
+        raise AvenirError(
+            f"exporting needs the module {error.name!r}, which is not installed: "
+            "pip install 'avenir[onnx]'"
+        ) from None
+    world = load(run, "cpu")
+    if world.predictor is None:
+        raise AvenirError(f"{str(run)!r} holds an encoder and no predictor: nothing can be stepped")
+    folder = out or run / "onnx"
+    source = make_source(data_of(run, overrides or []))
+    num_latents = max(world.predictor.num_train_frames, world.encoder.look_back)
+    num_frames = num_latents * world.encoder.compression.t
+    past = source.clip(source.spread("test", num_frames, 1)[0])
+    with nullcontext() if steps is None else world.predictor.in_steps(steps):
+        off = exported(world, folder, world.fitted(past), lambda what, _, __: say(f"{what} …"))
+    say(f"{folder}: encode.onnx, step.onnx, world.json; frames differ by {off:.1e} at most")

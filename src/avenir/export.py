@@ -1,0 +1,331 @@
+"""A world's step as ONNX: the next frames from latents, signals and noise, without PyTorch.
+
+Two graphs and what is to be known of them. `encode.onnx` takes observed frames to latents, and
+`step.onnx` the last latents to what comes next, its sampler's steps unrolled. It remembers nothing,
+so whoever keeps latents and signals can rewind and branch; chance comes in as noise. The only file
+that needs onnx, onnxscript and onnxruntime, which the extra `onnx` brings.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+import onnxscript  # noqa: F401  what is missing is to be missed at once
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from avenir.clip import Clip
+from avenir.config import Config
+from avenir.data import Signal
+from avenir.device import generator
+from avenir.errors import AvenirError
+from avenir.predictors import Memory
+from avenir.predictors.flow import Flow
+from avenir.rollout import Moment
+from avenir.shapes import Latents, Video
+from avenir.steering import Told, laid_ahead
+from avenir.world import World
+
+CLOSE = 1e-4
+"""Most by which a number of an exported frame, in [-1, 1], may differ from PyTorch's."""
+
+_COMPARED = 4
+"""Steps, each from the last, that are compared before an export is believed."""
+
+
+class Exported(Config):
+    """What `world.json` says beside the graphs, which take one clip, `b = 1`."""
+
+    format: Literal["avenir onnx 1"] = "avenir onnx 1"
+    """Version of the file."""
+    name: str
+    """Name of the world."""
+    key: str
+    """What tells it from others."""
+    fps: float = Field(gt=0)
+    """Frames per second; their values are in [-1, 1]."""
+    f_t: PositiveInt
+    """Frames of one latent: as many as a step makes."""
+    size: tuple[PositiveInt, PositiveInt]
+    """`(H, W)` of a frame."""
+    latent: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """`c h w` of a latent, and of the noise that a step is given."""
+    num_latents: PositiveInt
+    """How many latents a step is given, the last ones."""
+    signals: dict[str, Signal]
+    """What steers it. Of each a step is given rows for `num_latents + 2` latent frames, of which
+    the last is to come; NaN is unknown. The action at a frame leads to the next."""
+
+
+@dataclass(frozen=True)
+class OnnxMoment(Moment):
+    """Where a future stands, and what was told on the way to it."""
+
+    rows: Mapping[str, Float[Tensor, "1 T s"]] | None = None
+    """Signals of the last `num_latents + 1` latent frames."""
+
+
+class OnnxWorld:
+    """An exported world: `begin` and `dream` as `World` has them, of one clip at a time.
+
+    Raises AvenirError for a folder that holds none.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        path = folder / "world.json"
+        if not path.is_file():
+            raise AvenirError(
+                f"{str(folder)!r} holds no exported world, there is no world.json in it: write one "
+                "with `avenir export RUN`"
+            )
+        self.about = Exported.model_validate_json(path.read_text())
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._encode, self._step = (
+            onnxruntime.InferenceSession(
+                folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
+            )
+            for name in ("encode", "step")
+        )
+
+    @property
+    def takes(self) -> dict[str, Signal]:
+        """What steers it."""
+        return self.about.signals
+
+    def begin(self, past: Video, signals: Mapping[str, Tensor]) -> OnnxMoment:
+        """Stand at the end of a past `1 P C H W`, of which `signals` are known.
+
+        Raises AvenirError when it is shorter than what a step is given.
+        """
+        about = self.about
+        needed = about.num_latents * about.f_t
+        if past.shape[1] < needed:
+            raise AvenirError(
+                f"{past.shape[1]} observed frames; this exported world begins from {needed} "
+                f"({needed / about.fps:.2f} s at {about.fps:g} fps): give a longer clip"
+            )
+        (latents,) = self._encode.run(None, {"video": past[:, -needed:].numpy()})
+        kept, rows = (about.num_latents + 1) * about.f_t, {}
+        for name, signal in about.signals.items():
+            rows[name] = torch.full((1, kept, signal.size), torch.nan)
+            if name in signals:
+                known = signals[name][:, -kept:]
+                rows[name][:, -known.shape[1] :] = known
+        if "actions" in rows:
+            rows["actions"][:, -1] = torch.nan  # what leads out of the past is said by `dream`
+        memory = Memory(torch.from_numpy(latents), None)
+        return OnnxMoment(memory, memory.latents[:, :0], past[:, -about.f_t :], rows=rows)
+
+    def dream(
+        self,
+        moment: OnnxMoment,
+        action: Float[Tensor, "b a"] | None,
+        seed: int,
+        text: str | None = None,
+        told: Told | None = None,
+    ) -> OnnxMoment:
+        """Step with one action for all frames; chance follows from the seed and the step."""
+        about, past = self.about, moment.memory.latents
+        chance = generator("dream", seed, moment.num_imagined)
+        noise = torch.randn((1, 1, *about.latent), generator=chance)
+        rows = self._led(moment, action, text, told)
+        given = {"latents": past, "noise": noise, **rows}
+        frames, made = self._step.run(None, {name: value.numpy() for name, value in given.items()})
+        latents = torch.cat([past[:, 1:], torch.from_numpy(made)], dim=1)
+        return OnnxMoment(
+            Memory(latents, None),
+            latents[:, :0],
+            torch.from_numpy(frames),
+            moment.num_imagined + 1,
+            {name: each[:, about.f_t :] for name, each in rows.items()},
+        )
+
+    def _led(
+        self, moment: OnnxMoment, action: Tensor | None, text: str | None, told: Told | None
+    ) -> dict[str, Tensor]:
+        """Lay what was told and what is told of the frames to come."""
+        f_t, rows = self.about.f_t, {}
+        held = None if action is None else action[:, None].expand(-1, f_t, -1)
+        ahead = laid_ahead(self.takes, 1, f_t, 1, held, text, told)
+        for name, before in (moment.rows or {}).items():
+            unknown = torch.full_like(before[:, :f_t], torch.nan)
+            if name == "cameras":  # they stay where they are
+                unknown[:] = before[:, -1:]
+            rows[name] = torch.cat([before, unknown], dim=1)
+            if name in ahead:
+                # The action at the last frame there was leads to the first that comes.
+                first = f_t + (name == "actions")
+                rows[name][:, -first:] = ahead[name][:, -first:]
+        return rows
+
+
+def export(
+    world: World, folder: Path, past: Clip, report: Callable[[str, int, int], None]
+) -> float:
+    """Write a world's graphs into `folder`, and say by how much at most their frames are off.
+
+    The world is on the CPU; `past` is a clip to compare with PyTorch on. Raises AvenirError for
+    worlds whose step is no function of their last latents and of noise, and when what comes out is
+    not the same.
+    """
+    about = _about(world)
+    _check_length(about, past)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    past = past[-about.num_latents * about.f_t :]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        scratch = Path(made) / "onnx"
+        scratch.mkdir()
+        _write(world, about, past, scratch, report)
+        report("comparing with PyTorch", 2, 3)
+        off = _difference(world, OnnxWorld(scratch), past)
+        if not off <= CLOSE:
+            raise AvenirError(
+                f"frames of the exported world differ from PyTorch's by {off:.1e}, more than "
+                f"{CLOSE:g}: nothing was written; other versions of onnxruntime may do better"
+            )
+        folder.mkdir(exist_ok=True)
+        for path in sorted(scratch.iterdir()):
+            path.replace(folder / path.name)
+    report("comparing with PyTorch", 3, 3)
+    return off
+
+
+class _Step(nn.Module):
+    """One step of a world as a function of tensors."""
+
+    def __init__(self, world: World, num_latents: int) -> None:
+        super().__init__()
+        assert isinstance(world.predictor, Flow)
+        self.encoder, self.conditioner = world.encoder, world.conditioner
+        self.predictor, self.signals = world.predictor, tuple(world.takes)
+        self.num_latents, self.size = num_latents, world.card.size
+
+    def forward(self, latents: Latents, noise: Latents, *rows: Tensor) -> tuple[Video, Latents]:
+        past = latents[:, -self.predictor.config.past :]
+        before = after = None
+        if self.conditioner is not None:
+            signals = dict(zip(self.signals, rows, strict=True))
+            # The first latent frame is there for what led into the second.
+            said = self.conditioner(signals, self.num_latents + 2, 1)
+            before, after = said[-1 - past.shape[1] : -1], said[-1:]
+        made = self.predictor.from_noise(noise, past, before, after)
+        window = torch.cat([latents, made], dim=1)[:, -1 - self.encoder.look_back :]
+        height, width = self.size
+        frames = self.encoder.decode(window)[:, -self.encoder.compression.t :]
+        return frames[..., :height, :width], made
+
+
+class _Encode(nn.Module):
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.encoder = world.encoder
+
+    def forward(self, video: Video) -> Latents:
+        return self.encoder.encode(video)
+
+
+def _about(world: World) -> Exported:
+    """Describe what is exported; AvenirError for what cannot be."""
+    predictor, encoder, card = world.predictor, world.encoder, world.card
+    if not isinstance(predictor, Flow) or card.encoder["kind"] == "text":
+        raise AvenirError(
+            f"{card.name!r} holds no predictor of kind 'flow' for video, and no other can be "
+            "exported: train one"
+        )
+    sampling = predictor.config.sampling
+    if sampling.sampler == "ddpm" or sampling.past_noise or predictor.config.sinks:
+        raise AvenirError(
+            f"{card.name!r} draws with sampler {sampling.sampler!r}, past_noise "
+            f"{sampling.past_noise:g} and {predictor.config.sinks} sinks; a step is exported that "
+            "knows the last latents and one draw of noise: use sampler 'euler' without either"
+        )
+    _, h, w = encoder.compression.latent_shape(1, *card.size)
+    return Exported(
+        name=card.name,
+        key=str(card.provenance.get("key") or card.name),
+        fps=card.fps,
+        f_t=encoder.compression.t,
+        size=card.size,
+        latent=(encoder.channels, h, w),
+        num_latents=max(predictor.config.past, encoder.look_back),
+        signals=world.takes,
+    )
+
+
+def _check_length(about: Exported, past: Clip) -> None:
+    needed = about.num_latents * about.f_t
+    if past.num_frames < needed:
+        raise AvenirError(
+            f"a clip of {past.num_frames} frames was given to compare on; {about.name!r} begins "
+            f"from {needed}: give a longer one"
+        )
+
+
+def _write(
+    world: World,
+    about: Exported,
+    past: Clip,
+    folder: Path,
+    report: Callable[[str, int, int], None],
+) -> None:
+    """Trace both graphs."""
+    rows = [
+        torch.full((1, (about.num_latents + 2) * about.f_t, signal.size), torch.nan)
+        for signal in about.signals.values()
+    ]
+    latents, noise = (torch.zeros(1, n, *about.latent) for n in (about.num_latents, 1))
+    report("writing encode.onnx", 0, 3)
+    _traced(_Encode(world), (past.video,), ["video"], ["latents"], folder / "encode.onnx")
+    report("writing step.onnx", 1, 3)
+    given = ["latents", "noise", *about.signals]
+    step = _Step(world, about.num_latents)
+    _traced(step, (latents, noise, *rows), given, ["frames", "latent"], folder / "step.onnx")
+    (folder / "world.json").write_text(about.model_dump_json(indent=2) + "\n")
+
+
+def _traced(
+    module: nn.Module, inputs: tuple[Tensor, ...], given: list[str], made: list[str], path: Path
+) -> None:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # what torchvision could do is no business of ours
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            module.eval()(*inputs)  # what is computed once, as a sampler's times, is no part of it
+            program: Any = torch.onnx.export(
+                module,
+                inputs,
+                input_names=given,
+                output_names=made,
+                dynamo=True,
+                verbose=False,
+            )
+            program.save(path)
+    finally:
+        logger.setLevel(level)
+
+
+def _difference(world: World, exported: OnnxWorld, past: Clip) -> float:
+    """Imagine a few steps with both and return the largest difference of a number in frames."""
+    known = {name: s[None].float() for name, s in past.signals.items() if name in world.takes}
+    one, other = world.begin(past.video, known), exported.begin(past.video, known)
+    action = world.takes.get("actions")
+    off, chance = [0.0], np.random.default_rng(0)
+    for seed in range(_COMPARED):
+        held = None
+        if action is not None:
+            low, high = action.low or (-1.0,) * action.size, action.high or (1.0,) * action.size
+            held = torch.tensor(chance.uniform(low, high)[None], dtype=torch.float32)
+        one, other = world.dream(one, held, seed), exported.dream(other, held, seed)
+        off.append(float((one.video - other.video).abs().max()))
+    return float(np.max(off))  # NaN is no agreement

@@ -1,0 +1,212 @@
+"""An exported world does what the world does, step after step, and says what it cannot do."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from avenir import export as exporting
+from avenir.card import Card
+from avenir.cli import app
+from avenir.clip import Clip
+from avenir.data import Signal
+from avenir.device import generator
+from avenir.errors import AvenirError
+from avenir.export import CLOSE, Exported, OnnxWorld, export
+from avenir.world import World
+
+ACTIONS = Signal(size=2, low=(-1.0, -1.0), high=(1.0, 1.0))
+WEATHER = Signal(size=2, names=("day", "night"), low=(0.0, 0.0), high=(1.0, 1.0))
+
+
+def world(conditioner: dict | None = None, signals: dict | None = None, **settings) -> World:
+    """A world of random weights, 16×16 pixels at 10 fps."""
+    predictor = {"kind": "flow", "width": 16, "depth": 2, "heads": 2, "past": 2, "chunk": 2}
+    card = Card.model_validate(
+        {
+            "name": "tiny",
+            "fps": 10.0,
+            "size": (16, 16),
+            "signals": signals or {"actions": ACTIONS},
+            "encoder": {"kind": "kl", "compression": (2, 8, 8), "width": 8, "depth": 1}
+            | settings.pop("encoder", {}),
+            "conditioner": conditioner or {"kind": "actions"},
+            "predictor": predictor
+            | {"sampling": {"num_steps": 2} | settings.pop("sampling", {})}
+            | settings,
+        }
+    )
+    torch.manual_seed(0)
+    made = World.build(card).eval()
+    with torch.no_grad():  # what starts at zero would make every future the same
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def clip(made: World, num_frames: int = 9) -> Clip:
+    chance = generator("clip", num_frames)
+    frames = torch.randint(0, 256, (num_frames, 3, 16, 16), dtype=torch.uint8, generator=chance)
+    rows = {
+        "actions": torch.rand(num_frames, 2, generator=chance) * 2 - 1,
+        "weather": torch.eye(2)[torch.randint(2, (num_frames,), generator=chance)],
+        "boxes": torch.rand(num_frames, 12, generator=chance).add(0.5),
+        "caption": Signal.text(24).written("nothing flies").expand(num_frames, -1),
+    }
+    return Clip(frames, 10.0, {name: rows[name] for name in made.takes})
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def compared(made: World, folder: Path, told: list[dict]) -> float:
+    """Step through both alike and return the largest difference of a frame."""
+    past = clip(made)
+    export(made, folder, past, silent)
+    exported = OnnxWorld(folder)
+    assert exported.takes == made.takes
+    signals = {name: signal[None] for name, signal in past.signals.items()}
+    one, other = made.begin(past.video, signals), exported.begin(past.video, signals)
+    assert torch.equal(one.video, other.video)
+    off = []
+    for number, said in enumerate(told):
+        action = said.get("action")
+        held = None if action is None else torch.tensor([action])
+        one = made.dream(one, held, number, said.get("text"), said.get("told"))
+        other = exported.dream(other, held, number, said.get("text"), said.get("told"))
+        off.append(float((one.video - other.video).abs().max()))
+        torch.testing.assert_close(
+            other.memory.latents[:, -1:], one.memory.latents[:, -1:], atol=CLOSE, rtol=1e-3
+        )
+    return max(off)
+
+
+STEERED = [{}, {"action": (1.0, 0.0)}, {"action": (-1.0, 0.5)}, {}, {"action": (0.0, 1.0)}]
+
+
+def test_steps_are_those_of_the_world(tmp_path):
+    made = world()
+    assert compared(made, tmp_path / "onnx", STEERED) < CLOSE
+    moved = made.dream(start(made), torch.tensor([[1.0, 0.0]]), 0).video
+    other = made.dream(start(made), torch.tensor([[-1.0, 0.0]]), 0).video
+    assert (moved - other).abs().max() > 100 * CLOSE  # or else any action would have done
+
+
+def start(made: World):
+    past = clip(made)
+    return made.begin(past.video, {name: rows[None] for name, rows in past.signals.items()})
+
+
+@pytest.mark.slow
+def test_words_and_signals_guided_apart_are_heard_alike(tmp_path):
+    signals = {"actions": ACTIONS, "weather": WEATHER, "caption": Signal.text(24)}
+    parts = {"actions": {}, "text": {}, "metadata": {"signals": ["weather"]}}
+    made = world(
+        {"kind": "joint", "parts": parts}, signals, sampling={"guidance": {"text": 3.0}}, chunk=1
+    )
+    night = {"weather": torch.tensor([0.0, 1.0])}
+    told = [
+        {"action": (1.0, 0.0), "text": "a red plane"},
+        {"text": "nothing flies", "told": night},
+        {"action": (0.0, -1.0)},
+        {"told": night},
+    ]
+    assert compared(made, tmp_path / "onnx", told) < CLOSE
+
+
+@pytest.mark.slow
+def test_boxes_are_looked_at_alike(tmp_path):
+    made = world(
+        {"kind": "joint", "parts": {"actions": {}, "boxes": {}}},
+        {"actions": ACTIONS, "boxes": Signal(size=12)},
+        attention="factorised",
+        shortcut=0.25,
+        sampling={"num_steps": 1},
+    )
+    boxes = {"boxes": torch.rand(12) + 0.5}
+    told = [{"told": boxes}, {"action": (1.0, 0.0)}, {"told": boxes, "action": (0.0, 0.0)}]
+    assert compared(made, tmp_path / "onnx", told) < CLOSE
+
+
+@pytest.mark.slow
+def test_actions_that_were_discovered_are_played_alike(tmp_path, discovering):
+    past = discovering.fitted(clip(discovering))
+    export(discovering, tmp_path / "onnx", past, silent)
+    assert OnnxWorld(tmp_path / "onnx").takes == discovering.takes
+
+
+def test_the_graphs_and_what_is_said_of_them_are_enough(tmp_path):
+    """Whoever has onnxruntime and world.json alone gets the same frames."""
+    made, folder = world(), tmp_path / "onnx"
+    past = clip(made)
+    export(made, folder, past, silent)
+    about = Exported.model_validate_json((folder / "world.json").read_text())
+    encode, step = (onnxruntime.InferenceSession(folder / f"{n}.onnx") for n in ("encode", "step"))
+    n, f_t = about.num_latents, about.f_t
+    frames = past.frames.numpy().astype(np.float32)[None, -n * f_t :] / 127.5 - 1
+    (latents,) = encode.run(None, {"video": frames})
+    rows = np.full((1, (n + 2) * f_t, 2), np.nan, np.float32)
+    known = past.signals["actions"].numpy()[-(n + 1) * f_t :]
+    rows[0, f_t * (n + 1) - len(known) : f_t * (n + 1)] = known
+    rows[0, -1 - f_t : -1] = 1.0, -1.0  # what leads into the frames to come
+    noise = torch.randn((1, 1, *about.latent), generator=generator("dream", 0, 0)).numpy()
+    made_frames, latent = step.run(None, {"latents": latents, "noise": noise, "actions": rows})
+    assert latent.shape == (1, 1, *about.latent) and made_frames.shape == (1, f_t, 3, *about.size)
+    expected = made.dream(start(made), torch.tensor([[1.0, -1.0]]), 0)
+    np.testing.assert_allclose(made_frames, expected.video.numpy(), atol=CLOSE)
+
+
+def test_a_moment_is_a_value(tmp_path):
+    made, folder = world(), tmp_path / "onnx"
+    past = clip(made)
+    export(made, folder, past, silent)
+    exported = OnnxWorld(folder)
+    here = exported.begin(past.video, {"actions": past.signals["actions"][None]})
+    left, right = torch.tensor([[-1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    one = exported.dream(here, left, 3)
+    other = exported.dream(here, right, 3)
+    assert torch.equal(exported.dream(here, left, 3).video, one.video)
+    assert not torch.equal(one.video, other.video)
+    assert not torch.equal(exported.dream(here, left, 4).video, one.video)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"sampling": {"sampler": "ddpm"}}, {"sampling": {"past_noise": 0.1}}, {"sinks": 1}],
+)
+def test_a_step_that_needs_more_is_refused(tmp_path, settings):
+    made = world(**settings)
+    with pytest.raises(AvenirError, match="use sampler 'euler'"):
+        export(made, tmp_path / "onnx", clip(made), silent)
+    assert not any(tmp_path.iterdir())
+
+
+def test_other_predictors_and_short_clips_are_refused(tmp_path):
+    made = world()
+    with pytest.raises(AvenirError, match="begins from 4: give a longer one"):
+        export(made, tmp_path / "onnx", clip(made, 3), silent)
+    with pytest.raises(AvenirError, match="avenir export RUN"):
+        OnnxWorld(tmp_path)
+
+
+@pytest.mark.parametrize("off", [2 * CLOSE, float("nan")])
+def test_what_comes_out_otherwise_is_not_written(tmp_path, monkeypatch, off):
+    monkeypatch.setattr(exporting, "_difference", lambda *_: off)
+    monkeypatch.setattr(exporting, "_traced", lambda *_: None)
+    monkeypatch.setattr(exporting, "OnnxWorld", lambda *_: None)
+    made = world()
+    with pytest.raises(AvenirError, match="nothing was written"):
+        export(made, tmp_path / "onnx", clip(made), silent)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_verb_writes_into_the_run_and_says_how_close_it_is(tiny_run):
+    said = CliRunner().invoke(app, ["export", str(tiny_run), "--steps", "1"])
+    assert said.exit_code == 0, said.output
+    assert "frames differ by" in said.output.replace("\n", " ")
+    assert OnnxWorld(tiny_run / "onnx").about.f_t == 2
