@@ -13,10 +13,13 @@ from avenir.card import Card
 from avenir.cli import app
 from avenir.clip import Clip
 from avenir.data import Signal
+from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.export import CLOSE, Exported, OnnxWorld, export
-from avenir.world import World
+from avenir.serving.player import Player
+from avenir.serving.stages import Direction, openings_of, stages_of
+from avenir.world import World, load
 
 ACTIONS = Signal(size=2, low=(-1.0, -1.0), high=(1.0, 1.0))
 WEATHER = Signal(size=2, names=("day", "night"), low=(0.0, 0.0), high=(1.0, 1.0))
@@ -210,3 +213,29 @@ def test_the_verb_writes_into_the_run_and_says_how_close_it_is(tiny_run):
     assert said.exit_code == 0, said.output
     assert "frames differ by" in said.output.replace("\n", " ")
     assert OnnxWorld(tiny_run / "onnx").about.f_t == 2
+    about = tiny_run / "onnx" / "world.json"
+    about.write_text(about.read_text().replace('"key": "', '"key": "another '))
+    stale = CliRunner().invoke(app, ["play", str(tiny_run), "--onnx"])
+    assert "write it anew with `avenir export" in str(stale.exception)
+
+
+def test_it_is_played_rewound_pushed_kept_and_opened_as_the_world_is(tiny_run, tmp_path):
+    made, source = load(tiny_run, "cpu"), Synthetic(SyntheticConfig(episode_frames=30))
+    openings = openings_of(source, made, 2, 6)
+    export(made, tmp_path / "onnx", openings[0].past, silent)
+    exported = OnnxWorld(tmp_path / "onnx")
+    one = Player(stages_of(made, openings, True), openings, made.takes)
+    other = Player(stages_of(made, openings, True, exported), openings, made.takes)
+    direction = Direction("anything", torch.randn(one.latents.shape))
+    for player in (one, other):
+        for action in ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)):
+            player.step(action)
+        player.move(direction, 2.0)
+        player.step((0.0, 0.0))
+    assert (one.frames("dream").int() - other.frames("dream").int()).abs().max() <= 1
+    assert (one.latents - other.latents).abs().max() < CLOSE
+    kept, last = other.kept("a key onnx"), other.frames("dream")
+    other.rewind(1)
+    assert not torch.equal(other.frames("dream"), last)
+    assert list(other.open(kept, "a key onnx")) == [None] * 4
+    assert torch.equal(other.frames("dream"), last)

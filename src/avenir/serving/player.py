@@ -110,8 +110,8 @@ class Player:
 
     @property
     def tellable(self) -> dict[str, Signal]:
-        """Signals that are told by name; cameras stay where they are."""
-        apart = {"actions", "caption", "cameras"}
+        """Signals that are told by name; cameras stay where they are, boxes are too many."""
+        apart = {"actions", "caption", "cameras", "boxes"}
         return {name: signal for name, signal in self.takes.items() if name not in apart}
 
     def tell(self, name: str, value: str | Sequence[float] | None) -> None:

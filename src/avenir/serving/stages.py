@@ -15,10 +15,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avenir.clip import Clip, to_frames
-from avenir.data import Source
+from avenir.data import Signal, Source
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.simulator import Simulator
 from avenir.rollout import Moment
+from avenir.shapes import Latents, Video
+from avenir.steering import Told
 from avenir.world import World
 
 Action = tuple[float, ...]
@@ -88,10 +90,34 @@ class _Dreamt(NamedTuple):
     seed: int
 
 
+class Dreams(Protocol):
+    """What can be dreamt in: a `World`, or one that was exported."""
+
+    @property
+    def takes(self) -> dict[str, Signal]:
+        """What steers it."""
+        ...
+
+    def begin(self, past: Video, signals: dict[str, Tensor]) -> Any:
+        """Stand at the end of a past."""
+        ...
+
+    def dream(
+        self,
+        moment: Any,
+        action: Tensor | None,
+        seed: int,
+        text: str | None = None,
+        told: Told | None = None,
+    ) -> Any:
+        """Step on."""
+        ...
+
+
 class Dream:
     """What a world imagines. The same opening, seed and steering give the same frames."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Dreams) -> None:
         self.world = world
 
     def begin(self, opening: Opening, seed: int) -> _Dreamt:
@@ -117,12 +143,16 @@ class Dream:
 
 
 def pushed(moment: Moment, push: Push | None) -> Moment:
-    """Change the latest latent that is remembered."""
+    """Change the latest latent, as it is remembered and as decoding the next looks back to it."""
     if push is None:
         return moment
-    latents = moment.memory.latents.clone()
-    latents[:, -1] += push.amount * push.direction.change.to(latents)
-    return replace(moment, memory=replace(moment.memory, latents=latents))
+    change = push.amount * push.direction.change
+
+    def changed(latents: Latents) -> Latents:
+        return torch.cat([latents[:, :-1], latents[:, -1:] + change.to(latents)], dim=1)
+
+    memory = replace(moment.memory, latents=changed(moment.memory.latents))
+    return replace(moment, memory=memory, seen=changed(moment.seen))
 
 
 class _Simulated(NamedTuple):
@@ -179,10 +209,15 @@ class Recording:
         return state.clip.frames[state.frame - self.f_t : state.frame]
 
 
-def stages_of(world: World, openings: Sequence[Opening], steers: bool) -> dict[str, Stage]:
-    """Name the stages that all of some openings allow; a simulator is for who `steers`."""
+def stages_of(
+    world: World, openings: Sequence[Opening], steers: bool, dreams: Dreams | None = None
+) -> dict[str, Stage]:
+    """Name the stages that all of some openings allow; a simulator is for who `steers`.
+
+    With `dreams` the world is dreamt in that.
+    """
     f_t = world.encoder.compression.t
-    stages: dict[str, Stage] = {"dream": Dream(world)}
+    stages: dict[str, Stage] = {"dream": Dream(dreams or world)}
     if steers and all(opening.simulator is not None for opening in openings):
         stages["simulator"] = Simulation(f_t)
     if all(opening.future is not None for opening in openings):
