@@ -1,6 +1,6 @@
 """How a world answers a player: a browser presses keys, and looks at what it is shown.
 
-    python benchmarks/play.py RUN [PRESSES] [PASTS]
+    python benchmarks/play.py RUN [PRESSES] [PASTS] [--onnx]
 
 Serves the world and opens the page in chromium, on the same cores, as somebody at home would.
 
@@ -41,11 +41,12 @@ _PIXELS = """(stage) => {
 }"""
 
 
-def served(run: str, clips: int) -> tuple[subprocess.Popen[str], str, float]:
+def served(run: str, clips: int, *options: str) -> tuple[subprocess.Popen[str], str, float]:
     """Start `avenir play` on a free port; return it, its address, and seconds until it answers."""
     began = time.perf_counter()
     command = [shutil.which("avenir") or "avenir", "play", run, "--port", "0"]
-    process = subprocess.Popen([*command, "--clips", str(clips)], stderr=subprocess.PIPE, text=True)
+    command += ["--clips", str(clips), *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("play at"):
@@ -140,9 +141,9 @@ def which_way(page: Page, pasts: int) -> None:
         )
 
 
-def main(run: str, presses: int, pasts: int) -> None:
+def main(run: str, presses: int, pasts: int, *options: str) -> None:
     """Serve, press, look, print."""
-    process, address, loading = served(run, max(4, pasts))
+    process, address, loading = served(run, max(4, pasts), *options)
     try:
         with sync_playwright() as driver:
             chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -164,5 +165,6 @@ def main(run: str, presses: int, pasts: int) -> None:
 
 
 if __name__ == "__main__":
-    numbers = [int(word) for word in sys.argv[2:4]]
-    main(sys.argv[1], *(numbers + [500, 32][len(numbers) :]))
+    options = [word for word in sys.argv[2:] if word.startswith("--")]
+    numbers = [int(word) for word in sys.argv[2:] if word not in options]
+    main(sys.argv[1], *(numbers + [500, 32][len(numbers) :]), *options)

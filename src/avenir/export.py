@@ -60,6 +60,8 @@ class Exported(Config):
     """`c h w` of a latent, and of the noise that a step is given."""
     num_latents: PositiveInt
     """How many latents a step is given, the last ones."""
+    num_steps: PositiveInt
+    """From noise to data."""
     signals: dict[str, Signal]
     """What steers it. Of each a step is given rows for `num_latents + 2` latent frames, of which
     the last is to come; NaN is unknown. The action at a frame leads to the next."""
@@ -168,9 +170,7 @@ class OnnxWorld:
         return rows
 
 
-def export(
-    world: World, folder: Path, past: Clip, report: Callable[[str, int, int], None]
-) -> float:
+def export(world: World, folder: Path, past: Clip, report: Callable[[str], None]) -> float:
     """Write a world's graphs into `folder`, and say by how much at most their frames are off.
 
     The world is on the CPU; `past` is a clip to compare with PyTorch on. Raises AvenirError for
@@ -185,7 +185,7 @@ def export(
         scratch = Path(made) / "onnx"
         scratch.mkdir()
         _write(world, about, past, scratch, report)
-        report("comparing with PyTorch", 2, 3)
+        report("comparing with PyTorch")
         off = _difference(world, OnnxWorld(scratch), past)
         if not off <= CLOSE:
             raise AvenirError(
@@ -195,7 +195,6 @@ def export(
         folder.mkdir(exist_ok=True)
         for path in sorted(scratch.iterdir()):
             path.replace(folder / path.name)
-    report("comparing with PyTorch", 3, 3)
     return off
 
 
@@ -257,6 +256,7 @@ def _about(world: World) -> Exported:
         size=card.size,
         latent=(encoder.channels, h, w),
         num_latents=max(predictor.config.past, encoder.look_back),
+        num_steps=sampling.num_steps,
         signals=world.takes,
     )
 
@@ -275,7 +275,7 @@ def _write(
     about: Exported,
     past: Clip,
     folder: Path,
-    report: Callable[[str, int, int], None],
+    report: Callable[[str], None],
 ) -> None:
     """Trace both graphs."""
     rows = [
@@ -283,9 +283,9 @@ def _write(
         for signal in about.signals.values()
     ]
     latents, noise = (torch.zeros(1, n, *about.latent) for n in (about.num_latents, 1))
-    report("writing encode.onnx", 0, 3)
+    report("writing encode.onnx")
     _traced(_Encode(world), (past.video,), ["video"], ["latents"], folder / "encode.onnx")
-    report("writing step.onnx", 1, 3)
+    report("writing step.onnx")
     given = ["latents", "noise", *about.signals]
     step = _Step(world, about.num_latents)
     _traced(step, (latents, noise, *rows), given, ["frames", "latent"], folder / "step.onnx")

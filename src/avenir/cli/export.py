@@ -48,5 +48,5 @@ def export(
     num_frames = num_latents * world.encoder.compression.t
     past = source.clip(source.spread("test", num_frames, 1)[0])
     with nullcontext() if steps is None else world.predictor.in_steps(steps):
-        off = exported(world, folder, world.fitted(past), lambda what, _, __: say(f"{what} …"))
+        off = exported(world, folder, world.fitted(past), lambda what: say(f"{what} …"))
     say(f"{folder}: encode.onnx, step.onnx, world.json; frames differ by {off:.1e} at most")

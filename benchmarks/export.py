@@ -1,0 +1,61 @@
+"""How much faster a world's exported step is than PyTorch's, in turns in one process.
+
+    python benchmarks/export.py RUN
+
+RUN has been exported (`avenir export RUN`). Both go on from the same past under the same action,
+one clip at a time, with OMP_NUM_THREADS threads (1). The ratio is what to compare; times are of
+this machine.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avenir.export import OnnxWorld
+from avenir.training.recipe import data_of
+from avenir.training.tasks import make_source
+from avenir.world import load
+
+ROUNDS, STEPS = 7, 40
+
+
+def milliseconds(dream: Callable[..., Any], moment: Any, action: torch.Tensor | None) -> float:
+    """Return the median time of a step."""
+    times = []
+    for number in range(STEPS):
+        began = time.perf_counter()
+        moment = dream(moment, action, number)
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+def main() -> None:
+    run, threads = Path(sys.argv[1]), int(os.environ.get("OMP_NUM_THREADS", "1"))
+    torch.set_num_threads(threads)
+    world, exported = load(run, "cpu"), OnnxWorld(run / "onnx", threads)
+    source = make_source(data_of(run, []))
+    num_frames = exported.about.num_latents * exported.about.f_t
+    past = world.fitted(source.clip(source.spread("test", num_frames, 1)[0]))
+    known = {name: rows[None] for name, rows in past.signals.items() if name in world.takes}
+    steered = world.takes.get("actions")
+    action = None if steered is None else torch.zeros(1, steered.size)
+    assert world.predictor is not None
+    begun = world.begin(past.video, known), exported.begin(past.video, known)
+    ratios = []
+    for _ in range(ROUNDS):
+        with world.predictor.in_steps(exported.about.num_steps):
+            slow = milliseconds(world.dream, begun[0], action)
+        fast = milliseconds(exported.dream, begun[1], action)
+        ratios.append(slow / fast)
+        print(f"PyTorch {slow:.2f} ms, exported {fast:.2f} ms: {ratios[-1]:.2f} times as fast")
+    print(f"median of {ROUNDS} rounds: {statistics.median(ratios):.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
