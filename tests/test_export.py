@@ -1,5 +1,6 @@
 """An exported world does what the world does, step after step, and says what it cannot do."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +67,17 @@ def silent(what: str) -> None:
     """Tell nobody."""
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> tuple[World, Path]:
+    """A world that takes actions, and the folder it was exported to."""
+    made, folder = world(), tmp_path_factory.mktemp("plain") / "onnx"
+    export(made, folder, clip(made), silent)
+    return made, folder
+
+
 def compared(made: World, folder: Path, told: list[dict]) -> float:
     """Step through both alike and return the largest difference of a frame."""
-    past = clip(made)
-    export(made, folder, past, silent)
-    exported = OnnxWorld(folder)
+    past, exported = clip(made), OnnxWorld(folder)
     assert exported.takes == made.takes
     signals = {name: signal[None] for name, signal in past.signals.items()}
     one, other = made.begin(past.video, signals), exported.begin(past.video, signals)
@@ -91,9 +98,9 @@ def compared(made: World, folder: Path, told: list[dict]) -> float:
 STEERED = [{}, {"action": (1.0, 0.0)}, {"action": (-1.0, 0.5)}, {}, {"action": (0.0, 1.0)}]
 
 
-def test_steps_are_those_of_the_world(tmp_path):
-    made = world()
-    assert compared(made, tmp_path / "onnx", STEERED) < CLOSE
+def test_steps_are_those_of_the_world(plain):
+    made, folder = plain
+    assert compared(made, folder, STEERED) < CLOSE
     moved = made.dream(start(made), torch.tensor([[1.0, 0.0]]), 0).video
     other = made.dream(start(made), torch.tensor([[-1.0, 0.0]]), 0).video
     assert (moved - other).abs().max() > 100 * CLOSE  # or else any action would have done
@@ -118,6 +125,7 @@ def test_words_and_signals_guided_apart_are_heard_alike(tmp_path):
         {"action": (0.0, -1.0)},
         {"told": night},
     ]
+    export(made, tmp_path / "onnx", clip(made), silent)
     assert compared(made, tmp_path / "onnx", told) < CLOSE
 
 
@@ -132,6 +140,7 @@ def test_boxes_are_looked_at_alike(tmp_path):
     )
     boxes = {"boxes": torch.rand(12) + 0.5}
     told = [{"told": boxes}, {"action": (1.0, 0.0)}, {"told": boxes, "action": (0.0, 0.0)}]
+    export(made, tmp_path / "onnx", clip(made), silent)
     assert compared(made, tmp_path / "onnx", told) < CLOSE
 
 
@@ -142,11 +151,10 @@ def test_actions_that_were_discovered_are_played_alike(tmp_path, discovering):
     assert OnnxWorld(tmp_path / "onnx").takes == discovering.takes
 
 
-def test_the_graphs_and_what_is_said_of_them_are_enough(tmp_path):
+def test_the_graphs_and_what_is_said_of_them_are_enough(plain):
     """Whoever has onnxruntime and world.json alone gets the same frames."""
-    made, folder = world(), tmp_path / "onnx"
+    made, folder = plain
     past = clip(made)
-    export(made, folder, past, silent)
     about = Exported.model_validate_json((folder / "world.json").read_text())
     encode, step = (onnxruntime.InferenceSession(folder / f"{n}.onnx") for n in ("encode", "step"))
     n, f_t = about.num_latents, about.f_t
@@ -163,10 +171,9 @@ def test_the_graphs_and_what_is_said_of_them_are_enough(tmp_path):
     np.testing.assert_allclose(made_frames, expected.video.numpy(), atol=CLOSE)
 
 
-def test_a_moment_is_a_value(tmp_path):
-    made, folder = world(), tmp_path / "onnx"
+def test_a_moment_is_a_value(plain):
+    made, folder = plain
     past = clip(made)
-    export(made, folder, past, silent)
     exported = OnnxWorld(folder)
     here = exported.begin(past.video, {"actions": past.signals["actions"][None]})
     left, right = torch.tensor([[-1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
@@ -175,6 +182,49 @@ def test_a_moment_is_a_value(tmp_path):
     assert torch.equal(exported.dream(here, left, 3).video, one.video)
     assert not torch.equal(one.video, other.video)
     assert not torch.equal(exported.dream(here, left, 4).video, one.video)
+
+
+@pytest.mark.parametrize("num_frames", [4, 5, 7])
+def test_a_past_of_any_length_is_begun_from_alike(plain, num_frames):
+    """Groups end at its last frame; an action from before the first of them is not known."""
+    made, folder = plain
+    past = clip(made, num_frames)
+    known = {"actions": past.signals["actions"][None]}
+    action = torch.tensor([[1.0, 0.0]])
+    one = made.dream(made.begin(past.video, known), action, 0)
+    exported = OnnxWorld(folder)
+    other = exported.dream(exported.begin(past.video, known), action, 0)
+    torch.testing.assert_close(other.video, one.video, atol=CLOSE, rtol=0)
+
+
+def test_what_is_of_another_shape_is_refused_in_words(plain, tmp_path):
+    made, folder = plain
+    past, exported = clip(made), OnnxWorld(folder)
+    here = exported.begin(past.video, {})
+    for video in (past.video.repeat(2, 1, 1, 1, 1), past.video[..., :8]):
+        with pytest.raises(AvenirError, match="one clip at a time"):
+            exported.begin(video, {})
+    with pytest.raises(AvenirError, match="begins from 4"):
+        exported.begin(past.video[:, :3], {})
+    with pytest.raises(AvenirError, match="takes `1 2`"):
+        exported.dream(here, torch.zeros(1, 3), 0)
+    shutil.copytree(folder, tmp_path / "onnx")
+    (tmp_path / "onnx" / "step.onnx").write_bytes(b"no graph")
+    with pytest.raises(AvenirError, match="a damaged one"):
+        OnnxWorld(tmp_path / "onnx")
+
+
+def test_what_computes_with_more_than_tensors_is_refused(tmp_path, monkeypatch):
+    made = world()
+    fit = made.conditioner.forward
+
+    def forward(signals, *rest):
+        return fit({n: rows + rows.numpy().size for n, rows in signals.items()}, *rest)
+
+    monkeypatch.setattr(made.conditioner, "forward", forward)
+    with pytest.raises(AvenirError, match=r"step.onnx cannot be written.*text_encoder"):
+        export(made, tmp_path / "onnx", clip(made), silent)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -215,7 +265,7 @@ def test_the_verb_writes_into_the_run_and_says_how_close_it_is(tiny_run):
     exported = OnnxWorld(tiny_run / "onnx").about
     assert (exported.f_t, exported.num_steps) == (2, 1)
     about = tiny_run / "onnx" / "world.json"
-    about.write_text(about.read_text().replace('"key": "', '"key": "another '))
+    about.write_text(about.read_text().replace("after 0 steps", "after 7 steps"))
     stale = CliRunner().invoke(app, ["play", str(tiny_run), "--onnx"])
     assert "write it anew with `avenir export" in str(stale.exception)
 

@@ -1,5 +1,6 @@
 """Public encoders on tiny random models of the same classes, against the library's own forward."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -26,6 +27,7 @@ from avenir.training.tasks import make_source  # noqa: E402
 from avenir.world import World, load  # noqa: E402
 
 PATCH = 4
+SETTING = "`model` of encoder kind 'hub'"
 IMAGENET = (torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225]))
 HALF = (torch.full((3,), 0.5), torch.full((3,), 0.5))
 PREFIX = {
@@ -365,8 +367,16 @@ def test_a_world_refuses_public_weights_that_have_changed(tmp_path):
     model = save_tiny(tmp_path / "model", "dinov2")
     saved_world(tmp_path / "world", model)
     save_tiny(model, "dinov2")
-    with pytest.raises(AvenirError, match="have changed: sha256"):
+    with pytest.raises(AvenirError, match=f"have changed: sha256.*set {SETTING} in card"):
         load(tmp_path / "world", "cpu")
+
+
+def test_a_copy_reads_with_the_same_model(folder):
+    encoder, video = opened(folder), random_video(16, 16)
+    twin = copy.deepcopy(encoder)
+    assert twin.public is encoder.public
+    assert twin.latent_mean is not encoder.latent_mean
+    assert torch.equal(twin.encode(video), encoder.encode(video))
 
 
 def test_shards_are_hashed_in_the_order_of_their_names(tmp_path):
@@ -415,10 +425,27 @@ def test_a_cache_without_weights_is_filled(monkeypatch, folders, tmp_path):
     assert opened(Path("lab/model")).channels == 24
 
 
-def test_a_model_that_is_nowhere_is_named_with_the_cure(tmp_path):
-    # A path is no hub name, so nothing is asked of the network.
-    with pytest.raises(AvenirError, match="none' is no folder.*save_pretrained"):
-        opened(tmp_path / "none")
+def test_a_model_that_is_nowhere_is_named_with_the_cure(monkeypatch):
+    def download(name, **options):
+        raise LocalEntryNotFoundError("neither cached nor to be had")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    cure = f"set {SETTING}, in the recipe or in card.json.*save_pretrained"
+    with pytest.raises(AvenirError, match=f"'lab/none' is no folder.*could not be fetched.*{cure}"):
+        opened(Path("lab/none"))
+
+
+@pytest.mark.parametrize(
+    "name", ["/lab/none", "./none", "../none", ".none", "~/none", "~nobody", "models/lab/none"]
+)
+def test_a_path_is_not_asked_of_the_hub(monkeypatch, tmp_path, name):
+    asked = []
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, **options: asked.append(name))
+    monkeypatch.chdir(tmp_path)
+    cure = f"set {SETTING}, in the recipe or in card.json.*absolute path"
+    with pytest.raises(AvenirError, match=f"{name}' is no folder; a path is not asked.*{cure}"):
+        Hub(HubConfig(model=name))
+    assert not asked
 
 
 def test_a_folder_without_a_model_says_what_it_needs(tmp_path):
@@ -430,6 +457,23 @@ def test_another_kind_of_model_is_refused_by_name(tmp_path):
     folder = save_tiny(tmp_path, "dinov2")
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(AvenirError, match="of type 'bert': give one of vit, dinov2"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("said", ["[]", "1", '{"model_type": ["dinov2"]}', "{", "{}"])
+def test_a_config_that_says_no_type_is_no_model(tmp_path, said):
+    folder = save_tiny(tmp_path, "dinov2")
+    (folder / "config.json").write_text(said)
+    with pytest.raises(AvenirError, match=r"holds no model: it needs config\.json"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("wrong", [{"hidden_size": "abc"}, {"num_attention_heads": 0}], ids=str)
+def test_a_config_that_builds_no_model_is_damaged(tmp_path, wrong):
+    folder = save_tiny(tmp_path, "dinov2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | wrong))
+    with pytest.raises(AvenirError, match="is damaged: .*; fetch it again"):
         opened(folder)
 
 

@@ -17,7 +17,7 @@ import torch
 from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
-from avenir.serving.messages import offered
+from avenir.serving.messages import offered, written
 from avenir.serving.overlays import Overlays
 from avenir.serving.player import Player
 from avenir.serving.stages import openings_of, stages_of
@@ -29,7 +29,7 @@ pytest.importorskip("starlette")
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import ClientConnection, connect  # noqa: E402
 
-from avenir.serving import app as serving_app  # noqa: E402
+from avenir.serving import page as serving_page  # noqa: E402
 from avenir.serving.app import MOST_BYTES, MOST_PAGES, Server, listen, serving  # noqa: E402
 
 
@@ -144,6 +144,8 @@ def test_the_page_and_what_it_needs_are_served(running):
     for path, holds in (
         ("", b"<main>"),
         ("static/play.js", b"WebSocket"),
+        ("static/telling.js", b"offerSignals"),
+        ("static/inside.js", b"showFactors"),
         ("static/play.css", b""),
     ):
         with urlopen(f"http://{running.address}/{path}") as answer:
@@ -358,6 +360,28 @@ def test_signals_are_told_from_the_next_step_on_and_a_playthrough_keeps_them(out
         assert about["others"] == {"speed": [12.5]}
 
 
+def test_a_number_from_which_nothing_comes_pauses_and_play_goes_on_without_it(outside):
+    with outside.connected() as page:
+        assert "hello" in told(page)
+        say(page, "step")
+        say(page, "tell", signal="speed", value=[3e38])
+        say(page, "go")
+        assert "tell something else, or go back" in told(page)["error"]
+        about, _ = shown(page)
+        assert about["paused"] and about["step"] == 1
+        say(page, "tell", signal="speed", value=[3])
+        say(page, "step")
+        while about["step"] < 2:
+            about, _ = shown(page)
+        assert about["others"] == {"speed": [3]}
+
+
+def test_what_a_page_is_sent_is_json_whatever_it_holds():
+    words = {"read": [1.5, float("nan"), -float("inf")], "text": "NaN"}
+    assert json.loads(written(words)) == {"read": [1.5, None, None], "text": "NaN"}
+    assert written({"read": [0.1]}) == '{"read": [0.1]}'
+
+
 def test_a_choice_is_known_by_its_names_and_bounds():
     named = {"size": 2, "names": ("wet", "dry")}
     bounds = {"low": (0.0, 0.0), "high": (1.0, 1.0)}
@@ -467,6 +491,26 @@ def test_latents_that_cannot_be_fitted_are_explained_and_play_goes_on(hearing, m
         assert looking(page)["factors"]  # it may be tried again
 
 
+def test_a_push_that_was_opened_is_taken_away_where_nothing_is_read(hearing):
+    with hearing.connected() as page, hearing.connected() as other:
+        looking(page)
+        say(page, "push", factor=0, amount=1.5)
+        say(page, "step")
+        say(page, "keep")
+        while "kept" not in (said := told(page)):
+            pass
+        assert "hello" in told(other)  # it never looked inside
+        say(other, "open", playthrough=said["kept"])
+        while (about := shown(other)[0])["step"] < 1:
+            pass
+        assert about["push"] == ["ego x", 1.5]
+        say(other, "push", factor=0, amount=0)
+        while about["push"]:
+            about, _ = shown(other)
+        say(other, "push", factor=0, amount=1)
+        assert "0 are read" in told(other)["error"]
+
+
 def test_a_factor_is_moved_and_left_alone_again(hearing):
     def after(page: ClientConnection, amount: float) -> tuple[dict, bytes]:
         say(page, "begin", clip=0)
@@ -536,7 +580,7 @@ def test_fifty_pages_that_vanish_leave_nothing_behind(running):
 
 
 def test_a_page_that_does_not_take_its_frames_is_let_go(running, monkeypatch):
-    monkeypatch.setattr(serving_app, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(serving_page, "_PATIENCE_SECONDS", 0.3)
     tasks = running.num_tasks()
     host, port = running.address.split(":")
     with socket.create_connection((host, int(port))) as raw:

@@ -236,7 +236,7 @@ def test_a_damaged_playthrough_is_refused_in_words(player, tmp_path):
             opened(**damage)
     with pytest.raises(AvenirError, match="played in world"):
         opened(world="another")
-    with pytest.raises(AvenirError, match="from step 2 on"):
+    with pytest.raises(AvenirError, match="from step 2 on: .* or by an earlier version"):
         opened(actions=[good["actions"][0], [0.5, 0.5]])
     with pytest.raises(AvenirError, match="numbers per frame"):
         opened(actions=[[1.0], [1.0]])
@@ -495,6 +495,35 @@ def test_signals_that_cannot_be_told_are_refused(outside, player):
         assert outside.others == before
     with pytest.raises(AvenirError, match="can be told nothing"):
         player.tell("weather", "fog")
+
+
+def test_a_step_that_leads_to_nothing_is_refused_and_all_is_as_before(outside):
+    for action in (ON, LEFT):
+        outside.step(action)
+    outside.rewind(1)
+    line, seen = outside.line, shown(outside)
+    outside.tell("speed", [3e38])
+    for _ in range(2):
+        with pytest.raises(AvenirError, match="so far from what the world was taught"):
+            outside.step(ON)
+        assert outside.now == 1 and torch.equal(shown(outside), seen)
+        assert outside.line is line and len(line.told) == 2 and not outside.branches
+        assert sorted(line.states) == [0, 1, 2] and len(line.checksums) == 2
+    outside.tell("speed", [3])
+    outside.step(ON)
+    assert outside.latents.isfinite().all() and len(outside.branches) == 1
+
+
+def test_a_playthrough_that_leads_to_nothing_is_refused(outside):
+    outside.tell("speed", [3])
+    for action in (ON, LEFT):
+        outside.step(action)
+    good = json.loads(outside.kept("a key").model_dump_json())
+    before = (outside.line, outside.others, outside.now)
+    hostile = good | {"others": {"speed": [[0, [3]], [1, [3e38]]]}}
+    with pytest.raises(AvenirError, match="so far from what the world was taught"):
+        list(outside.open(read_playthrough(json.dumps(hostile)), "a key"))
+    assert (outside.line, outside.others, outside.now) == before
 
 
 def test_a_playthrough_with_other_signals_opens_again_to_the_same_frames(outside):

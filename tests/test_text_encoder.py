@@ -1,5 +1,6 @@
 """Captions read by tiny random models of the public classes, against the library's own forward."""
 
+import copy
 import json
 import signal as signals
 import subprocess
@@ -63,6 +64,7 @@ TEXT = {
     "eos_token_id": 1,
     "pad_token_id": 1,
 }
+SETTING = "`model` of conditioner kind 'text_encoder'"
 VISION = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
 VISION |= {"intermediate_size": 8, "image_size": 8}
 BLOCK = {"compression": (2, 8, 8), "width": 8, "depth": 1, "decoder_depth": 1}
@@ -362,17 +364,44 @@ def test_a_world_names_the_public_files_and_does_not_hold_them(folder, tmp_path)
     assert not torch.equal(futures(world, SAID[0]), futures(world, SAID[1]))
 
 
-@pytest.mark.parametrize("changed", ["weights", "tokenizer"])
+@pytest.mark.parametrize("changed", ["weights", "tokenizer", "config"])
 def test_a_world_refuses_public_files_that_have_changed(tmp_path, changed):
     model = save_tiny(tmp_path / "model")
     built(card(model)).save(tmp_path / "world")
     if changed == "weights":
         save_tiny(model)
     else:
-        path = model / "tokenizer.json"
-        path.write_text(path.read_text().replace('"left"', '"port"'))
-    with pytest.raises(AvenirError, match=r"have changed: sha256.*set conditioner\.model in card"):
+        path, was, now = {
+            "tokenizer": (model / "tokenizer.json", '"left"', '"port"'),
+            "config": (model / "config.json", '"relu"', '"gelu"'),
+        }[changed]
+        assert was in path.read_text()
+        path.write_text(path.read_text().replace(was, now))
+    with pytest.raises(AvenirError, match=f"have changed: sha256.*set {SETTING} in card"):
         load(tmp_path / "world", "cpu")
+
+
+def test_a_copy_reads_with_the_same_model(folders):
+    world = built(card(folders["t5"]))
+    twin = copy.deepcopy(world)
+    assert twin.conditioner.public is world.conditioner.public
+    assert twin.conditioner.enter.weight is not world.conditioner.enter.weight
+    assert torch.equal(futures(twin, SAID[1]), futures(world, SAID[1]))
+
+
+def test_a_world_whose_model_has_moved_says_where_to_name_it(tmp_path):
+    model = save_tiny(tmp_path / "model")
+    table = card(model).model_dump()
+    parts = {"actions": {}, "text_encoder": {"model": str(model)}}
+    table |= {"conditioner": {"kind": "joint", "parts": parts}}
+    world = built(Card.model_validate(table))
+    world.save(tmp_path / "world")
+    model.rename(tmp_path / "moved")
+    with pytest.raises(AvenirError, match=f"set {SETTING}, in the recipe or in card.json"):
+        load(tmp_path / "world", "cpu")
+    path = tmp_path / "world" / "card.json"
+    path.write_text(path.read_text().replace(f'"{model}"', f'"{tmp_path / "moved"}"'))
+    assert torch.equal(futures(load(tmp_path / "world", "cpu"), "left"), futures(world, "left"))
 
 
 # With predictors ----------------------------------------------------------------------------------
@@ -453,7 +482,7 @@ def test_it_is_trained_and_goes_on_where_it_stopped_bit_for_bit(
         return original(self, batch, progress)
 
     monkeypatch.setattr(step.Step, "run", interrupted)
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(loop.Interrupted):
         train(recipe(folders["t5"], tmp_path, into), parts)
     assert list(parts.rglob(STATE))
     monkeypatch.undo()
@@ -469,7 +498,7 @@ def test_it_is_trained_and_goes_on_where_it_stopped_bit_for_bit(
 
 
 def test_a_model_that_is_nowhere_is_named_with_the_setting(tmp_path):
-    with pytest.raises(AvenirError, match=r"none' is no folder.*set conditioner\.model"):
+    with pytest.raises(AvenirError, match=f"none' is no folder.*set {SETTING}, in the recipe"):
         opened(tmp_path / "none")
 
 
@@ -507,7 +536,7 @@ def test_a_model_needs_its_own_tokenizer(tmp_path):
 
 
 def test_more_tokens_than_there_are_places_for_is_an_error(folders):
-    with pytest.raises(AvenirError, match=r"conditioner\.length=41 was given.*give 3 to 40"):
+    with pytest.raises(AvenirError, match="length=41 was given to conditioner kind.*give 3 to 40"):
         opened(folders["clip"], length=41)
 
 

@@ -66,7 +66,7 @@ def _make_predictor(card: Card, encoder: Encoder) -> Predictor:
         raise AvenirError(
             f"predictor {card.predictor['kind']!r} is steered by a vector for every frame, and "
             f"conditioner {(card.conditioner or {})['kind']!r} gives things to look at: take "
-            "predictor.kind='flow'"
+            "predictor.kind='flow' (of kind 'text_encoder' into='modulation' gives a vector)"
         )
     return predictor
 

@@ -1,7 +1,7 @@
 """The errors a user can meet. Each says what was given, what was expected, and the cure.
 
 AvenirError
-├── Stopped         somebody ended what they were asked to do
+├── Stopped         somebody ended what they were asked to do, or cannot do it
 ├── VideoError      a file that is no video, or a broken one
 └── TrainingError   a run that had to stop: loss not finite, folder of another recipe
 """
@@ -12,7 +12,7 @@ class AvenirError(Exception):
 
 
 class Stopped(AvenirError):
-    """Somebody who was asked to go on would not: what is done stays, and nothing more is asked."""
+    """Somebody who was asked to go on would or could not: what is done stays, no more is asked."""
 
 
 class VideoError(AvenirError):

@@ -49,7 +49,7 @@ class Exported(Config):
     name: str
     """Name of the world."""
     key: str
-    """What tells it from others."""
+    """What tells its training from others, and how far that had come."""
     fps: float = Field(gt=0)
     """Frames per second; their values are in [-1, 1]."""
     f_t: PositiveInt
@@ -83,20 +83,21 @@ class OnnxWorld:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         path = folder / "world.json"
-        if not path.is_file():
-            raise AvenirError(
-                f"{str(folder)!r} holds no exported world, there is no world.json in it: write one "
-                "with `avenir export RUN`"
-            )
-        self.about = Exported.model_validate_json(path.read_text())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self._encode, self._step = (
-            onnxruntime.InferenceSession(
-                folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
+        try:
+            self.about = Exported.model_validate_json(path.read_text())
+            self._encode, self._step = (
+                onnxruntime.InferenceSession(
+                    folder / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
+                )
+                for name in ("encode", "step")
             )
-            for name in ("encode", "step")
-        )
+        except Exception as error:  # onnxruntime's own errors have no class in common
+            raise AvenirError(
+                f"{str(folder)!r} holds no exported world, or a damaged one "
+                f"({type(error).__name__}): write it with `avenir export RUN`"
+            ) from None
 
     @property
     def takes(self) -> dict[str, Signal]:
@@ -106,9 +107,14 @@ class OnnxWorld:
     def begin(self, past: Video, signals: Mapping[str, Tensor]) -> OnnxMoment:
         """Stand at the end of a past `1 P C H W`, of which `signals` are known.
 
-        Raises AvenirError when it is shorter than what a step is given.
+        Raises AvenirError when it is shorter than what a step is given, or of another size.
         """
         about = self.about
+        if len(past) != 1 or past.shape[2:] != (3, *about.size):
+            raise AvenirError(
+                f"a past of shape {tuple(past.shape)} was given; this exported world begins from "
+                f"one clip at a time, `1 P 3 {about.size[0]} {about.size[1]}`"
+            )
         needed = about.num_latents * about.f_t
         if past.shape[1] < needed:
             raise AvenirError(
@@ -120,7 +126,8 @@ class OnnxWorld:
         for name, signal in about.signals.items():
             rows[name] = torch.full((1, kept, signal.size), torch.nan)
             if name in signals:
-                known = signals[name][:, -kept:]
+                # Groups end at the last frame, so that the oldest frames go, as in `World.begin`.
+                known = signals[name][:, past.shape[1] % about.f_t :][:, -kept:]
                 rows[name][:, -known.shape[1] :] = known
         if "actions" in rows:
             rows["actions"][:, -1] = torch.nan  # what leads out of the past is said by `dream`
@@ -156,6 +163,11 @@ class OnnxWorld:
     ) -> dict[str, Tensor]:
         """Lay what was told and what is told of the frames to come."""
         f_t, rows = self.about.f_t, {}
+        if action is not None and tuple(action.shape) != (1, self.takes["actions"].size):
+            raise AvenirError(
+                f"an action of shape {tuple(action.shape)} was given; this exported world takes "
+                f"`1 {self.takes['actions'].size}`"
+            )
         held = None if action is None else action[:, None].expand(-1, f_t, -1)
         ahead = laid_ahead(self.takes, 1, f_t, 1, held, text, told)
         for name, before in (moment.rows or {}).items():
@@ -193,6 +205,8 @@ def export(world: World, folder: Path, past: Clip, report: Callable[[str], None]
                 f"{CLOSE:g}: nothing was written; other versions of onnxruntime may do better"
             )
         folder.mkdir(exist_ok=True)
+        # Without it there is no world: whoever is stopped in between leaves none that is mixed.
+        (folder / "world.json").unlink(missing_ok=True)
         for path in sorted(scratch.iterdir()):
             path.replace(folder / path.name)
     return off
@@ -250,7 +264,7 @@ def _about(world: World) -> Exported:
     _, h, w = encoder.compression.latent_shape(1, *card.size)
     return Exported(
         name=card.name,
-        key=str(card.provenance.get("key") or card.name),
+        key=key_of(world),
         fps=card.fps,
         f_t=encoder.compression.t,
         size=card.size,
@@ -259,6 +273,21 @@ def _about(world: World) -> Exported:
         num_steps=sampling.num_steps,
         signals=world.takes,
     )
+
+
+def key_of(world: World) -> str:
+    """Tell a world from others, and from itself before it was trained on."""
+    known = world.card.provenance
+    return f"{known.get('key') or world.card.name} after {known.get('steps') or 0} steps"
+
+
+def frames_needed(world: World) -> int:
+    """Return how many frames an exported world begins from.
+
+    Raises AvenirError for a world that cannot be exported.
+    """
+    about = _about(world)
+    return about.num_latents * about.f_t
 
 
 def _check_length(about: Exported, past: Clip) -> None:
@@ -311,21 +340,34 @@ def _traced(
                 verbose=False,
             )
             program.save(path)
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise AvenirError(
+            f"{path.name} cannot be written ({reason}): a step is exported that computes with "
+            "tensors alone, which conditioner 'text_encoder' does not"
+        ) from None
     finally:
         logger.setLevel(level)
 
 
 def _difference(world: World, exported: OnnxWorld, past: Clip) -> float:
-    """Imagine a few steps with both and return the largest difference of a number in frames."""
+    """Imagine a few steps with both and return the largest difference of a number in frames.
+
+    In every other step something is said, and every other signal told to be as it was last.
+    """
     known = {name: s[None].float() for name, s in past.signals.items() if name in world.takes}
     one, other = world.begin(past.video, known), exported.begin(past.video, known)
     action = world.takes.get("actions")
     off, chance = [0.0], np.random.default_rng(0)
-    for seed in range(_COMPARED):
+    others = {n: s[0, -1] for n, s in known.items() if n not in ("actions", "caption", "cameras")}
+    words = "a" if "caption" in world.takes else None
+    for number in range(_COMPARED):
         held = None
         if action is not None:
             low, high = action.low or (-1.0,) * action.size, action.high or (1.0,) * action.size
             held = torch.tensor(chance.uniform(low, high)[None], dtype=torch.float32)
-        one, other = world.dream(one, held, seed), exported.dream(other, held, seed)
+        said = (words, others) if number % 2 else (None, None)
+        one = world.dream(one, held, number, *said)
+        other = exported.dream(other, held, number, *said)
         off.append(float((one.video - other.video).abs().max()))
     return float(np.max(off))  # NaN is no agreement

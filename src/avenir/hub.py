@@ -4,17 +4,17 @@ A kind that reads with one is `Frozen`. Only such kinds import this, so that not
 extra `hub`.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import transformers
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.utils import logging
 
@@ -24,11 +24,13 @@ from avenir.errors import AvenirError
 class Frozen(nn.Module):
     """A module that reads with a public model, which is not its own to save, count or train.
 
-    What it saves in its stead is a sha256. The model follows it to its device and precision.
+    What it saves in its stead is a sha256. The model follows it to its device and precision. A copy
+    reads with the same model, which may be far larger than all else: let it stay where that is.
     """
 
     setting: ClassVar[str]
-    """Which setting names the model: where errors send who has lost it."""
+    """Which setting of which kind names the model: where errors send who has lost it. No path in a
+    recipe, as a kind may stand alone or be a part of others."""
     model_name: str
     sha256: str
 
@@ -56,6 +58,12 @@ class Frozen(nn.Module):
                 f"{self.setting} in card.json to a folder that holds them"
             )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self.public)] = self.public
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return made
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.public._apply(fn, recurse)
         return super()._apply(fn, recurse)
@@ -64,11 +72,24 @@ class Frozen(nn.Module):
 def folder_of(name: str, setting: str) -> Path:
     """Find a model on this machine, and only when it is not there on the hub.
 
-    Raises AvenirError, which sends to the `setting` that names it, when it is nowhere.
+    The hub is never asked for a path. Raises AvenirError, which sends to the `setting` that names
+    it, when it is nowhere.
     """
-    local = Path(name).expanduser()
+    local = Path(name)
+    with suppress(RuntimeError):  # ~somebody, whom this machine does not know
+        local = local.expanduser()
     if local.is_dir():
         return local
+    cure = (
+        f"set {setting}, in the recipe or in card.json of a trained world, to a folder that "
+        "`save_pretrained` wrote, by its absolute path (a relative one begins where the command is "
+        "run), or to a name that `hf download` has fetched (after `hf auth login`, where a licence "
+        "must be accepted)"
+    )
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise AvenirError(
+            f"the model {name!r} is no folder; a path is not asked of the Hugging Face hub: {cure}"
+        )
     wanted = ["*.json", "*.safetensors"]
     try:
         cached = Path(snapshot_download(name, local_files_only=True, allow_patterns=wanted))
@@ -81,9 +102,7 @@ def folder_of(name: str, setting: str) -> Path:
     except Exception as error:  # a network fails in many ways; each means that there is no model
         raise AvenirError(
             f"the model {name!r} is no folder, is not in the cache of the Hugging Face hub, and "
-            f"could not be fetched ({type(error).__name__}): set {setting} to a folder that "
-            "`save_pretrained` wrote, or to a name that `hf download` has fetched (after `hf auth "
-            "login`, where a licence must be accepted)"
+            f"could not be fetched ({type(error).__name__}): {cure}"
         ) from None
 
 
@@ -91,9 +110,9 @@ def type_of(folder: Path, name: str, known: Collection[str]) -> str:
     """Return the `model_type` of config.json; AvenirError if it is not one of those `known`."""
     try:
         kind = json.loads((folder / "config.json").read_text())["model_type"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         kind = None
-    if kind is None or not weights_in(folder):
+    if not isinstance(kind, str) or not weights_in(folder):
         raise AvenirError(
             f"{name!r} holds no model: it needs config.json, which says the model's type, and its "
             "weights as safetensors: give a folder that `save_pretrained` wrote"
@@ -118,8 +137,9 @@ def opened(folder: Path, model: str, name: str, **build: Any) -> Any:
                 output_loading_info=True,
                 **build,
             )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise AvenirError(f"the model {name!r} is damaged: {error}; fetch it again") from None
+    except Exception as error:  # every model trips over a wrong config.json in its own way
+        said = " ".join(str(error).split())
+        raise AvenirError(f"the model {name!r} is damaged: {said}; fetch it again") from None
     if found["missing_keys"]:
         raise AvenirError(
             f"the model {name!r} lacks {', '.join(sorted(found['missing_keys'])[:3])}: its weights "

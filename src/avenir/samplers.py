@@ -31,7 +31,7 @@ Hidden = Bool[Tensor, "b t h w"]
 def schedule(
     num_steps: int, kind: Literal["linear", "linear_quadratic"], shift: float = 1.0
 ) -> tuple[float, ...]:
-    """Return `num_steps + 1` flow times from 0 to 1.
+    """Return `num_steps + 1` flow times from 0 to 1; kept, as numbers that a graph may hold.
 
     Linear-quadratic (GAIA-2, 2503.20523): half of the steps go linearly to 0.1, the others
     quadratically to 1, so that most are spent where the picture is decided.

@@ -13,7 +13,7 @@ from torch import Tensor
 from avenir.clip import Clip
 from avenir.data import Signal
 from avenir.errors import AvenirError
-from avenir.shapes import Actions
+from avenir.shapes import BOX_NUMBERS, Actions
 
 Words = str | Sequence[str | None]
 """A caption of all frames, or one for each; none: nothing is said of it."""
@@ -129,7 +129,7 @@ def check_taken(
         if name not in taken:
             raise AvenirError(
                 f"{name!r} was told to a world that can be told {', '.join(others) or 'nothing'}: "
-                "name signals of its conditioner, of kind 'metadata'"
+                "name signals that its conditioner reads"
             )
 
 
@@ -140,6 +140,17 @@ def captioned(signal: Signal, text: Words, num_frames: int) -> Tensor:
     silence = torch.full((signal.size,), torch.nan)
     rows = [silence if words is None else signal.written(words) for words in text[:num_frames]]
     return torch.stack(rows)
+
+
+def read_row(name: str, signal: Signal, value: str) -> Float[Tensor, " s"]:
+    """Read what is told of a signal, as `Signal.read` does; boxes that are not said are not known.
+
+    Raises AvenirError as that does.
+    """
+    num_numbers = value.count(",") + 1
+    if name == "boxes" and not num_numbers % BOX_NUMBERS:
+        value += ",nan" * (signal.size - num_numbers)
+    return signal.read(value)
 
 
 def _check(actions: Tensor, size: int) -> None:

@@ -9,8 +9,6 @@ from avenir.device import generator
 from avenir.registry import find, kinds
 from avenir.shapes import BOX_NUMBERS, CAMERA_NUMBERS
 
-from ..test_text_encoder import save_tiny
-
 SIZES = {"actions": 3, "boxes": 12, "caption": 8, "cameras": 32, "weather": 4, "speed.own": 1}
 CHANNELS = 5
 NUM_THINGS = SIZES["boxes"] // BOX_NUMBERS + 1
@@ -29,6 +27,8 @@ def conditioner(request, tmp_path) -> Conditioner:
     kind, settings = request.param, SETTINGS.get(request.param, {})
     if kind == "text_encoder":
         pytest.importorskip("transformers")
+        from ..test_text_encoder import save_tiny
+
         settings = {"model": str(save_tiny(tmp_path)), "length": NUM_THINGS}
     cls = find("conditioners", kind)
     return cls(cls.Config.parse({"kind": kind, **settings}), SIZES, 2, 16, CHANNELS)

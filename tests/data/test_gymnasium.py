@@ -9,7 +9,7 @@ import torch
 
 from avenir.clip import cover
 from avenir.data import Window
-from avenir.errors import AvenirError
+from avenir.errors import AvenirError, Stopped
 from avenir.registry import find
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -157,7 +157,7 @@ class Sitting:
         for word in self.keys.pop(0).split() if self.keys else ():
             self.pygame.event.post(self.event(word))
 
-    def wait(self):
+    def wait(self, milliseconds: int):
         self.greetings.append(self.pygame.display.get_caption()[0])
         return self.event("space")
 
@@ -246,12 +246,49 @@ def test_an_episode_that_ended_too_soon_is_played_again_and_its_title_says_so(si
             sitting.keys = ["1", "2"] * 9
 
     wait = sitting.wait
-    sitting.pygame.event.wait = lambda: (wait(), falling_first())[0]
+    sitting.pygame.event.wait = lambda most: (wait(most), falling_first())[0]
     whole(data)
     assert len(sitting.greetings) == 2
     assert sitting.greetings[1].startswith("It ended too soon and is played again.")
     whole(data, 1)
     assert sitting.greetings[2] == sitting.greetings[0]
+
+
+def test_another_recording_is_no_second_try_of_one_that_failed(sitting):
+    data = source(POLE, policy="human", fps=50, episode_frames=40)
+    with pytest.raises(AvenirError, match="in each of 20 episodes"):
+        whole(data)
+    tries = len(sitting.greetings)
+    with pytest.raises(AvenirError, match="in each of 20 episodes"):
+        whole(data, 1)
+    assert sitting.greetings[tries] == sitting.greetings[0]
+    assert sitting.greetings[tries + 1] == sitting.greetings[1] != sitting.greetings[0]
+
+
+def test_keys_from_before_begin_nothing_and_a_window_that_was_closed_stays_closed(sitting):
+    data = source(HILL, policy="human", fps=10)
+    pygame, waited = sitting.pygame, []
+
+    def wait(most: int):
+        assert 0 < most <= 200  # no longer is Ctrl-C kept waiting
+        waited.append(pygame.event.poll())
+        return waited[-1] if len(waited) < 3 else sitting.event("space")
+
+    def before(*words: str) -> None:
+        pygame.display.init()
+        for word in words:
+            pygame.event.post(sitting.event(word))
+
+    before("left", "LEFT")
+    pygame.event.wait = wait  # as the fixture does, and put back with it
+    clip = whole(data)
+    kinds = {event.type for event in waited}
+    assert len(waited) == 3 and not kinds & {pygame.KEYDOWN, pygame.KEYUP}
+    assert not clip.signals["actions"].any()
+    waited.clear()
+    before("left", "close")
+    with pytest.raises(Stopped, match="the window was closed"):
+        whole(data, 1)
 
 
 def test_a_person_may_stop_and_go_on_another_day(sitting, tmp_path):
@@ -276,6 +313,23 @@ def test_a_person_may_stop_and_go_on_another_day(sitting, tmp_path):
     data = LeRobot(LeRobotConfig(path=str(to), size=(32, 32)))
     assert len(data.recordings("test")) == 1
     assert data.signals["actions"].keys["ArrowLeft"] == (-1.0,)
+
+
+def test_where_nobody_can_play_it_is_said_once_and_not_for_every_episode(
+    sitting, tmp_path, monkeypatch
+):
+    from typer.testing import CliRunner
+
+    from avenir.cli import app
+
+    words = f"import {HILL} --to {tmp_path / 'hill'} --size 32x32 --seconds 0.6 --policy human"
+    for cure in ("play where there is a screen", "pip install"):
+        monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
+        result = CliRunner().invoke(app, words.split())
+        assert result.exit_code != 0 and isinstance(result.exception, AvenirError | SystemExit)
+        said = " ".join(result.output.split())
+        assert said.count("skipped") == 2 and "1 skipped" in said and cure in said
+        monkeypatch.setitem(sys.modules, "pygame", None)
 
 
 def test_what_a_person_would_play_is_no_data_to_draw_from():

@@ -183,6 +183,15 @@ def test_who_leaves_out_a_box_has_not_said_that_these_are_all():
     assert known(vague) == [True, False, True, True]
 
 
+def test_numbers_that_are_infinite_are_not_known():
+    rows = torch.rand(1, 1, 3, BOX_NUMBERS)
+    rows[..., 5] = 1
+    rows[0, 0, 0, 2], rows[0, 0, 1, 0], rows[0, 0, 2, 4] = torch.inf, -torch.inf, torch.inf
+    context = boxes()({"boxes": rows.flatten(2)}, 1, 1).context
+    assert context is not None and context.tokens.isfinite().all()
+    assert context.known.tolist() == [[[True, False, True, False]]]
+
+
 def test_a_latent_frame_is_told_the_boxes_of_its_last_frame():
     steer, rows = boxes(f_t=2), torch.rand(1, 4, 18)
     first = steer({"boxes": rows}, 2, 1).context
@@ -208,14 +217,27 @@ def test_training_leaves_out_frames_boxes_and_numbers_as_often_as_it_says():
     rows[..., 5] = 1
     off = {"dropout": 0, "part_dropout": 0, "box_dropout": 0, "feature_dropout": 0}
 
-    def known(**settings) -> torch.Tensor:
+    def told(rows: torch.Tensor, **settings) -> Context:
         steer = boxes(**off | settings)
         context = steer({"boxes": rows.flatten(2)}, 2, 4000, generator("drop")).context
         assert context is not None
-        return context.known
+        return context
+
+    def known(**settings) -> torch.Tensor:
+        return told(rows, **settings).known
 
     assert known().all()
+    places = rows.clone()
+    places[..., 2:] = NONE
+    blind, plain = told(places), told(rows)
     assert known(feature_dropout=1).all()
+    assert torch.equal(told(rows, feature_dropout=1).tokens, blind.tokens)
+    # Nothing is left out of a box whose four other numbers all stay: 0.7⁴ of them.
+    whole = (told(rows, feature_dropout=0.3).tokens == plain.tokens).all(-1)[..., :3]
+    assert float(whole.float().mean()) == pytest.approx(0.7**4, abs=0.02)
+    halves = known(part_dropout=0.5).all(-1)
+    assert float((~halves).any(1).float().mean()) == pytest.approx(0.25, abs=0.15)
+    assert (halves.any(1) | ~halves.any(1)).all() and not halves.all()
     windows = known(dropout=0.25).flatten(1)
     assert (windows.all(1) | ~windows.any(1)).all()
     assert float(windows.any(1).float().mean()) == pytest.approx(0.75, abs=0.03)

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
 from avenir.errors import AvenirError
+from avenir.serving.overlays import Overlays
 from avenir.world import World
 
 from ..test_play_server import Running, hearing, outside, running  # noqa: F401
@@ -287,6 +289,110 @@ def test_signals_are_told_without_driving_from_the_keyboard_alone(browser, outsi
     page.get_by_role("combobox", name="weather").focus()
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement === document.body")
+    assert page.faults == []
+
+
+def test_fields_of_signals_are_named_apart_and_keep_what_is_being_typed(browser, outside):  # noqa: F811
+    page = opened(browser, outside, reduced_motion="reduce")
+    speed = page.get_by_role("spinbutton", name="speed", exact=True)
+    assert speed.count() == 1
+    for name in ("Tell speed", "Clear speed"):
+        assert page.get_by_role("button", name=name, exact=True).count() == 1
+    speed.fill("12")
+    weather = page.get_by_role("combobox", name="weather")
+    weather.select_option("fog")
+    page.wait_for_function("latest.others.weather?.[2] === 1")
+    assert speed.input_value() == "12" and page.evaluate("!latest.others.speed")
+    page.get_by_role("button", name="Clear speed").click()
+    # Whoever opens a choice with the mouse, and takes what was taken before, drives on.
+    weather.dispatch_event("pointerdown")
+    weather.focus()
+    page.keyboard.down("ArrowDown")
+    assert page.locator('[data-key="ArrowDown"].held').count() == 1
+    assert page.evaluate("document.activeElement === document.body")
+    page.keyboard.up("ArrowDown")
+    assert weather.input_value() == "fog" and page.evaluate("latest.others.weather[2] === 1")
+    weather.click()
+    page.keyboard.press("Escape")  # what is open is closed
+    page.keyboard.down("ArrowDown")
+    assert page.locator('[data-key="ArrowDown"].held').count() == 1
+    page.keyboard.up("ArrowDown")
+    assert weather.input_value() == "fog"
+    assert page.faults == []
+
+
+def pushing(page, tmp_path) -> Path:
+    """Play a step with a push, and save it."""
+    page.keyboard.press("l")
+    page.wait_for_function("latest.read")
+    page.fill("#amount", "1.5")
+    page.keyboard.press("Escape")
+    page.wait_for_function("latest.push !== null")
+    assert page.is_hidden("#pushed")  # the panel says so
+    page.evaluate("say('step')")
+    page.wait_for_function("latest.step === 1")
+    with page.expect_download() as download:
+        page.click("#save")
+    path = tmp_path / "pushed.json"
+    download.value.save_as(path)
+    return path
+
+
+def test_a_push_that_was_opened_is_said_and_can_be_taken_away(
+    browser,
+    hearing,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    path = pushing(opened(browser, hearing, reduced_motion="reduce"), tmp_path)
+    page = opened(browser, hearing, reduced_motion="reduce")
+    page.set_input_files("#open", path)
+    page.wait_for_selector("#pushed:not([hidden])")
+    assert "ego x, +1.5 standard deviations" in page.inner_text("#pushing")
+    page.click("#unpush")
+    page.wait_for_function("latest.push === null")
+    assert page.is_hidden("#pushed") and page.is_hidden("#error")
+    # With a video of one's own there are colours, and nothing is read.
+    page.set_input_files("#open", path)
+    page.wait_for_function("latest.push !== null")
+    colours = replace(hearing.server.overlays(), probes=None)
+    monkeypatch.setattr(hearing.server, "overlays", lambda: colours)
+    page.keyboard.press("l")
+    page.wait_for_selector("[data-stage=latents]")
+    page.keyboard.press("l")
+    page.wait_for_function("!('latents' in latest.stages)")
+    assert page.is_hidden("#error") and page.is_visible("#pushed")
+    page.click("#unpush")
+    page.wait_for_function("latest.push === null")
+    assert page.faults == []
+
+
+def test_whoever_asks_again_while_a_fit_fails_is_shown_the_next(
+    browser,
+    hearing,  # noqa: F811
+    monkeypatch,
+):
+    page = opened(browser, hearing, reduced_motion="reduce")
+    asked, fails, fit = threading.Event(), threading.Event(), hearing.server.overlays
+
+    def failing_first() -> Overlays:
+        if asked.is_set():
+            return fit()
+        asked.set()
+        fails.wait(20)
+        raise AvenirError("no clip was given")
+
+    monkeypatch.setattr(hearing.server, "overlays", failing_first)
+    for _ in range(3):
+        page.keyboard.press("l")
+    assert asked.wait(20)
+    fails.set()
+    page.wait_for_function("latest.read")
+    assert page.is_visible("#inside") and "R² says" in page.inner_text("#trust")
+    assert page.get_attribute("#look", "aria-pressed") == "true"
+    page.keyboard.press("l")
+    page.wait_for_function("!latest.read")
+    assert page.is_hidden("#inside") and page.evaluate("byId('trust').textContent") == ""
     assert page.faults == []
 
 

@@ -49,7 +49,7 @@ def test_stopped_and_gone_on_is_the_uninterrupted_run_bit_for_bit(run, tmp_path,
         return original(self, batch, progress)
 
     monkeypatch.setattr(step.Step, "run", interrupted)
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(loop.Interrupted):
         train(recipe(kind), tmp_path)
     again = train(recipe(kind), tmp_path)
     one, other = (load_file(each / "model.safetensors") for each in (folder, again))

@@ -76,7 +76,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path, monk
         return original(self, batch, progress)
 
     monkeypatch.setattr(step.Step, "run", interrupted)
-    with pytest.raises(loop.Stopped, match="run the same command again"):
+    with pytest.raises(loop.Interrupted, match="run the same command again"):
         while True:
             train(tiny(), tmp_path)
             calls.clear()
@@ -93,7 +93,7 @@ def test_ctrl_c_at_the_last_step_finishes_and_then_stops(uninterrupted, tmp_path
         return original(self, batch, progress)
 
     monkeypatch.setattr(step.Step, "run", interrupted)
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(loop.Interrupted):
         train(tiny(), tmp_path)
     assert World.load(tmp_path / parent.name).card.provenance["finished"]
     assert not (tmp_path / tiny().name).exists()

@@ -34,6 +34,7 @@ def export(
 
     try:
         from avenir.export import export as exported
+        from avenir.export import frames_needed
     except ModuleNotFoundError as error:
         raise AvenirError(
             f"exporting needs the module {error.name!r}, which is not installed: "
@@ -44,9 +45,10 @@ def export(
         raise AvenirError(f"{str(run)!r} holds an encoder and no predictor: nothing can be stepped")
     folder = out or run / "onnx"
     source = make_source(data_of(run, overrides or []))
-    num_latents = max(world.predictor.num_train_frames, world.encoder.look_back)
-    num_frames = num_latents * world.encoder.compression.t
-    past = source.clip(source.spread("test", num_frames, 1)[0])
+    if folder.exists() and not folder.is_dir():
+        raise AvenirError(f"{str(folder)!r} is a file; name a folder with --out")
     with nullcontext() if steps is None else world.predictor.in_steps(steps):
-        off = exported(world, folder, world.fitted(past), lambda what: say(f"{what} …"))
+        num_frames = frames_needed(world)
+        past = world.fitted(source.clip(source.spread("test", num_frames, 1)[0]))
+        off = exported(world, folder, past, lambda what: say(f"{what} …"))
     say(f"{folder}: encode.onnx, step.onnx, world.json; frames differ by {off:.1e} at most")

@@ -77,13 +77,13 @@ def play(
     keys = signal is not None and bool(signal.keys)
     # A simulator knows nothing of actions that a world made up for itself.
     key = str(world.card.provenance.get("key") or world.card.name)
-    dreams = _exported(run, key) if onnx else None
+    dreams = _exported(run, world) if onnx else None
     stages = stages_of(world, openings, steers=keys and not world.discovers, dreams=dreams)
     player = Player(stages, openings, world.takes)
     player.step(player.action(()))  # whatever is slow the first time is slow now
     about = _about(world, openings)
-    if onnx:  # it rounds otherwise, so that its playthroughs are its own
-        key = f"{key} onnx"
+    if dreams is not None:  # it rounds otherwise, so that its playthroughs are its own
+        key = f"{key} onnx {dreams.about.num_steps}"
     server = Server(
         lambda: Player(stages, openings, world.takes),
         about,
@@ -93,24 +93,24 @@ def play(
     _serve(server, host, port)
 
 
-def _exported(run: Path, key: str) -> "OnnxWorld":
+def _exported(run: Path, world: "World") -> "OnnxWorld":
     """Open what was exported of a run; AvenirError when it was trained on since."""
     import torch
 
     from avenir.errors import AvenirError
 
     try:
-        from avenir.export import OnnxWorld
+        from avenir.export import OnnxWorld, key_of
     except ModuleNotFoundError as error:
         raise AvenirError(
             f"--onnx needs the module {error.name!r}, which is not installed: "
             "pip install 'avenir[onnx]'"
         ) from None
     exported = OnnxWorld(run / "onnx", torch.get_num_threads())
-    if exported.about.key != key:
+    if exported.about.key != key_of(world):
         raise AvenirError(
             f"{str(run / 'onnx')!r} was exported from {exported.about.key!r}, and {str(run)!r} is "
-            f"{key!r} by now: write it anew with `avenir export {run}`"
+            f"{key_of(world)!r} by now: write it anew with `avenir export {run}`"
         )
     return exported
 

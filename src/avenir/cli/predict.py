@@ -94,7 +94,7 @@ def _told(
     import torch
 
     from avenir.errors import AvenirError
-    from avenir.steering import check_taken
+    from avenir.steering import check_taken, read_row
 
     told: dict[str, Tensor] = {}
     for first, said in _timed("--tell", words, num_frames, fps):
@@ -104,7 +104,7 @@ def _told(
         check_taken(takes, None, None, [name])
         unknown = torch.full((takes[name].size,), torch.nan)
         rows = told.setdefault(name, unknown.repeat(num_frames, 1))
-        rows[first:] = takes[name].read(value) if value else unknown
+        rows[first:] = read_row(name, takes[name], value) if value else unknown
     return told
 
 

@@ -116,7 +116,7 @@ class BoxesConditioner(Conditioner):
 
     def _embedded(self, boxes: Float[Tensor, "b t m 6"]) -> Float[Tensor, "b t m d"]:
         known = boxes.isfinite().float()
-        values = boxes.nan_to_num()
+        values = boxes.masked_fill(~boxes.isfinite(), 0)
         speeds = 2 * math.pi * 2 ** torch.arange(_OCTAVES, device=boxes.device)
         angles = values[..., :4, None] * speeds
         places = torch.cat([angles.sin(), angles.cos()], dim=-1) * known[..., :4, None]

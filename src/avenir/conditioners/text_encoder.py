@@ -30,7 +30,7 @@ from avenir.shapes import Latents
 FAMILIES = {"t5": "T5EncoderModel", "clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel"}
 """Classes of transformers, by the `model_type` of a model's config.json."""
 
-_TOKENS = "tokenizer.json"
+_CONFIG, _TOKENS = "config.json", "tokenizer.json"
 
 _MOST_KEPT = 512
 """Captions that are kept as they were read: half a megabyte each, of T5-XXL and 32 tokens."""
@@ -62,7 +62,7 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
     """
 
     Config = TextEncoderConfig
-    setting = "conditioner.model"
+    setting = "`model` of conditioner kind 'text_encoder'"
     nothing: Tensor
 
     def __init__(
@@ -81,12 +81,14 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
         places = getattr(model.config, "max_position_embeddings", config.length)
         if config.length > places:
             raise AvenirError(
-                f"conditioner.length={config.length} was given; {config.model!r} reads {places} "
-                f"tokens: give 3 to {places}"
+                f"length={config.length} was given to conditioner kind 'text_encoder'; "
+                f"{config.model!r} reads {places} tokens: give 3 to {places}"
             )
         self.tokenizer = _tokenizer(folder, model, config.model)
-        # Other tokens would be other words: the file that tells them belongs to the model.
-        self.keep(model, config.model, [*hub.weights_in(folder), folder / _TOKENS])
+        # Other tokens would be other words, and other heads or activations read them otherwise:
+        # the files that tell them belong to the model.
+        files = [*hub.weights_in(folder), folder / _TOKENS, folder / _CONFIG]
+        self.keep(model, config.model, files)
         self._kept: dict[bytes, Float[Tensor, "n c"]] = {}
         self.enter = nn.Linear(model.config.hidden_size, width)
         if config.into == "modulation":

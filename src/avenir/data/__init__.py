@@ -85,6 +85,16 @@ class Signal(Config):
         return cls(size=size, names=tuple(map(BYTE.format, range(size))))
 
     @property
+    def names_one(self) -> bool:
+        """Whether its names are those of which one is so, as of the weather: it looks like it.
+
+        Data sets do not say of which signals one number is 1 and all others 0.
+        """
+        least, most = (0.0,) * self.size, (1.0,) * self.size
+        distinct = self.size > 1 and len(set(self.names)) == self.size
+        return distinct and (self.low, self.high) == (least, most)
+
+    @property
     def is_text(self) -> bool:
         """Whether it is words."""
         return self.names[:1] == (BYTE.format(0),)
@@ -101,16 +111,16 @@ class Signal(Config):
     def read(self, value: str) -> Float[Tensor, " s"]:
         """Read one of its names, of which the number is 1 and all others 0, or its numbers.
 
-        Raises AvenirError for what is neither a name nor as many numbers with commas.
+        Raises AvenirError for what is neither such a name nor as many numbers with commas.
         """
-        if value in self.names:
+        if self.names_one and value in self.names:
             return torch.tensor([float(name == value) for name in self.names])
         try:
             numbers = [float(number) for number in value.split(",")]
         except ValueError:
             numbers = []
         if len(numbers) != self.size:
-            names = f"one of {', '.join(self.names)}, or " if self.names else ""
+            names = f"one of {', '.join(self.names)}, or " if self.names_one else ""
             word = "number" if self.size == 1 else "numbers with commas between them"
             raise AvenirError(f"{value!r} was given; say {names}{self.size} {word}")
         return torch.tensor(numbers)

@@ -77,7 +77,7 @@ class Hub(hub.Frozen, Encoder):
     """`b T C H W -> b t c h w`: the patch tokens of a frozen model; cannot decode."""
 
     Config = HubConfig
-    setting = "encoder.model"
+    setting = "`model` of encoder kind 'hub'"
     pixel_mean: Tensor
     pixel_std: Tensor
 

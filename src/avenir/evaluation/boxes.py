@@ -108,7 +108,7 @@ def _ways(world: Imagines, task: Task, batch: Batch, readout: Readout, start: in
     windows = task.windows[start : start + task.batch_size]
     past, true = task.split(batch)
     steering, f_t = task.steering(batch), world.encoder.compression.t
-    own = steering["boxes"]
+    own = batch.signals["boxes"]
     # What stands alone in a batch has no other recording to be told of: then its own, as it was.
     partners = [of_another_recording(windows, row) for row in range(len(windows))]
     others = own[[row if partner is None else partner for row, partner in enumerate(partners)]]

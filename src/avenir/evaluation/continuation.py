@@ -88,10 +88,17 @@ class Task(NamedTuple):
         report(what, len(self.windows), len(self.windows))
 
     def steering(self, batch: Batch) -> dict[str, Tensor]:
-        """Take the signals that may steer a world; labels are no business of its own."""
+        """Take the signals that may steer a world; labels are no business of its own.
+
+        Nor is where things will be: of boxes it is told those of the past alone.
+        """
         if self.discover is not None:
             return {"actions": self.discover(frames_of(batch))}
-        return {n: signal for n, signal in batch.signals.items() if n in self.source.signals}
+        signals = {n: signal for n, signal in batch.signals.items() if n in self.source.signals}
+        if "boxes" in signals:
+            signals["boxes"] = signals["boxes"].clone()
+            signals["boxes"][:, self.past :] = torch.nan
+        return signals
 
     def cut(self, most: int) -> "Task":
         """Return the same pasts with a horizon of at most so many frames."""

@@ -1,4 +1,4 @@
-"""What pages say: a message is JSON, `{"do": …}`, and is checked before anything is done.
+"""What pages say and are told: JSON, `{"do": …}`, that is checked before anything is done.
 
 Knows signals; no worlds and no sockets.
 """
@@ -39,6 +39,14 @@ def parsed(text: str | None) -> dict[str, Any]:
     return said
 
 
+def written(words: dict[str, Any]) -> str:
+    """Write what a page is sent; a number that is not finite, of which JSON knows none, is null."""
+    try:
+        return json.dumps(words, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(words), parse_constant=lambda _: None))
+
+
 def whole(said: dict[str, Any], name: str) -> int:
     """Return a whole number of a message; 0 where it says none."""
     value = said.get(name, 0)
@@ -49,15 +57,11 @@ def whole(said: dict[str, Any], name: str) -> int:
 
 def offered(name: str, signal: Signal) -> dict[str, Any]:
     """Describe a signal that pages may tell; a choice is told by one of its names."""
-    every = range(signal.size)
-    # Data sets do not say of which signals one number is 1: their names and bounds look like it.
-    choice = signal.size > 1 and len(set(signal.names)) == signal.size
-    choice &= signal.low == tuple(0.0 for _ in every) and signal.high == tuple(1.0 for _ in every)
     return {
         "name": name,
         "size": signal.size,
         "names": signal.names,
-        "choice": choice,
+        "choice": signal.names_one,
         "low": signal.low,
         "high": signal.high,
     }

@@ -87,16 +87,20 @@ class Player:
     def step(self, action: Action) -> None:
         """Go one step on; what came later, before rewinding, becomes a branch.
 
-        Raises AvenirError when a playthrough is as long as one may be.
+        Raises AvenirError when a playthrough is as long as one may be, or nothing can be imagined;
+        then all is as it was.
         """
         if self.now == MOST_STEPS:
             raise AvenirError(
                 f"a playthrough has at most {MOST_STEPS:,} steps: save it, and begin again"
             )
+        told = Steering(action, self.text, self.push, self.others)
+        there = self._led(told)
         if self.now < len(self.line.told):
             self.branches = [*self.branches, self.line.thinned()][-_MOST_BRANCHES:]
             self.line = self.line.until(self.now)
-        self.line.told.append(Steering(action, self.text, self.push, self.others))
+        self.line.told.append(told)
+        self.line.states[self.now + 1] = there
         self._advance()
 
     def say(self, words: str) -> None:
@@ -127,9 +131,9 @@ class Player:
             others[name] = tuple(map(float, row))
         self.others = tuple(sorted(others.items()))
 
-    def move(self, direction: Direction, amount: float) -> None:
+    def move(self, direction: Direction | None, amount: float) -> None:
         """Push latents in a direction, by so many standard deviations; by 0: leave them alone."""
-        self.push = Push(direction, amount) if amount else None
+        self.push = Push(direction, amount) if direction and amount else None
 
     def rewind(self, step: int) -> None:
         """Stand after step `step` of what was done, with what was said and pushed then."""
@@ -198,6 +202,7 @@ class Player:
         told = steering_of(playthrough, self.latents.shape)
         for text in {steering.text for steering in told}:
             self._check(text)
+        check_taken(self.tellable, None, None, playthrough.others)
         for name, rows in playthrough.others.items():
             for _, row in rows:
                 self._check_row(name, row)
@@ -212,7 +217,7 @@ class Player:
                 if self.line.checksums[-1] != checksum:
                     raise AvenirError(
                         f"it comes out otherwise from step {number} on: it was played on another "
-                        "kind of machine, or changed since"
+                        "kind of machine or by an earlier version, or changed since"
                     )
                 yield
         except BaseException:
@@ -236,7 +241,6 @@ class Player:
 
     def _check_row(self, name: str, row: Sequence[float] | None) -> None:
         """Refuse what the world cannot be told of a signal, by a page or by a file."""
-        check_taken(self.tellable, None, None, [name])
         size = self.tellable[name].size
         # The largest numbers are infinite in 32 bits, in which worlds compute.
         if row is not None and not (len(row) == size and torch.tensor(row).isfinite().all()):
@@ -250,11 +254,13 @@ class Player:
         known = {"simulator": opening.simulator, "recording": opening.future}
         return [(n, s) for n, s in self.stages.items() if known.get(n, opening) is not None]
 
+    def _led(self, told: Steering) -> dict[str, Any]:
+        """Return what a step leads to in every stage; nothing is kept."""
+        return {name: self.stages[name].step(s, told) for name, s in self._here.items()}
+
     def _advance(self) -> None:
-        told, here = self.line.told[self.now], self._here
         if self.now + 1 not in self.line.states:
-            there = {name: self.stages[name].step(s, told) for name, s in here.items()}
-            self.line.states[self.now + 1] = there
+            self.line.states[self.now + 1] = self._led(self.line.told[self.now])
         self.now += 1
         if len(self.line.checksums) < self.now:
             frames = self.frames("dream").numpy()

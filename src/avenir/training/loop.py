@@ -96,6 +96,7 @@ def cost_of(recipe: Recipe) -> Iterator[str]:
             yield from cost_of(parent)
     try:
         data = make_source(recipe.data)
+        data.draw("train", 1, 1, recipe.seed)  # there may be none to draw from: a person plays once
     except AvenirError as error:
         yield f"{recipe.name}: no estimate without data ({error})"
         return
@@ -171,7 +172,7 @@ def _run(
                 _save_average(folder, done, key, task, step)
                 saved = time.monotonic()
                 if stop:
-                    raise Stopped(recipe.name, done, steps, folder, stop[0])
+                    raise Interrupted(recipe.name, done, steps, folder, stop[0])
     step.ema.swap(task.trained)
     task.finish(recipe.seed)
     provenance = {
@@ -196,10 +197,10 @@ def _run(
     _save_world(folder, task.world, provenance)
     (folder / STATE).unlink(missing_ok=True)
     if stop:  # asked at the last step: nothing is left to do here, but others may be waiting
-        raise Stopped(recipe.name, steps, steps, folder, stop[0])
+        raise Interrupted(recipe.name, steps, steps, folder, stop[0])
 
 
-class Stopped(TrainingError):
+class Interrupted(TrainingError):
     """Training was asked to stop; everything is saved."""
 
     def __init__(self, name: str, done: int, steps: int, folder: Path, number: int) -> None:

@@ -44,19 +44,23 @@ class Human:
         self.held: list[str] = []
         self.tapped: list[str] = []
         """Keys that went down since the frame before: a key may be down for less than a frame."""
+        self.environment: gymnasium.Env[Any, Any] | None = None
+        """The latest; each recording has one of its own, for all its tries."""
 
     def __call__(self, environment: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Act:
         """Show where an episode begins, and wait for a key.
 
-        Raises AvenirError where no window can be opened, and Stopped when somebody closes it.
+        Raises Stopped where no window can be opened, and when somebody closes it.
         """
         pygame = _pygame()
-        # An episode that lasted to its end has nothing left.
-        soon = "It ended too soon and is played again. " if self.left else ""
-        self.left, self.held, self.tapped = self.num_frames, [], []
+        again = environment is self.environment
+        soon = "It ended too soon and is played again. " if again else ""
+        self.environment, self.left = environment, self.num_frames
+        self.held, self.tapped = [], []
         _show(pygame, environment, f"{soon}Press a key to begin, Escape to stop")
+        pygame.event.clear((pygame.KEYDOWN, pygame.KEYUP))  # of before, which begin nothing
         while not self.tapped:
-            self._hear(pygame, [pygame.event.wait()])
+            self._hear(pygame, [pygame.event.wait(100)])  # in between Ctrl-C is heard
         due = time.monotonic()
 
         def act(observation: Any) -> Any:
@@ -96,7 +100,7 @@ def _pygame() -> Any:
     try:
         import pygame
     except ModuleNotFoundError:
-        raise AvenirError(
+        raise Stopped(
             "policy 'human' needs the module 'pygame', which is not installed: "
             "pip install 'avenir[envs]'"
         ) from None
@@ -107,7 +111,7 @@ def _show(pygame: Any, environment: gymnasium.Env[Any, Any], title: str) -> None
     """Draw the environment, enlarged, in a window that is opened where there is none."""
     picture = np.asarray(environment.render())
     if picture.ndim != 3:
-        raise AvenirError(
+        raise Stopped(
             "policy 'human' was asked for; this environment draws no picture to be looked at: ask "
             "for another policy"
         )
@@ -123,7 +127,7 @@ def _show(pygame: Any, environment: gymnasium.Env[Any, Any], title: str) -> None
         if window is None or window.get_size() != size:
             window = pygame.display.set_mode(size)
     except pygame.error as error:
-        raise AvenirError(
+        raise Stopped(
             f"policy 'human' was asked for, and no window can be opened: {error}; play where there "
             "is a screen, or ask for another policy"
         ) from None

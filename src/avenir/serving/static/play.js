@@ -1,6 +1,7 @@
 "use strict";
 // Draws what the world imagines, and tells it which keys are held. Everything it knows of the world
-// comes with the first message; frames are a length, JSON of that length, then pixels.
+// comes with the first message; frames are a length, JSON of that length, then pixels. What it is told
+// in words and numbers is in telling.js, what is seen in latents in inside.js.
 
 const MARKS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→" };
 const ALIASES = { w: "ArrowUp", a: "ArrowLeft", s: "ArrowDown", d: "ArrowRight" };
@@ -9,7 +10,6 @@ const NAMES = {
   latents: "Its latents, three components as colours",
 };
 const SHOWN_LATENCIES = 2000, MOST_BYTES = 2e6;
-const READABLE = 0.2;  // R² below which a read-out is struck through
 const FIELDS = "input[type=text], input[type=range], input[type=number], select";  // they take keys themselves
 
 const byId = (name) => document.getElementById(name);
@@ -126,11 +126,9 @@ function tell(about) {
   if (!old || String(old.branches) !== String(about.branches))
     showBranches(about.branches);
   if (!old || old.text !== about.text) showSaid(about.text);
-  if (!old || JSON.stringify(old.others) !== JSON.stringify(about.others)) showTold(about.others);
+  if (!old || JSON.stringify(old.others) !== JSON.stringify(about.others)) showTold(about.others, old?.others);
   if (!old || String(old.push) !== String(about.push)) showPush(about.push);
-  about.read?.forEach((value, i) => {
-    byId("factors").children[i].children[1].firstChild.firstChild.data = signed(value, 1);
-  });
+  about.read?.forEach(showRead);
 }
 
 // What the player says ------------------------------------------------------------------------
@@ -157,37 +155,19 @@ function letGo() {
   for (const key of [...held]) hold(key, false);
 }
 
+const plain = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
+const steered = (event) => (plain(event) in world.keys ? plain(event) : ALIASES[plain(event)]);
 const toggle = () => say(latest?.paused ? "go" : "pause");
 const back = () => say("rewind", { steps: Math.round(world.steps_per_second) });
 const begin = (clip, seed = latest.seed) => { complain(""); say("begin", { clip, seed }); };
 const again = () => begin(latest.clip);
-const look = () => {
-  if (!world.looks) return;
-  if (!byId("inside").hidden) shut();
-  else {
-    complain("");
-    inside(true);
-    if (!factors) byId("look").firstChild.data = "Preparing … ";
-  }
-  show();
-};
-const inside = (open) => {
-  byId("look").firstChild.data = "Look inside ";
-  byId("inside").hidden = !open;
-  byId("look").setAttribute("aria-pressed", open);
-};
-const shut = () => {
-  inside(false);
-  if (factors && latest.push) push(0);  // what nobody sees is not moved
-};
 const write = () => document.querySelector(world.words ? "#text" : "#others .field")?.focus();
 const COMMANDS = { " ": toggle, Backspace: back, Home: again, l: look, t: write };
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !latest) return;
-  if (event.target.matches(FIELDS)) { if (event.key === "Escape") event.target.blur(); return; }
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const steers = key in world.keys ? key : ALIASES[key];
+  if (document.activeElement?.matches(FIELDS)) { if (event.key === "Escape") event.target.blur(); return; }
+  const key = plain(event), steers = steered(event);
   // A button that has the focus is pressed by the space bar, as everywhere.
   const typing = event.key === " " && event.target.closest("button, input, label");
   if (steers in world.keys) hold(steers, true);
@@ -195,10 +175,7 @@ addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-addEventListener("keyup", (event) => {
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  hold(world && key in world.keys ? key : ALIASES[key], false);
-});
+addEventListener("keyup", (event) => { if (world) hold(steered(event), false); });
 addEventListener("blur", letGo);
 addEventListener("focusin", (event) => { if (event.target.matches(FIELDS)) letGo(); });
 document.addEventListener("visibilitychange", () => { if (document.hidden) { letGo(); say("pause"); } });
@@ -217,7 +194,7 @@ byId("telling").onsubmit = (event) => {
 byId("silence").onclick = () => { byId("text").value = ""; complain(""); say("say", { text: "" }); };
 byId("amount").oninput = () => push(byId("amount").valueAsNumber);
 byId("amount").onpointerup = () => byId("amount").blur();
-byId("still").onclick = () => push(0);
+byId("still").onclick = byId("unpush").onclick = () => push(0);
 byId("save").onclick = () => say("keep");
 byId("open").onchange = async (event) => {
   const [file] = event.target.files;
@@ -282,173 +259,6 @@ function stageChoice(name) {
 function show() {
   const stages = [...byId("choices").querySelectorAll("input:checked")].map((box) => box.value);
   say("show", { stages: byId("inside").hidden ? stages : [...stages, "latents"] });
-}
-
-// Words ------------------------------------------------------------------------------------------
-
-function offerWords(known) {
-  byId("words").hidden = byId("heard").hidden = false;
-  byId("known").replaceChildren(...known.map((words) => new Option(words, words)));
-}
-
-function showSaid(text) {
-  if (!world.words) return;
-  const words = document.createElement("strong");
-  words.textContent = text ?? "nothing";
-  byId("said").replaceChildren("Said now: ", words, text === null ? "." : toDream());
-}
-
-const toDream = () => (world.stages.length > 1 ? ", to the dream alone." : ".");
-
-// Other signals, as the weather ------------------------------------------------------------------
-
-const tellers = new Map();  // by the name of a signal: its fields, and how they show a row
-
-function offerSignals(signals) {
-  byId("signals").hidden = byId("heard").hidden = false;
-  for (const signal of signals) {
-    const form = document.createElement("form");
-    Object.assign(form, { className: "telling", autocomplete: "off" });
-    tellers.set(signal.name, (signal.choice ? offerChoice : offerNumbers)(form, signal));
-    byId("others").append(form);
-  }
-  if (!world.words) byId("others").querySelector(".name").insertAdjacentHTML("beforeend", " <kbd>T</kbd>");
-}
-
-function tellSignal(signal, value) {
-  complain("");
-  say("tell", { signal: signal.name, value });
-}
-
-function named(words) {
-  const name = document.createElement("span");
-  Object.assign(name, { className: "name", textContent: words });
-  return name;
-}
-
-function offerChoice(form, { name, names }) {
-  const label = document.createElement("label"), select = document.createElement("select");
-  select.className = "field";
-  select.setAttribute("aria-label", name);
-  select.append(new Option("nothing said", ""), ...names.map((each) => new Option(each, each)));
-  label.append(named(name), select);
-  form.append(label);
-  // Who chose with the mouse drives on; who chooses with keys may go on choosing.
-  let pointed = false;
-  select.onpointerdown = () => { pointed = true; };
-  select.onkeydown = (event) => {
-    pointed = false;
-    if (event.key === "Enter") { event.preventDefault(); select.blur(); }
-  };
-  select.onchange = () => {
-    tellSignal({ name }, select.value || null);
-    if (pointed) select.blur();
-  };
-  const chosen = (row) => (row.every((value) => value === 0 || value === 1) ? names[row.indexOf(1)] : null);
-  return {
-    words: (row) => chosen(row) ?? row.join(", "),
-    show: (row) => { if (document.activeElement !== select) select.value = row ? chosen(row) : ""; },
-  };
-}
-
-function offerNumbers(form, signal) {
-  form.append(named(signal.name));
-  const fields = Array.from({ length: signal.size }, (_, i) => {
-    const label = document.createElement("label"), field = document.createElement("input");
-    Object.assign(field, { className: "field", type: "number", step: "any", required: true });
-    // Beyond what it was taught a world says anything.
-    if (signal.low.length) Object.assign(field, { min: signal.low[i], max: signal.high[i] });
-    const one = signal.names[i] ?? (signal.size > 1 ? `${i + 1}` : "");
-    field.setAttribute("aria-label", `${signal.name} ${one}`.trim());
-    label.append(one === signal.name ? "" : one, field);
-    form.append(label);
-    return field;
-  });
-  const tell = document.createElement("button"), clear = document.createElement("button");
-  tell.innerHTML = "Tell <kbd>Enter</kbd>";
-  Object.assign(clear, { type: "button", textContent: "Clear" });
-  form.append(tell, clear);
-  const fill = (row) => fields.forEach((field, i) => { field.value = row?.[i] ?? ""; });
-  form.onsubmit = (event) => {
-    event.preventDefault();
-    tellSignal(signal, fields.map((field) => field.valueAsNumber));
-    document.activeElement.blur();
-  };
-  clear.onclick = () => { fill(null); tellSignal(signal, null); };
-  return {
-    words: (row) => row.map((value) => +value.toPrecision(6)).join(", "),
-    show: (row) => { if (!fields.includes(document.activeElement)) fill(row); },
-  };
-}
-
-function showTold(others) {
-  for (const [name, teller] of tellers) teller.show(others[name]);
-  const words = document.createElement("strong");
-  words.textContent = Object.entries(others).map(([name, row]) => `${name} ${tellers.get(name).words(row)}`).join("; ") || "nothing";
-  byId("told").replaceChildren("Told now: ", words, Object.keys(others).length ? toDream() : ".");
-}
-
-// What is read and moved in latents --------------------------------------------------------------
-
-let factors;  // learnt when they are first asked for
-let moved = 0;  // number of the factor that is moved
-
-function showFactors(learnt) {
-  factors = learnt;
-  byId("look").firstChild.data = "Look inside ";
-  moved = Math.max(0, factors.findIndex(isRead));
-  byId("moving").hidden = !factors.some(isRead);
-  byId("trust").textContent = factors.length
-    ? "Learnt from observed frames. R² says how well it reads recordings it never saw: 1 is exact, 0 is no better than always saying the mean. What it hardly reads is struck through."
-    : "Nothing is read: nobody says what is true of this data.";
-  byId("factors").append(...factors.map(readOut));
-  byId("directions").append(...factors.map(directionButton).filter((_, i) => isRead(factors[i])));
-  showPush(latest.push);
-}
-
-const isRead = (factor) => factor.r2 >= READABLE;
-
-function readOut(factor) {
-  const row = document.createElement("div"), name = document.createElement("dt");
-  const value = document.createElement("dd"), trust = document.createElement("dd");
-  const shown = document.createElement(isRead(factor) ? "span" : "s");
-  name.textContent = factor.name;
-  shown.append("–", ` ${factor.unit}`);
-  value.append(shown);
-  trust.textContent = `R² ${signed(factor.r2, 2)}`;
-  row.append(name, value, trust);
-  return row;
-}
-
-const signed = (number, digits) => number.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
-
-function directionButton(factor, number) {
-  const button = document.createElement("button");
-  button.textContent = factor.name;
-  button.dataset.number = number;
-  button.onclick = () => { moved = number; push(0); choose(); };
-  return button;
-}
-
-function choose() {
-  for (const button of byId("directions").children)
-    button.setAttribute("aria-pressed", Number(button.dataset.number) === moved);
-}
-
-function push(amount) {
-  byId("amount").value = amount;
-  say("push", { factor: moved, amount });
-}
-
-function showPush(pushed) {
-  const [name, amount] = pushed ?? [factors?.[moved]?.name, 0];
-  const number = factors?.findIndex((factor) => factor.name === name) ?? -1;
-  if (number >= 0) moved = number;
-  choose();
-  byId("amount").setAttribute("aria-label", `Move ${name}, in standard deviations`);
-  if (document.activeElement !== byId("amount")) byId("amount").value = amount;
-  const far = `${amount > 0 ? "+" : ""}${signed(amount, 1)} standard deviations`;
-  byId("moved").textContent = amount ? `Moved now: ${name}, ${far} before every step.` : "Moved now: nothing.";
 }
 
 function clipButton(picture, number) {
