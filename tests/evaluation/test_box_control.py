@@ -19,7 +19,13 @@ from avenir.shapes import BOX_NUMBERS, Compression
 class Painter:
     """Paints the class of every box that it is told into its first channel, for `Eye` to read."""
 
-    encoder = SimpleNamespace(latent_mean=torch.zeros(1), compression=Compression(2, 8, 8))
+    encoder = SimpleNamespace(
+        latent_mean=torch.zeros(1),
+        compression=Compression(2, 8, 8),
+        can_decode=True,
+        encode=lambda video: video,
+        decode=lambda latents: torch.full_like(latents, 0.5),
+    )
 
     def imagine(self, past, signals, horizon, samples, generator) -> Iterator[torch.Tensor]:
         made = torch.zeros(len(past), horizon, *past.shape[2:])
@@ -81,6 +87,7 @@ def test_who_fills_every_box_is_seen_to_and_owes_it_to_being_told(listens):
 
 def test_real_frames_fill_their_boxes(listens):
     assert listens.read.mean > 0.8 and listens.overlap_read.mean > 0.75
+    assert listens.kept.mean < 0.2  # a tokenizer that keeps nothing leaves next to nothing
 
 
 def test_who_does_not_listen_gains_nothing():

@@ -14,6 +14,7 @@ from avenir.evaluation.continuation import Task
 from avenir.evaluation.findings import _obedience
 from avenir.evaluation.obedience import FOLDER, Reader, measure_obedience
 from avenir.evaluation.tables import obedience_table
+from avenir.shapes import Compression
 from avenir.training.recipe import load_recipe
 from avenir.training.tasks import make_source
 from avenir.world import World
@@ -22,7 +23,7 @@ from avenir.world import World
 class Dreamer:
     """Holds the last frame, and lets fly over it what `hears` makes of the words."""
 
-    encoder = SimpleNamespace(latent_mean=torch.zeros(1))
+    encoder = SimpleNamespace(latent_mean=torch.zeros(1), can_decode=False)
 
     def imagine(self, past, signals, horizon, samples, generator) -> Iterator[torch.Tensor]:
         frames = to_frames(past[:, -1:].expand(-1, horizon, -1, -1, -1)).numpy().copy()
@@ -99,6 +100,32 @@ def test_the_reader_is_right_on_the_simulators_own_frames(reader):
     chosen = Task(source, windows, 10, 6, 1, 12, 1)
     found = measure_obedience(Deaf(), chosen, reader, lambda what, done, total: None)
     assert found.read.both.mean >= 0.98
+
+
+def test_what_the_tokenizer_leaves_is_read_alike(reader):
+    """One that keeps every pixel leaves all, and one that keeps the mean of a frame nothing."""
+
+    class Exact(Dreamer):
+        encoder = SimpleNamespace(
+            latent_mean=torch.zeros(1),
+            can_decode=True,
+            compression=Compression(1, 1, 1),
+            encode=lambda video: video,
+            decode=lambda latents: latents,
+        )
+
+    class Grey(Dreamer):
+        encoder = SimpleNamespace(
+            **vars(Exact.encoder)
+            | {"decode": lambda latents: latents.mean((-2, -1), True).expand_as(latents)}
+        )
+
+    exact = measured(Exact(), reader)
+    assert exact.kept == exact.read
+    grey = measured(Grey(), reader)
+    assert grey.kept.appears.mean == 0 and grey.read == exact.read
+    assert "through the tokenizer" in obedience_table(grey)
+    assert measured(Deaf(), reader).kept is None
 
 
 def test_without_captions_or_time_nothing_is_measured(reader):

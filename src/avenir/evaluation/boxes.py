@@ -15,7 +15,7 @@ from avenir.clip import Batch
 from avenir.config import Config
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import MOVING
-from avenir.evaluation.continuation import Imagines, Task, imagined, of_another_recording
+from avenir.evaluation.continuation import Imagines, Task, ceiling, imagined, of_another_recording
 from avenir.evaluation.intervals import Interval, interval
 from avenir.evaluation.readout import Readout, class_overlap
 from avenir.evaluation.settings import Report
@@ -44,6 +44,8 @@ class BoxControl(Config):
     """Share of them that are when nothing is told of the future."""
     read: Interval
     """Share of them that are in the simulator's own frames."""
+    kept: Interval
+    """Share of them that are in these frames encoded and decoded: what the tokenizer leaves."""
     moved: Interval
     """Share of another recording's boxes that are filled when these are told."""
     moved_untold: Interval
@@ -66,6 +68,7 @@ class _Ways(NamedTuple):
     told: Float[Tensor, " b"]
     untold: Float[Tensor, " b"]
     read: Float[Tensor, " b"]
+    kept: Float[Tensor, " b"]
     moved: Float[Tensor, " b"]
     moved_untold: Float[Tensor, " b"]
     overlap: Float[Tensor, " b"]
@@ -122,6 +125,8 @@ def _ways(world: Imagines, task: Task, batch: Batch, readout: Readout, start: in
     mine, theirs = own[:, task.past :], others[:, task.past :]
     told, moved, untold = future(mine), future(theirs), future(mine * torch.nan)
     real, classes = readout.read(true).classes, batch.signals["segmentation"][:, task.past :]
+    # What cannot be decoded keeps no pictures: what is imagined is made of true ones.
+    kept = ceiling(world.encoder, past, true) if world.encoder.can_decode else true
 
     def filled(seen: Tensor, boxes: Tensor) -> Float[Tensor, " b"]:
         # Latent frames are told the boxes of their last frame.
@@ -134,6 +139,7 @@ def _ways(world: Imagines, task: Task, batch: Batch, readout: Readout, start: in
         told=filled(told, mine),
         untold=filled(untold, mine),
         read=filled(real, mine),
+        kept=filled(readout.read(kept).classes, mine),
         moved=filled(moved, theirs).masked_fill(alone, torch.nan),
         moved_untold=filled(untold, theirs).masked_fill(alone, torch.nan),
         overlap=overlap(told),

@@ -20,7 +20,7 @@ from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.visitors import HELD_OUT, PAIRS, Visit, Visitor, visit_of
 from avenir.device import seed_of
 from avenir.encoders.regressor import Regressor
-from avenir.evaluation.continuation import Imagines, Task, imagined
+from avenir.evaluation.continuation import Imagines, Task, ceiling, imagined
 from avenir.evaluation.intervals import Interval, interval
 from avenir.evaluation.settings import Report
 from avenir.shapes import Video
@@ -61,6 +61,9 @@ class Obedience(Config):
     """Of pairs that it does not."""
     read: Obeyed
     """The simulator's own frames of all these visits: what reading alone gets wrong."""
+    kept: Obeyed | None = None
+    """These frames encoded and decoded: what the tokenizer leaves to be read. No world is read
+    better; none where the encoder cannot decode."""
     too_soon: Interval
     """Share in which something shows before it is asked for."""
     refused: Interval
@@ -114,6 +117,7 @@ class _Outcome(NamedTuple):
     refused: Seen
     unsaid: Seen
     truth: Seen
+    kept: Seen | None
     pair: Float[Tensor, "b 2"]
     """Asked for."""
 
@@ -139,10 +143,11 @@ def measure_obedience(
         report("asked for visitors", start, len(task.windows))
         outcomes.append(_outcome(world, task, source, reader, before, start))
     report("asked for visitors", len(task.windows), len(task.windows))
-    asked, soon, refused, unsaid, truth = (
-        Seen(*map(torch.cat, zip(*seen, strict=True)))
+    asked, soon, refused, unsaid, truth, kept = (
+        None if None in seen else Seen(*map(torch.cat, zip(*seen, strict=True)))
         for seen in list(zip(*outcomes, strict=True))[:-1]
     )
+    assert asked and soon and refused and unsaid and truth
     pair = torch.cat([outcome.pair for outcome in outcomes])
     some = source.config.captions == "some"
     new = torch.tensor([some and tuple(row) in HELD_OUT for row in pair.int().tolist()])
@@ -168,6 +173,7 @@ def measure_obedience(
         known=obeyed(asked, ~new),
         held_out=obeyed(asked, new),
         read=obeyed(truth, torch.ones_like(new)),
+        kept=kept and obeyed(kept, torch.ones_like(new)),
         too_soon=mean(soon.shows.float()),
         refused=mean(refused.shows.float()),
         unsaid=mean(unsaid.shows.float()),
@@ -196,13 +202,15 @@ def _outcome(
     unsaid = dict(refused)
     unsaid["caption"] = refused["caption"].clone()
     unsaid["caption"][:, task.past :] = torch.nan
-    asked, (_, true) = future(said), task.split(with_visit)
+    asked, (past, true) = future(said), task.split(with_visit)
+    kept = ceiling(world.encoder, past, true) if world.encoder.can_decode else None
     return _Outcome(
         asked=reader.read(asked[:, before:]),
         before=reader.read(asked[:, :before]),
         refused=reader.read(future(refused)[:, before:]),
         unsaid=reader.read(future(unsaid)[:, before:]),
         truth=reader.read(true[:, before:]),
+        kept=None if kept is None else reader.read(kept[:, before:].clamp(-1, 1)),
         pair=torch.tensor([PAIRS[number % len(PAIRS)] for number in numbers]).float(),
     )
 

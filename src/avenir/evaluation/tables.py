@@ -102,6 +102,8 @@ def obedience_table(obedience: Obedience) -> str:
         "… a pair that training never shows": obedience.held_out,
         "… simulator, read alike": obedience.read,
     }
+    if obedience.kept is not None:
+        ways["… simulator, through the tokenizer"] = obedience.kept
     lines = [
         (
             name,
@@ -132,6 +134,7 @@ def box_table(boxes: BoxControl) -> str:
         ("… nothing told", [boxes.untold, boxes.overlap_untold]),
         ("… difference", [boxes.more_than_untold]),
         ("… simulator, read alike", [boxes.read, boxes.overlap_read]),
+        ("… simulator, through the tokenizer", [boxes.kept]),
         ("where those of another recording are, told", [boxes.moved]),
         ("… nothing told", [boxes.moved_untold]),
         ("… difference", [boxes.more_than_moved_untold]),
