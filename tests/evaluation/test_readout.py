@@ -17,9 +17,9 @@ from avenir.evaluation.readout import (
     Readout,
     StateReadout,
     _object_errors,
-    _overlap,
     _returned,
     _returned_errors,
+    class_overlap,
 )
 from avenir.registry import parse
 from avenir.training.optim import OptimConfig, Optimiser
@@ -154,9 +154,9 @@ def test_overlap_is_of_the_classes_asked_for_and_only_where_there_are_any():
     read = true.long()
     read[0, 0, 0, :2] = Class.TRUCK  # another of the two large classes
     read[0, 1, 0, 2:] = 0
-    large = _overlap(read, true, (Class.CAR, Class.TRUCK))[0]
+    large = class_overlap(read, true, (Class.CAR, Class.TRUCK))[0]
     assert large[:2].tolist() == [1.0, 0.5] and large[2].isnan()
-    small = _overlap(read, true, (Class.MOTORBIKE, Class.PEDESTRIAN))[0]
+    small = class_overlap(read, true, (Class.MOTORBIKE, Class.PEDESTRIAN))[0]
     assert small[1] == 1 and small[[0, 2]].isnan().all()
 
 
