@@ -15,10 +15,10 @@ from tests.conftest import save_tiny_world
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "recipes" / "quickstart.toml")
-VERBS = ["quickstart", "import", "train", "encode", "predict", "play", "plan", "evaluate"]
-VERBS += ["features", "compare", "probe", "passport", "study", "show"]
+VERBS = ["quickstart", "import", "train", "encode", "predict", "play", "plan", "export"]
+VERBS += ["evaluate", "features", "compare", "probe", "passport", "study", "show"]
 HEAVY = {"torch", "numpy", "av", "matplotlib", "pyarrow", "gymnasium", "PIL", "jaxtyping"}
-HEAVY |= {"starlette", "uvicorn"}
+HEAVY |= {"starlette", "uvicorn", "onnxruntime", "transformers"}
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
