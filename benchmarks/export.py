@@ -40,8 +40,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     world, exported = load(run, "cpu"), OnnxWorld(run / "onnx", threads)
     source = make_source(data_of(run, []))
-    num_frames = exported.about.num_latents * exported.about.f_t
-    past = world.fitted(source.clip(source.spread("test", num_frames, 1)[0]))
+    past = world.fitted(source.clip(source.spread("test", exported.about.num_frames, 1)[0]))
     known = {name: rows[None] for name, rows in past.signals.items() if name in world.takes}
     steered = world.takes.get("actions")
     action = None if steered is None else torch.zeros(1, steered.size)

@@ -66,6 +66,11 @@ class Exported(Config):
     """What steers it. Of each a step is given rows for `num_latents + 2` latent frames, of which
     the last is to come; NaN is unknown. The action at a frame leads to the next."""
 
+    @property
+    def num_frames(self) -> int:
+        """Frames that a world begins from."""
+        return self.num_latents * self.f_t
+
 
 @dataclass(frozen=True)
 class OnnxMoment(Moment):
@@ -115,7 +120,7 @@ class OnnxWorld:
                 f"a past of shape {tuple(past.shape)} was given; this exported world begins from "
                 f"one clip at a time, `1 P 3 {about.size[0]} {about.size[1]}`"
             )
-        needed = about.num_latents * about.f_t
+        needed = about.num_frames
         if past.shape[1] < needed:
             raise AvenirError(
                 f"{past.shape[1]} observed frames; this exported world begins from {needed} "
@@ -192,7 +197,7 @@ def export(world: World, folder: Path, past: Clip, report: Callable[[str], None]
     about = _about(world)
     _check_length(about, past)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    past = past[-about.num_latents * about.f_t :]
+    past = past[-about.num_frames :]
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         scratch = Path(made) / "onnx"
         scratch.mkdir()
@@ -286,16 +291,14 @@ def frames_needed(world: World) -> int:
 
     Raises AvenirError for a world that cannot be exported.
     """
-    about = _about(world)
-    return about.num_latents * about.f_t
+    return _about(world).num_frames
 
 
 def _check_length(about: Exported, past: Clip) -> None:
-    needed = about.num_latents * about.f_t
-    if past.num_frames < needed:
+    if past.num_frames < about.num_frames:
         raise AvenirError(
             f"a clip of {past.num_frames} frames was given to compare on; {about.name!r} begins "
-            f"from {needed}: give a longer one"
+            f"from {about.num_frames}: give a longer one"
         )
 
 

@@ -16,7 +16,7 @@ from avenir.config import Config
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import MOVING
 from avenir.evaluation.continuation import Imagines, Task, ceiling, imagined, of_another_recording
-from avenir.evaluation.intervals import Interval, interval
+from avenir.evaluation.intervals import Interval
 from avenir.evaluation.readout import Readout, class_overlap
 from avenir.evaluation.settings import Report
 from avenir.shapes import BOX_NUMBERS
@@ -94,9 +94,7 @@ def measure_box_control(
     every = _Ways(*map(torch.cat, zip(*found, strict=True)))
 
     def mean(values: Tensor) -> Interval:
-        counts = values.isfinite()
-        groups = [name for name, kept in zip(task.groups, counts.tolist(), strict=True) if kept]
-        return interval(values[counts], groups, task.seed) if groups else Interval(mean=None)
+        return task.mean(values, values.isfinite())
 
     return BoxControl(
         num_clips=len(task.windows),

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from einops import reduce
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from avenir.clip import Batch, to_frames
@@ -22,7 +22,7 @@ from avenir.data import Source, Window
 from avenir.device import generator
 from avenir.encoders import Encoder
 from avenir.evaluation.baselines import NearestPast, Past, copy_last, frames_of, mean_image
-from avenir.evaluation.intervals import Curve
+from avenir.evaluation.intervals import Curve, Interval, interval
 from avenir.evaluation.metrics import METRICS, Scores, compare
 from avenir.evaluation.readout import Readout, StateReadout
 from avenir.evaluation.reconstruction import reconstructed
@@ -105,6 +105,11 @@ class Task(NamedTuple):
         horizon = min(most, self.horizon)
         windows = [replace(w, num_frames=self.past + horizon) for w in self.windows]
         return self._replace(windows=windows, horizon=horizon)
+
+    def mean(self, values: Float[Tensor, " b"], counts: Bool[Tensor, " b"]) -> Interval:
+        """Take the mean over the windows that count; none where none does."""
+        names = [name for name, kept in zip(self.groups, counts.tolist(), strict=True) if kept]
+        return interval(values[counts], names, self.seed) if names else Interval(mean=None)
 
     def split(self, batch: Batch) -> tuple[Video, Video]:
         """Return what is observed of a batch, and what truly followed."""

@@ -21,7 +21,7 @@ from avenir.data.synthetic.visitors import HELD_OUT, PAIRS, Visit, Visitor, visi
 from avenir.device import seed_of
 from avenir.encoders.regressor import Regressor
 from avenir.evaluation.continuation import Imagines, Task, ceiling, imagined
-from avenir.evaluation.intervals import Interval, interval
+from avenir.evaluation.intervals import Interval
 from avenir.evaluation.settings import Report
 from avenir.shapes import Video
 from avenir.world import World
@@ -153,9 +153,7 @@ def measure_obedience(
     new = torch.tensor([some and tuple(row) in HELD_OUT for row in pair.int().tolist()])
 
     def mean(values: Tensor, counts: Tensor | None = None) -> Interval:
-        counts = torch.ones(len(values), dtype=torch.bool) if counts is None else counts
-        groups = [name for name, kept in zip(task.groups, counts.tolist(), strict=True) if kept]
-        return interval(values[counts], groups, task.seed) if groups else Interval(mean=None)
+        return task.mean(values, torch.ones_like(new) if counts is None else counts)
 
     def obeyed(seen: Seen, counts: Tensor) -> Obeyed:
         right = (seen.pair == pair) & seen.shows[:, None]
