@@ -173,19 +173,43 @@ class Batch:
         return f"Batch({', '.join(shapes)})"
 
 
+def whole_frame(like: Tensor) -> Float[Tensor, " 4"]:
+    """Return the edges of a whole frame: left, top, right and bottom, as shares."""
+    return like.new_tensor([0, 0, 1, 1])
+
+
 @dataclass(frozen=True)
 class Context:
     """What every latent frame can look at, by cross-attention: `tokens` `b t m d`.
 
-    Of tokens that are not `known`, `b t m`, nothing is seen; they are finite all the same.
+    Of tokens that are not `known`, `b t m`, nothing is seen; they are finite all the same. Where
+    in a frame each is seen its `reach` says, `b t m 4`: left, top, right and bottom, as shares.
     """
 
     tokens: Float[Tensor, "b t m d"]
     known: Bool[Tensor, "b t m"]
+    reach: Float[Tensor, "b t m 4"]
+
+    @classmethod
+    def everywhere(
+        cls, tokens: Float[Tensor, "b t m d"], known: Bool[Tensor, "b t m"]
+    ) -> "Context":
+        """Make a context that all of a frame looks at."""
+        return cls(tokens, known, whole_frame(tokens).expand(*known.shape, 4))
+
+    def seen(self, grid: tuple[int, int]) -> Bool[Tensor, "b t s m"]:
+        """Say which of the `h w` places of a frame see what: those that its reach touches."""
+        h, w = grid
+        rows = torch.arange(h, device=self.known.device)[:, None, None]
+        columns = torch.arange(w, device=self.known.device)[:, None]
+        left, top, right, bottom = self.reach[:, :, None, None].unbind(-1)
+        across = (left * w <= columns + 1) & (right * w >= columns)
+        along = (top * h <= rows + 1) & (bottom * h >= rows)
+        return (across & along & self.known[:, :, None, None]).flatten(2, 3)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Context":
-        """Change batch or time of both alike."""
-        return Context(change(self.tokens), change(self.known))
+        """Change batch or time of all alike."""
+        return Context(change(self.tokens), change(self.known), change(self.reach))
 
     @staticmethod
     def joined(contexts: "Sequence[Context]", dim: int) -> "Context":
@@ -193,6 +217,7 @@ class Context:
         return Context(
             torch.cat([context.tokens for context in contexts], dim=dim),
             torch.cat([context.known for context in contexts], dim=dim),
+            torch.cat([context.reach for context in contexts], dim=dim),
         )
 
 

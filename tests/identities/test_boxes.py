@@ -40,7 +40,9 @@ def boxes(num_boxes: int = 3, f_t: int = 1, **settings) -> BoxesConditioner:
 def looking(frames: int, m: int = 3) -> Condition:
     chance = generator("looking", m)
     tokens = torch.randn(2, frames, m, 24, generator=chance)
-    context = Context(tokens, torch.rand(2, frames, m, generator=chance) < 0.7)
+    known = torch.rand(2, frames, m, generator=chance) < 0.7
+    middle, half = torch.rand(2, 2, frames, m, 2, generator=chance)
+    context = Context(tokens, known, torch.cat([middle - half, middle + half], dim=-1))
     nothing = torch.zeros(1, 1, 24)
     return Condition(nothing.expand(2, frames, 24), nothing, context=context)
 
@@ -254,14 +256,14 @@ def test_training_leaves_out_frames_boxes_and_numbers_as_often_as_it_says():
 def test_where_nothing_is_known_nothing_is_seen_whatever_the_tokens_hold():
     attention = CrossAttention(24, 2)
     x, things = torch.randn(3, 5, 24), torch.randn(3, 4, 24)
-    assert not attention(x, things, torch.zeros(3, 4, dtype=torch.bool)).any()
-    known = torch.tensor([True, False, True, False]).expand(3, 4)
-    seen = attention(x, things, known)
+    assert not attention(x, things, torch.zeros(3, 5, 4, dtype=torch.bool)).any()
+    known = torch.tensor([True, False, True, False])
+    seen = attention(x, things, known.expand(3, 5, 4))
     torch.testing.assert_close(
-        attention(x, things[:, ::2], torch.ones(3, 2, dtype=torch.bool)), seen
+        attention(x, things[:, ::2], torch.ones(3, 5, 2, dtype=torch.bool)), seen
     )
-    other = torch.where(known[..., None], things, torch.randn(3, 4, 24))
-    assert torch.equal(attention(x, other, known), seen)
+    other = torch.where(known[:, None], things, torch.randn(3, 4, 24))
+    assert torch.equal(attention(x, other, known.expand(3, 5, 4)), seen)
 
 
 def test_attention_is_the_softmax_that_may_look_at_nothing():
@@ -274,8 +276,59 @@ def test_attention_is_the_softmax_that_may_look_at_nothing():
 
     scores = (normed(attention.query(x)) @ normed(key).mT / 24**0.5).exp()
     expected = attention.out(scores @ value / (1 + scores.sum(-1, keepdim=True)))
-    seen = attention(x, things, torch.ones(1, 4, dtype=torch.bool))
+    seen = attention(x, things, torch.ones(1, 5, 4, dtype=torch.bool))
     torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_each_token_sees_what_reaches_it():
+    edges = torch.tensor(
+        [
+            [0.0, 0.0, 1.0, 1.0],  # everything
+            [0.3, 0.1, 0.45, 0.4],  # inside one place
+            [0.6, 0.2, 0.9, 0.7],  # over two rows and two columns
+            [0.5, 0.75, 0.5, 0.75],  # a middle on the edge of two: both
+            [-0.5, -0.5, -0.1, 2.0],  # beside the frame
+        ]
+    )
+    context = Context(
+        torch.zeros(1, 1, 5, 24), torch.ones(1, 1, 5, dtype=torch.bool), edges[None, None]
+    )
+    seen = context.seen((2, 4))[0, 0].T.reshape(5, 2, 4).int().tolist()
+    assert seen == [
+        [[1, 1, 1, 1], [1, 1, 1, 1]],
+        [[0, 1, 0, 0], [0, 0, 0, 0]],
+        [[0, 0, 1, 1], [0, 0, 1, 1]],
+        [[0, 0, 0, 0], [0, 1, 1, 0]],
+        [[0, 0, 0, 0], [0, 0, 0, 0]],
+    ]
+    unknown = Context(context.tokens, ~context.known, context.reach)
+    assert not unknown.seen((2, 4)).any()
+
+
+def test_a_box_is_seen_where_it_is_and_the_rest_from_everywhere():
+    rows = torch.zeros(1, 1, 2, BOX_NUMBERS)
+    rows[0, 0, 0] = torch.tensor([0.75, 0.5, 0.2, 0.5, 1.0, 1.0])
+    context = boxes(2)({"boxes": rows.flatten(2)}, 1, 1).context
+    assert context is not None
+    torch.testing.assert_close(context.reach[0, 0, 0], torch.tensor([0.65, 0.25, 0.85, 0.75]))
+    assert context.reach[0, 0, 2].tolist() == [0, 0, 1, 1]
+    rows[0, 0, 0, 2:4] = NONE  # of unknown size: where its middle is
+    context = boxes(2)({"boxes": rows.flatten(2)}, 1, 1).context
+    assert context is not None and context.reach[0, 0, 0].tolist() == [0.75, 0.5, 0.75, 0.5]
+
+
+def test_one_block_without_attention_changes_only_where_the_box_is():
+    """With attention of tokens to each other off, what a box says stays within its reach."""
+    model = flow(depth=1)
+    with torch.no_grad():
+        model.transformer.blocks[0].time.out.weight.zero_()
+    x, level = torch.randn(1, 2, 2, 2, 4), torch.rand(1, 2)
+    tokens, known = torch.randn(1, 2, 1, 24), torch.ones(1, 2, 1, dtype=torch.bool)
+    nothing = torch.zeros(1, 1, 24)
+    reach = torch.tensor([0.1, 0.1, 0.4, 0.9]).expand(1, 2, 1, 4)
+    steer = Condition(nothing.expand(1, 2, 24), nothing, context=Context(tokens, known, reach))
+    change = (model(x, level, steer, x[:, :1]) - model(x, level, steer.absent(), x[:, :1])).abs()
+    assert change[..., :2].amax((0, 1, 2, 3)).min() > 1e-5 and not change[..., 2:].any()
 
 
 @pytest.mark.parametrize("attention", ["full", "factorised"])
@@ -316,6 +369,7 @@ def test_things_of_several_kinds_are_all_looked_at_and_forgotten_apart():
     assert joined.context is not None
     assert torch.equal(joined.context.tokens, both.context.tokens)
     assert torch.equal(joined.context.known, both.context.known)
+    assert torch.equal(joined.context.reach, both.context.reach)
     twice = both.repeated(2).rows(2)
     assert twice.context is not None
     assert torch.equal(twice.context.known[1], both.context.known[0])

@@ -1,8 +1,9 @@
 """Boxes: what is where in a frame, and of which category, for every token to look at.
 
 GAIA-2 (2503.20523) steers agents by their boxes, projected into each view, features and whole boxes
-dropped at random, and lets the model look at them by cross-attention. Here whoever gives every box
-of a frame has said as well that there is nothing else, which is one thing more to look at.
+dropped at random, and lets the model look at them by cross-attention. Here a token looks only at the boxes
+that reach it, so what is where need not be found out. Whoever gives every box of a frame has said
+as well that there is nothing else, which is one thing more to look at, from everywhere.
 """
 
 import math
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from avenir.clip import Condition, Context
+from avenir.clip import Condition, Context, whole_frame
 from avenir.conditioners import (
     Conditioner,
     embedding,
@@ -105,7 +106,9 @@ class BoxesConditioner(Conditioner):
         tokens = torch.cat([self._embedded(boxes), self.all_told.expand(*shape[:2], -1, -1)], dim=2)
         known = torch.cat([there, told.all(-1, keepdim=True)], dim=2)
         nothing = self.nothing.expand(batch_size, num_frames, -1)
-        return Condition(nothing, self.nothing, context=Context(tokens, known))
+        all_over = whole_frame(tokens).expand(*shape[:2], 1, -1)
+        context = Context(tokens, known, torch.cat([_edges(boxes), all_over], dim=2))
+        return Condition(nothing, self.nothing, context=context)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise depths; all else are shares of a frame."""
@@ -144,3 +147,10 @@ class BoxesConditioner(Conditioner):
         unknown = numbers[:, None] & (boxes[..., [_CATEGORY]] != 0)
         unknown = unknown | left_out[:, None, :, None] | ~kept[..., None, None]
         return boxes.masked_fill(unknown, torch.nan)
+
+
+def _edges(boxes: Float[Tensor, "b t m 6"]) -> Float[Tensor, "b t m 4"]:
+    """Return left, top, right and bottom: of boxes of unknown size, their middle."""
+    middle, size = boxes[..., :2], boxes[..., 2:4]
+    half = size.where(size.isfinite(), 0) / 2
+    return torch.cat([middle - half, middle + half], dim=-1)

@@ -146,7 +146,7 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
         every = entered.new_zeros(*known.shape, *entered.shape[1:])
         seen = there.new_zeros(*known.shape, most)
         every[known], seen[known] = entered[rows], there[rows]
-        return Context(every, seen)
+        return Context.everywhere(every, seen)
 
     def _heard(self, caption: bytes) -> Float[Tensor, "n c"]:
         """Read a caption, or remember it: those that were not said for longest are forgotten."""

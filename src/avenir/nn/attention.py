@@ -84,9 +84,9 @@ class CrossAttention(nn.Module):
         self,
         x: Float[Tensor, "b n d"],
         things: Float[Tensor, "b m d"],
-        known: Bool[Tensor, "b m"],
+        seen: Bool[Tensor, "b n m"],
     ) -> Float[Tensor, "b n d"]:
-        """Look at what is `known`."""
+        """Look at what each sees."""
         query = rearrange(self.query(x), "b n (k e) -> b k n e", k=self.heads)
         key, value = rearrange(
             self.key_value(things), "b m (two k e) -> two b k m e", two=2, k=self.heads
@@ -94,7 +94,7 @@ class CrossAttention(nn.Module):
         query = rms_norm(query, query.shape[-1:], self.query_scale)
         key = rms_norm(key, key.shape[-1:], self.key_scale)
         nothing = (0, 0, 0, 1)
-        mask = pad(known, (0, 1), value=True)[:, None, None]
+        mask = pad(seen, (0, 1), value=True)[:, None]
         mixed = scaled_dot_product_attention(query, pad(key, nothing), pad(value, nothing), mask)
         return self.out(rearrange(mixed, "b k n e -> b n (k e)"))
 

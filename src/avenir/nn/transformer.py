@@ -7,7 +7,7 @@ then only new frames are computed, with the same result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange, repeat
@@ -77,7 +77,7 @@ class Block(nn.Module):
         condition: PerFrame,
         positions: "Positions",
         past: KeysValues | None,
-        context: Context | None = None,
+        things: "Things | None" = None,
     ) -> tuple[Tokens, KeysValues]:
         """Return the tokens and what later frames need of them."""
         modulation = self.modulation(condition)
@@ -86,7 +86,7 @@ class Block(nn.Module):
         rows = rearrange(_modulate(x, shift, scale), f"b t s d -> {self._rows}")
         mixed, here = self.time(rows, positions.time, positions.mask, past)
         x = x + gate * rearrange(mixed, f"{self._rows} -> b t s d", b=len(x), t=x.shape[1])
-        x = self._at_things(x, modulation, context)
+        x = self._at_things(x, modulation, things)
         shift, scale, gate = modulation[-1]
         return x + gate * self.feed_forward(_modulate(x, shift, scale)), here
 
@@ -106,14 +106,28 @@ class Block(nn.Module):
         mixed, _ = self.space(frames, positions.space)
         return x + gate * rearrange(mixed, "(b t) s d -> b t s d", b=len(x))
 
-    def _at_things(self, x: Tokens, modulation: Tensor, context: Context | None) -> Tokens:
-        """Let every frame look at what is beside it."""
-        if self.things is None or context is None:
+    def _at_things(self, x: Tokens, modulation: Tensor, things: "Things | None") -> Tokens:
+        """Let every token look at what there is beside."""
+        if self.things is None or things is None:
             return x
         shift, scale, gate = modulation[-2]
         frames = rearrange(_modulate(x, shift, scale), "b t s d -> (b t) s d")
-        mixed = self.things(frames, context.tokens.flatten(0, 1), context.known.flatten(0, 1))
+        mixed = self.things(frames, things.tokens, things.seen)
         return x + gate * rearrange(mixed, "(b t) s d -> b t s d", b=len(x))
+
+
+class Things(NamedTuple):
+    """What the tokens of each frame look at beside, and which of them see what."""
+
+    tokens: Float[Tensor, "f m d"]
+    seen: Bool[Tensor, "f s m"]
+
+    @classmethod
+    def of(cls, context: Context | None, grid: tuple[int, int]) -> "Things | None":
+        """Lay a context over frames of `grid = (h, w)` tokens."""
+        if context is None:
+            return None
+        return cls(context.tokens.flatten(0, 1), context.seen(grid).flatten(0, 1))
 
 
 class Positions:
@@ -183,10 +197,10 @@ class SpaceTimeTransformer(nn.Module):
         """
         first_t = 0 if cache is None else self._cached_frames(cache, grid)
         positions = self._positions(x, grid, look, first_t)
-        kept: list[KeysValues] = []
+        things, kept = Things.of(context, grid), list[KeysValues]()
         pasts: Sequence[KeysValues | None] = cache or [None] * len(self.blocks)
         for number, (block, past) in enumerate(zip(self.blocks, pasts, strict=True), start=1):
-            x, here = block(x, condition, positions, past, context)
+            x, here = block(x, condition, positions, past, things)
             kept.append(here)
             if after is not None and number in after:
                 x = after[number](x)
@@ -200,11 +214,12 @@ class SpaceTimeTransformer(nn.Module):
         context: Context | None = None,
     ) -> Cache:
         """Return the cache of frames that all look at all, and of the last block no more."""
-        positions, kept = self._positions(x, grid), list[KeysValues]()
+        positions, things = self._positions(x, grid), Things.of(context, grid)
+        kept: list[KeysValues] = []
         *blocks, last = self.blocks
         assert isinstance(last, Block)
         for block in blocks:
-            x, here = block(x, condition, positions, None, context)
+            x, here = block(x, condition, positions, None, things)
             kept.append(here)
         return (*kept, last.remember(x, condition, positions))
 
