@@ -1,5 +1,6 @@
 """Recipes: what is said, what is filled in, and what is answered to a mistake."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from avenir.config import Config, merged, parse_overrides, to_toml
 from avenir.errors import AvenirError
-from avenir.registry import ROLES, find, kinds, parse
+from avenir.registry import EXTRAS, ROLES, find, kinds, needing, parse
 from avenir.training.recipe import Recipe, find_recipe, load_recipe
 
 RECIPES = [
@@ -148,3 +149,24 @@ def test_a_data_path_and_other_settings_of_the_data_go_together():
     assert isinstance(parent, Recipe)
     for data in (recipe.data, parent.data):
         assert (data["path"], list(data["test"]), data["fps"]) == ("videos", ["a*"], 5)
+
+
+def test_a_missing_module_names_the_extra_that_brings_it():
+    with (
+        pytest.raises(AvenirError, match=r"^playing needs .*'uvicorn\.server'.*avenir\[serve\]'$"),
+        needing("playing"),
+    ):
+        raise ModuleNotFoundError(name="uvicorn.server")
+    with pytest.raises(AvenirError, match="check the name"), needing("it"):
+        import no_such_module_at_all  # noqa: F401  # type: ignore[import-not-found]
+
+
+def test_every_extra_is_one_that_the_package_has():
+    declared = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    brought = {
+        extra: {re.split(r"[\[><=]", need)[0] for need in needs}
+        for extra, needs in declared["optional-dependencies"].items()
+    }
+    assert set(EXTRAS.values()) <= set(brought)
+    assert {"starlette", "uvicorn", "websockets"} == brought["serve"]
+    assert brought["serve"] | brought["onnx"] <= set(EXTRAS)

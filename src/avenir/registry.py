@@ -7,15 +7,26 @@ A dotted path (`my_lab.my_encoder`) finds somebody else's.
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from avenir.config import Config, suggestion
 from avenir.errors import AvenirError
 
 ROLES = ("data", "encoders", "conditioners", "predictors")
-EXTRAS = {"gymnasium": "envs", "transformers": "hub", "huggingface_hub": "hub"}
-"""Which extra brings a third-party module that only some kinds need."""
+EXTRAS = {
+    "gymnasium": "envs",
+    "transformers": "hub",
+    "huggingface_hub": "hub",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "websockets": "serve",
+}
+"""Which extra brings a third-party module that not everybody needs."""
 
 
 def kinds(role: str) -> list[str]:
@@ -29,10 +40,8 @@ def find(role: str, kind: str) -> Any:
     """Import the file of a kind and return its class, which carries its settings as `.Config`."""
     if "." not in kind and kind not in kinds(role):
         raise AvenirError(f"unknown {role} kind {kind!r}{suggestion(kind, kinds(role))}")
-    try:
+    with needing(f"kind {kind!r}"):
         module = importlib.import_module(kind if "." in kind else f"avenir.{role}.{kind}")
-    except ModuleNotFoundError as error:
-        raise AvenirError(_missing(kind, error)) from None
     for value in vars(module).values():
         if isinstance(value, type) and value.__module__ == module.__name__ and _is_kind(value):
             return value
@@ -48,13 +57,19 @@ def parse(role: str, table: Mapping[str, Any], where: str = "") -> Config:
     return find(role, table["kind"]).Config.parse(table, where)
 
 
+@contextmanager
+def needing(what: str) -> Iterator[None]:
+    """Import, within, what something needs: of a module that is missing say what brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        cure = f"pip install 'avenir[{extra}]'" if extra else "check the name, or install it"
+        raise AvenirError(
+            f"{what} needs the module {error.name!r}, which is not installed: {cure}"
+        ) from None
+
+
 def _is_kind(value: type) -> bool:
     config = vars(value).get("Config")
     return isinstance(config, type) and issubclass(config, Config)
-
-
-def _missing(kind: str, error: ModuleNotFoundError) -> str:
-    name = (error.name or "").partition(".")[0]
-    extra = EXTRAS.get(name)
-    cure = f"pip install 'avenir[{extra}]'" if extra else "check the name, or install it"
-    return f"kind {kind!r} needs the module {error.name!r}, which is not installed: {cure}"

@@ -27,19 +27,15 @@ def export(
     from contextlib import nullcontext
 
     from avenir.errors import AvenirError
+    from avenir.registry import needing
     from avenir.training.log import say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
     from avenir.world import load
 
-    try:
+    with needing("exporting"):
         from avenir.export import export as exported
         from avenir.export import frames_needed
-    except ModuleNotFoundError as error:
-        raise AvenirError(
-            f"exporting needs the module {error.name!r}, which is not installed: "
-            "pip install 'avenir[onnx]'"
-        ) from None
     world = load(run, "cpu")
     if world.predictor is None:
         raise AvenirError(f"{str(run)!r} holds an encoder and no predictor: nothing can be stepped")

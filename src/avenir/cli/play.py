@@ -45,6 +45,7 @@ def play(
     import torch
 
     from avenir.errors import AvenirError
+    from avenir.registry import needing
     from avenir.serving.overlays import Overlays
     from avenir.serving.player import Player
     from avenir.serving.stages import openings_of, stages_of
@@ -53,13 +54,8 @@ def play(
     from avenir.training.tasks import make_source
     from avenir.world import load
 
-    try:
+    with needing("playing"):
         from avenir.serving.app import Server
-    except ModuleNotFoundError as error:
-        raise AvenirError(
-            f"playing needs the module {error.name!r}, which is not installed: "
-            "pip install 'avenir[serve]'"
-        ) from None
     # One core is left to the page: threads that wait for a busy core make every step wait.
     torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 2) - 1)))
     world = load(run)
@@ -98,14 +94,10 @@ def _exported(run: Path, world: "World") -> "OnnxWorld":
     import torch
 
     from avenir.errors import AvenirError
+    from avenir.registry import needing
 
-    try:
+    with needing("--onnx"):
         from avenir.export import OnnxWorld, key_of
-    except ModuleNotFoundError as error:
-        raise AvenirError(
-            f"--onnx needs the module {error.name!r}, which is not installed: "
-            "pip install 'avenir[onnx]'"
-        ) from None
     exported = OnnxWorld(run / "onnx", torch.get_num_threads())
     if exported.about.key != key_of(world):
         raise AvenirError(

@@ -1,9 +1,9 @@
 """Boxes: what is where in a frame, and of which category, for every token to look at.
 
 GAIA-2 (2503.20523) steers agents by their boxes, projected into each view, features and whole boxes
-dropped at random, and lets the model look at them by cross-attention. Here a token looks only at the boxes
-that reach it, so what is where need not be found out. Whoever gives every box of a frame has said
-as well that there is nothing else, which is one thing more to look at, from everywhere.
+dropped at random, and lets the model look at them by cross-attention. Here a token looks only at
+boxes that reach it, so which is meant for which place need not be found out. Whoever gives every
+box of a frame has said as well that there is nothing else, which is seen from everywhere.
 """
 
 import math
