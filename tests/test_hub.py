@@ -342,6 +342,25 @@ def test_a_model_says_what_colours_it_wants(tmp_path, family, name):
     assert torch.equal(encoder.pixel_std.flatten(), torch.tensor(colours[1]))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{",
+        "[1]",
+        '{"image_mean": 3}',
+        '{"image_mean": [0.5, 0.5]}',
+        '{"image_std": [0.5, 0.5, 0.0]}',
+        '{"image_std": ["a", "b", "c"]}',
+        '{"image_mean": [NaN, 0.5, 0.5]}',
+    ],
+)
+def test_colours_that_are_none_are_refused(tmp_path, said):
+    folder = save_tiny(tmp_path, "dinov2")
+    (folder / "preprocessor_config.json").write_text(said)
+    with pytest.raises(AvenirError, match=r"damaged preprocessor_config\.json"):
+        opened(folder)
+
+
 # Saving -------------------------------------------------------------------------------------------
 
 

@@ -96,8 +96,9 @@ class Hub(hub.Frozen, Encoder):
         super().__init__(Compression(f_t, block, block), channels)
         self.config, self.family, self.patch = config, family, patch
         self.keep(model, config.model, hub.weights_in(folder))
-        for name, value in zip(("pixel_mean", "pixel_std"), _colours(folder, family), strict=True):
-            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+        mean, std = _colours(folder, family, config.model)
+        self.register_buffer("pixel_mean", mean[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", std[:, None, None], persistent=False)
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Return the tokens of patches, those of no place (class, registers) left out."""
@@ -164,10 +165,28 @@ def _sizes(config: Any) -> tuple[int, int, int]:
     return config.patch_size, config.hidden_size, config.num_hidden_layers
 
 
-def _colours(folder: Path, family: Family) -> tuple[list[float], list[float]]:
-    """Return mean and deviation of the pixels the model was trained on."""
-    said: dict[str, list[float]] = {}
-    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
-        if (folder / name).is_file():
-            said = json.loads((folder / name).read_text())
-    return said.get("image_mean", list(family.mean)), said.get("image_std", list(family.std))
+def _colours(folder: Path, family: Family, name: str) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of the pixels the model was trained on, one for each colour.
+
+    Raises AvenirError when its folder says them and they are none.
+    """
+    colours = torch.tensor([family.mean, family.std])
+    for path in (folder / "preprocessor_config.json", folder / "video_preprocessor_config.json"):
+        if not path.is_file():
+            continue
+        try:
+            said = {
+                "image_mean": family.mean,
+                "image_std": family.std,
+                **json.loads(path.read_text()),
+            }
+            colours = torch.tensor([said["image_mean"], said["image_std"]], dtype=torch.float32)
+            usable = colours.shape == (2, 3) and bool((colours[1] > 0).all())
+        except (OSError, ValueError, TypeError, RuntimeError):
+            usable = False
+        if not usable or not colours.isfinite().all():
+            raise AvenirError(
+                f"{name!r} has a damaged {path.name}: image_mean and image_std are three numbers "
+                "each, the latter above 0; fetch it again"
+            )
+    return colours[0], colours[1]
