@@ -178,6 +178,10 @@ def whole_frame(like: Tensor) -> Float[Tensor, " 4"]:
     return like.new_tensor([0, 0, 1, 1])
 
 
+_A_BIT = 1e-3
+"""Of the side of a place: less of it is not covered."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What every latent frame can look at, by cross-attention: `tokens` `b t m d`.
@@ -198,13 +202,14 @@ class Context:
         return cls(tokens, known, whole_frame(tokens).expand(*known.shape, 4))
 
     def seen(self, grid: tuple[int, int]) -> Bool[Tensor, "b t s m"]:
-        """Say which of the `h w` places of a frame see what: those that its reach touches."""
+        """Say which of the `h w` places of a frame see what: where its reach covers a bit."""
         h, w = grid
         rows = torch.arange(h, device=self.known.device)[:, None, None]
         columns = torch.arange(w, device=self.known.device)[:, None]
         left, top, right, bottom = self.reach[:, :, None, None].unbind(-1)
-        across = (left * w <= columns + 1) & (right * w >= columns)
-        along = (top * h <= rows + 1) & (bottom * h >= rows)
+        # An edge where two places meet is of one of them, however it was rounded.
+        across = (left * w < columns + 1 - _A_BIT) & (right * w > columns + _A_BIT)
+        along = (top * h < rows + 1 - _A_BIT) & (bottom * h > rows + _A_BIT)
         return (across & along & self.known[:, :, None, None]).flatten(2, 3)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Context":

@@ -286,7 +286,7 @@ def test_each_token_sees_what_reaches_it():
             [0.0, 0.0, 1.0, 1.0],  # everything
             [0.3, 0.1, 0.45, 0.4],  # inside one place
             [0.6, 0.2, 0.9, 0.7],  # over two rows and two columns
-            [0.5, 0.75, 0.5, 0.75],  # a middle on the edge of two: both
+            [0.5, 0.5, 0.75, 1.0],  # edges where places meet: no more than it covers
             [-0.5, -0.5, -0.1, 2.0],  # beside the frame
         ]
     )
@@ -298,7 +298,7 @@ def test_each_token_sees_what_reaches_it():
         [[1, 1, 1, 1], [1, 1, 1, 1]],
         [[0, 1, 0, 0], [0, 0, 0, 0]],
         [[0, 0, 1, 1], [0, 0, 1, 1]],
-        [[0, 0, 0, 0], [0, 1, 1, 0]],
+        [[0, 0, 0, 0], [0, 0, 1, 0]],
         [[0, 0, 0, 0], [0, 0, 0, 0]],
     ]
     unknown = Context(context.tokens, ~context.known, context.reach)
@@ -314,7 +314,33 @@ def test_a_box_is_seen_where_it_is_and_the_rest_from_everywhere():
     assert context.reach[0, 0, 2].tolist() == [0, 0, 1, 1]
     rows[0, 0, 0, 2:4] = NONE  # of unknown size: where its middle is
     context = boxes(2)({"boxes": rows.flatten(2)}, 1, 1).context
-    assert context is not None and context.reach[0, 0, 0].tolist() == [0.75, 0.5, 0.75, 0.5]
+    assert context is not None
+    seen = context.seen((2, 4))[0, 0, :, 0].reshape(2, 4).int().tolist()
+    assert seen == [[0, 0, 1, 1], [0, 0, 1, 1]]  # on the corner of four places
+
+
+def test_a_box_is_seen_wherever_it_was_within_a_latent_frame():
+    rows = torch.zeros(1, 4, 2, BOX_NUMBERS)
+    rows[0, :, 0] = torch.tensor([0.0, 0.5, 0.1, 0.2, 1.0, 1.0])
+    rows[0, :, 0, 0] = torch.tensor([0.1, 0.4, 0.6, 0.9])
+    rows[0, 1:, 1], rows[0, 1:, 1, 5] = 0.25, 2  # it comes in the second frame
+    context = boxes(2, f_t=2)({"boxes": rows.flatten(2)}, 2, 1).context
+    assert context is not None
+    torch.testing.assert_close(
+        context.reach[0, :, 0, ::2], torch.tensor([[0.05, 0.45], [0.55, 0.95]])
+    )
+    torch.testing.assert_close(context.reach[0, 0, 1], torch.tensor([0.125, 0.125, 0.375, 0.375]))
+
+
+def test_a_box_at_the_edge_of_a_view_is_not_seen_by_the_next():
+    source, _, rows = told(cameras=2)
+    steer = boxes(2 * NUM_SLOTS)
+    context = steer({"boxes": rows.float().flatten(2)}, 3, 12).context
+    assert context is not None and source.views == 2
+    seen = context.seen((4, 8)).unflatten(2, (4, 2, 4))[..., :-1]
+    for view in range(2):
+        others = seen[:, :, :, 1 - view, :, view * NUM_SLOTS : (view + 1) * NUM_SLOTS]
+        assert not others.any()
 
 
 def test_one_block_without_attention_changes_only_where_the_box_is():

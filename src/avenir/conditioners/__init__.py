@@ -76,12 +76,20 @@ def of_latent_frames(
     signal: Tensor | None, shape: tuple[int, int, int], f_t: int, device: torch.device
 ) -> Float[Tensor, "b t s"]:
     """Take what the last frame of every latent frame says, `b t s = shape`; NaN where none does."""
-    said = torch.full(shape, torch.nan, device=device)
+    return groups_of(signal, shape, f_t, device)[:, :, -1]
+
+
+def groups_of(
+    signal: Tensor | None, shape: tuple[int, int, int], f_t: int, device: torch.device
+) -> Float[Tensor, "b t f s"]:
+    """Take what all frames of every latent frame say, `b t s = shape`; NaN where none does."""
+    b, t, size = shape
+    said = torch.full((b, t, f_t, size), torch.nan, device=device)
     if signal is not None:
         # Frames that fill no group any more end in their own last one.
         short = -signal.shape[1] % f_t
         whole = torch.cat([signal, signal[:, -1:].expand(-1, short, -1)], dim=1)
-        given = whole[:, f_t - 1 :: f_t][:, : shape[1]]
+        given = whole.unflatten(1, (-1, f_t))[:, :t]
         said[:, : given.shape[1]] = given
     return said
 

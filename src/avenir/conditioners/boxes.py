@@ -20,8 +20,8 @@ from avenir.clip import Condition, Context, whole_frame
 from avenir.conditioners import (
     Conditioner,
     embedding,
+    groups_of,
     kept_frames,
-    of_latent_frames,
     set_mean_and_std,
 )
 from avenir.config import Config
@@ -29,6 +29,9 @@ from avenir.shapes import BOX_NUMBERS, Latents
 
 _OCTAVES = 6
 """Sines of a place, each twice as fast as the one before: the last tells 1/64 of a frame apart."""
+
+_LEAST = 2e-3
+"""Of a frame: so wide and high is a box at least, for somebody to see it."""
 
 _DEPTH, _CATEGORY = 4, 5
 
@@ -95,19 +98,20 @@ class BoxesConditioner(Conditioner):
         generator: torch.Generator | None = None,
         latents: Latents | None = None,
     ) -> Condition:
-        """Embed the boxes of the last frame of every latent frame."""
+        """Embed the boxes of the last frame of every latent frame, seen where they were in any."""
         shape = (batch_size, num_frames, self.size)
-        given = of_latent_frames(signals.get("boxes"), shape, self.f_t, self.mean.device)
-        boxes = rearrange(given, "b t (m n) -> b t m n", n=BOX_NUMBERS)
+        given = groups_of(signals.get("boxes"), shape, self.f_t, self.mean.device)
+        groups = rearrange(given, "b t f (m n) -> b t f m n", n=BOX_NUMBERS)
         if generator is not None:
-            boxes = self._dropped(boxes, generator)
+            groups = self._dropped(groups, generator)
+        boxes = groups[:, :, -1]
         told = boxes[..., :2].isfinite().all(-1)
         there = told & (boxes[..., _CATEGORY] != 0)
         tokens = torch.cat([self._embedded(boxes), self.all_told.expand(*shape[:2], -1, -1)], dim=2)
         known = torch.cat([there, told.all(-1, keepdim=True)], dim=2)
         nothing = self.nothing.expand(batch_size, num_frames, -1)
         all_over = whole_frame(tokens).expand(*shape[:2], 1, -1)
-        context = Context(tokens, known, torch.cat([_edges(boxes), all_over], dim=2))
+        context = Context(tokens, known, torch.cat([_edges(groups), all_over], dim=2))
         return Condition(nothing, self.nothing, context=context)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
@@ -130,10 +134,10 @@ class BoxesConditioner(Conditioner):
         return self.embed(torch.cat([places.flatten(-2), depth, known, kinds], dim=-1))
 
     def _dropped(
-        self, boxes: Float[Tensor, "b t m 6"], chance: torch.Generator
-    ) -> Float[Tensor, "b t m 6"]:
+        self, groups: Float[Tensor, "b t f m 6"], chance: torch.Generator
+    ) -> Float[Tensor, "b t f m 6"]:
         """Leave out frames, boxes and numbers, each as its setting says."""
-        config, (b, t, m, n) = self.config, boxes.shape
+        config, (b, t, _, m, n) = self.config, groups.shape
 
         def draw(*shape: int) -> Tensor:
             return torch.rand(shape, generator=chance, device=chance.device)
@@ -144,13 +148,19 @@ class BoxesConditioner(Conditioner):
         numbers = draw(b, m, n) < config.feature_dropout
         numbers[..., :2] = False
         # An empty place has no numbers to forget.
-        unknown = numbers[:, None] & (boxes[..., [_CATEGORY]] != 0)
-        unknown = unknown | left_out[:, None, :, None] | ~kept[..., None, None]
-        return boxes.masked_fill(unknown, torch.nan)
+        unknown = numbers[:, None, None] & (groups[..., [_CATEGORY]] != 0)
+        unknown = unknown | left_out[:, None, None, :, None] | ~kept[..., None, None, None]
+        return groups.masked_fill(unknown, torch.nan)
 
 
-def _edges(boxes: Float[Tensor, "b t m 6"]) -> Float[Tensor, "b t m 4"]:
-    """Return left, top, right and bottom: of boxes of unknown size, their middle."""
-    middle, size = boxes[..., :2], boxes[..., 2:4]
-    half = size.where(size.isfinite(), 0) / 2
-    return torch.cat([middle - half, middle + half], dim=-1)
+def _edges(groups: Float[Tensor, "b t f m 6"]) -> Float[Tensor, "b t m 4"]:
+    """Return left, top, right and bottom of what each box covers in any frame of a latent one.
+
+    Of a box of unknown size that is its middle, and hardly more.
+    """
+    middle, size = groups[..., :2], groups[..., 2:4]
+    half = size.where(size.isfinite(), 0).clamp(min=_LEAST) / 2
+    absent = ~middle.isfinite().all(-1, keepdim=True) | (groups[..., [_CATEGORY]] == 0)
+    first = (middle - half).masked_fill(absent, torch.inf).amin(2)
+    last = (middle + half).masked_fill(absent, -torch.inf).amax(2)
+    return torch.cat([first, last], dim=-1)
