@@ -16,7 +16,7 @@ from avenir.errors import AvenirError
 from avenir.shapes import BOX_NUMBERS, Actions
 
 Words = str | Sequence[str | None]
-"""A caption of all frames, or one for each; none: nothing is said of it."""
+"""A caption of all frames, or one for each; none, or no words: nothing is said of it."""
 
 Told = Mapping[str, Tensor]
 """Other signals by name: a row `s` for all frames, or `F s`, one for each."""
@@ -88,7 +88,7 @@ def laid_ahead(
         # Those into a latent frame begin with the one at the last frame before it.
         before = actions.new_full((len(actions), f_t - 1, actions.shape[-1]), torch.nan)
         signals = {"actions": torch.cat([before, actions, actions[:, :1] * torch.nan], dim=1)}
-    if text is not None:
+    if text:
         caption = captioned(taken["caption"], text, num_frames)
         signals["caption"] = caption.expand(batch_size, -1, -1)
     for name, rows in (told or {}).items():

@@ -159,7 +159,9 @@ class World(nn.Module):
         """
         clip = self.fitted(clip)
         chance = generator("views", seed, device=self._device)
-        video = self.imagine_views(clip.video, laid(self.takes, clip, 0), views, chance)
+        # What is discovered was read in these views as well.
+        signals = {} if self.discovers else laid(self.takes, clip, 0)
+        video = self.imagine_views(clip.video, signals, views, chance)
         return Clip.from_video(video, self.card.fps, name=f"{clip.name}, imagined")
 
     @torch.no_grad()

@@ -90,3 +90,13 @@ def test_statistics_make_the_scale_of_signals_irrelevant(conditioner):
     scaled = {n: 100 * s + 7 if n in ("actions", "speed.own") else s for n, s in given.items()}
     conditioner.fit([{n: s.flatten(0, 1) for n, s in scaled.items()}])
     torch.testing.assert_close(conditioner(scaled, 3, 4).per_frame, before, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_that_nobody_knows_do_not_make_it_deaf(conditioner):
+    given = signals(conditioner)
+    rows = {n: s.flatten(0, 1) for n, s in given.items() if n != "caption"}
+    conditioner.fit([rows])
+    before = told(conditioner(given, 3, 4))
+    unknown = {n: torch.cat([s, torch.full_like(s[:2], torch.nan)]) for n, s in rows.items()}
+    conditioner.fit([unknown])
+    torch.testing.assert_close(told(conditioner(given, 3, 4)), before)

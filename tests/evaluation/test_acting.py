@@ -31,6 +31,12 @@ def test_goals_are_what_the_simulator_shows_and_away_from_the_start(source):
         assert start.goal.frames.shape == (1, 3, 64, 64)
 
 
+def test_who_acts_is_told_nothing_of_the_simulator_but_what_was_done():
+    source = Synthetic(SyntheticConfig(boxes=True, labels=True))
+    start = starts_of(source, 1, 6, 12, 0, quiet)[0]
+    assert start.past.signals.keys() == {"actions"}
+
+
 def test_what_is_seen_slides_on_with_what_was_done(source):
     start, seen = starts_of(source, 1, 6, 12, 0, quiet)[0], []
 

@@ -106,6 +106,17 @@ def test_a_box_is_filled_by_a_third_of_its_own_class():
     assert share_filled(classes, torch.zeros(1, 1, 12)).isnan().all()
 
 
+def test_where_things_will_be_is_told_of_the_past_alone():
+    asked = task(2)
+    batch = asked.source.read(asked.windows)
+    for past in (None, 9):
+        boxes, shown = asked.steering(batch, past)["boxes"], 6 if past is None else past
+        assert torch.equal(boxes[:, :shown], batch.signals["boxes"][:, :shown])
+        assert boxes[:, shown:].isnan().all()
+    assert batch.signals["boxes"].isfinite().all()
+    assert asked.steering(batch).keys() == {"actions", "boxes"}
+
+
 def test_nothing_is_measured_where_nobody_knows_boxes():
     shipped = Readout.of(task().source, "cpu")
     assert measure_box_control(Painter(), task(boxes=None), shipped, lambda *_: None) is None

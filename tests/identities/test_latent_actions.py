@@ -66,6 +66,17 @@ def test_what_is_not_said_or_of_another_size_is_absent_or_refused():
         conditioner(levels=(3, 2))
 
 
+def test_training_hides_actions_from_some_frame_on_as_when_nobody_acts():
+    steer, seen = conditioner(dropout=0, part_dropout=0.5), latents(400)
+    said = steer({}, 4, 400, generator("drop"), seen)
+    known = (said.per_frame - said.nothing).abs().amax(-1)[:, 1:] > 1e-6
+    silent = known[:, 0] & ~known[:, -1]
+    assert 0.05 < float(silent.float().mean()) < 0.4
+    assert float(known.all(1).float().mean()) > 0.5
+    whole = conditioner(dropout=0, part_dropout=0)({}, 4, 400, generator("drop"), seen)
+    assert ((whole.per_frame - whole.nothing).abs().amax(-1)[:, 1:] > 1e-6).all()
+
+
 def test_its_own_loss_teaches_the_eyes_and_the_predictor_does_not():
     steer, seen = conditioner().train(), latents()
     steer({}, 4, 2, latents=seen).per_frame.square().sum().backward()

@@ -12,7 +12,7 @@ from avenir.conditioners.text import TextConditioner, TextConfig
 from avenir.data import Signal
 from avenir.device import generator
 from avenir.errors import AvenirError
-from avenir.steering import laid, laid_around
+from avenir.steering import laid, laid_ahead, laid_around
 from avenir.world import World
 
 CAPTION, ACTIONS = Signal.text(24), Signal(size=2)
@@ -170,6 +170,13 @@ def test_actions_lead_to_the_next_frame_and_words_tell_of_their_own():
     assert torch.equal(signals["caption"][0, 4], CAPTION.written("y"))
     around = laid_around(taken, past, past, 4)["caption"]
     assert around[0, 3:7].isnan().all() and torch.equal(around[0, 7:], past.signals["caption"])
+
+
+@pytest.mark.parametrize("text", [None, "", []])
+def test_who_says_no_words_says_nothing(text):
+    taken = {"caption": CAPTION}
+    assert laid(taken, clip(3), 2, text=text)["caption"].isnan().all()
+    assert "caption" not in laid_ahead(taken, 1, 2, 1, text=text)
 
 
 @pytest.mark.parametrize(

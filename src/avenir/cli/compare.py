@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +130,9 @@ def _ageing(
             told(f"{name}, {what}", done, total)
 
         judge = None if evaluator is None else evaluator.encoder
-        own = task._replace(discover=world.discovered if world.discovers else None)
+        first = past % world.encoder.compression.t  # as when it imagines: the oldest are left out
+        discover = partial(world.discovered, first=first) if world.discovers else None
+        own = task._replace(discover=discover)
         one, film = _aged(name, world, own, readout, judge, noises, report)
         say(f"{name}: {one.drift.frames_per_second:.0f} frames per second")
         aged.append(one)

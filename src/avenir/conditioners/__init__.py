@@ -109,7 +109,13 @@ def kept_frames(
 
 
 def set_mean_and_std(module: Any, rows: Float[Tensor, "n s"]) -> None:
-    """Set the buffers `mean` and `std`, which normalise each number; 1 of what never changes."""
+    """Set the buffers `mean` and `std`, which normalise each number; 1 of what never changes.
+
+    Rows in which something is unknown do not count; of fewer than two others nothing is learnt.
+    """
+    rows = rows[rows.isfinite().all(-1)]
+    if len(rows) < 2:
+        return
     std = rows.std(dim=0)
     module.mean.copy_(rows.mean(dim=0))
     module.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))

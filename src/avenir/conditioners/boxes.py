@@ -118,8 +118,7 @@ class BoxesConditioner(Conditioner):
         """Normalise depths; all else are shares of a frame."""
         rows = torch.cat([signal["boxes"].reshape(-1, BOX_NUMBERS) for signal in signals])
         depths = rows[rows.isfinite().all(-1) & (rows[:, _CATEGORY] != 0), _DEPTH]
-        if len(depths) > 1:
-            set_mean_and_std(self, depths[:, None])
+        set_mean_and_std(self, depths[:, None])
 
     def _embedded(self, boxes: Float[Tensor, "b t m 6"]) -> Float[Tensor, "b t m d"]:
         known = boxes.isfinite().float()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, one_hot
 
 from avenir.clip import Condition
-from avenir.conditioners import DiscoveringConditioner, embedding
+from avenir.conditioners import DiscoveringConditioner, embedding, kept_frames
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.nn.quantize import FiniteScalar
@@ -35,6 +35,9 @@ class LatentActionsConfig(Config):
     """Channels of the network that sees two frames."""
     dropout: float = Field(0.1, ge=0, le=1)
     """Chance that all actions of a window are absent, which guidance needs."""
+    part_dropout: float = Field(0.1, ge=0, le=1)
+    """Chance that they are absent from some frame on, as in a future that nobody acts in, or up to
+    it."""
 
 
 class LatentActionsConditioner(DiscoveringConditioner):
@@ -112,8 +115,8 @@ class LatentActionsConditioner(DiscoveringConditioner):
             tokens = chosen.nan_to_num().argmax(-1)[..., None, None]
             codes[:, : chosen.shape[1]] = self.codes.codes(tokens)[..., 0, 0]
         if generator is not None:
-            drawn = torch.rand(batch_size, 1, generator=generator, device=device)
-            known = known * (drawn >= self.config.dropout)
+            config = self.config
+            known = known * kept_frames(*shape, config.dropout, config.part_dropout, generator)
         flagged = torch.cat([codes * known[..., None], known[..., None]], dim=-1)
         return Condition(self.embed(flagged), self.embed(self.nothing))
 

@@ -139,7 +139,4 @@ class _Variable(nn.Module):
         return self.embed(torch.cat([values, known.float()], dim=-1))
 
     def fit(self, rows: Float[Tensor, "n s"]) -> None:
-        known = rows[rows.isfinite().all(-1)]
-        if len(known) < 2:  # recorded nowhere that was looked at
-            return
-        set_mean_and_std(self, known)
+        set_mean_and_std(self, rows)

@@ -62,6 +62,10 @@ class Imagines(Protocol):
         ...
 
 
+_OBSERVED = {"boxes", "state"}
+"""Signals that are no steering: they say what is to be foretold."""
+
+
 class Task(NamedTuple):
     """What to measure on: held-out windows of `past + horizon` frames."""
 
@@ -87,17 +91,18 @@ class Task(NamedTuple):
             yield start, self.source.read(self.windows[start : start + self.batch_size])
         report(what, len(self.windows), len(self.windows))
 
-    def steering(self, batch: Batch) -> dict[str, Tensor]:
+    def steering(self, batch: Batch, past: int | None = None) -> dict[str, Tensor]:
         """Take the signals that may steer a world; labels are no business of its own.
 
-        Nor is where things will be: of boxes it is told those of the past alone.
+        Nor is what will be seen: where things and machines are it is told of the `past` alone, as
+        many frames as are observed.
         """
         if self.discover is not None:
             return {"actions": self.discover(frames_of(batch))}
         signals = {n: signal for n, signal in batch.signals.items() if n in self.source.signals}
-        if "boxes" in signals:
-            signals["boxes"] = signals["boxes"].clone()
-            signals["boxes"][:, self.past :] = torch.nan
+        for name in _OBSERVED & signals.keys():
+            signals[name] = signals[name].clone()
+            signals[name][:, self.past if past is None else past :] = torch.nan
         return signals
 
     def cut(self, most: int) -> "Task":
@@ -302,4 +307,4 @@ def ceiling(encoder: Encoder, past: Past, true: Video) -> Video:
     """Send the true future through the codec, its groups where a world's groups are."""
     extra = past.shape[1] % encoder.compression.t
     made = reconstructed(encoder, torch.cat([past[:, extra:], true], dim=1))
-    return made[:, past.shape[1] - extra :]
+    return made[:, past.shape[1] - extra :].clamp(-1, 1)

@@ -284,9 +284,8 @@ def _forced(world: Imagines, task: Task, batch: Batch, start: int) -> Video:
     frames, f_t, made = frames_of(batch), world.encoder.compression.t, []
     for done in range(0, task.horizon, f_t):
         length = min(f_t, task.horizon - done)
-        signals = {
-            n: s[:, done : done + task.past + length] for n, s in task.steering(batch).items()
-        }
+        known = task.steering(batch, done + task.past)
+        signals = {name: s[:, done : done + task.past + length] for name, s in known.items()}
         past = frames[:, done : done + task.past]
         made.append(imagined(world, past, signals, length, "forced", task.seed, start, done))
     return torch.cat(made, dim=1)

@@ -133,7 +133,9 @@ def measure_obedience(
     source, fps = task.source, task.source.fps
     if not isinstance(source, Synthetic) or not source.config.captions or source.views > 1:
         return None
-    horizon, before = round(_SECONDS * fps), round(_BEFORE * fps)
+    f_t = world.encoder.compression.t
+    # A latent frame is told the words of its last frame: they change with the first of one.
+    horizon, before = round(_SECONDS * fps), f_t * max(1, round(_BEFORE * fps / f_t))
     if task.past + horizon > source.config.episode_frames or source.size != reader.size:
         return None
     windows = source.spread("test", task.past + horizon, len(task.windows))

@@ -207,9 +207,9 @@ def _dreamt(
     def step(actions: Tensor) -> Video:
         nonlocal moment
         moment = world.dream(moment, actions, seed)
-        return moment.video[None, :, -1]
+        return moment.video[None, :, -1].clamp(-1, 1)
 
-    return _driven(policy, moment.video[None, :, -1], step, readout, chance)
+    return _driven(policy, moment.video[None, :, -1].clamp(-1, 1), step, readout, chance)
 
 
 def _driven(

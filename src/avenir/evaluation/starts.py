@@ -71,7 +71,9 @@ def _start(source: Synthetic, window: Window, horizon: int, seed: int, number: i
     if abs(moved) <= AWAY or labels["ego_visible"][0, 0] < _SHOWS:
         return None
     goal = Clip(torch.from_numpy(frames.copy()), source.fps, name="goal")
-    name, past = window.recording.name, source.clip(window)
+    name, seen = window.recording.name, source.clip(window)
+    # Whoever plans sees pictures, and knows what was done: nothing else of the simulator.
+    past = replace(seen, signals={"actions": seen.signals["actions"]})
     return Start(name, past, simulator, goal, float(labels["ego"][0, 0]))
 
 

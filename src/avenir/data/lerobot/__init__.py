@@ -182,12 +182,13 @@ class LeRobot(Source):
                 for t in train
             ]
         )
+        known = every[np.isfinite(every).all(1)]
         return Signal(
             size=every.shape[1],
             names=names if len(names) == every.shape[1] else (),
             change=self.config.action_change if name == "actions" else "absolute",
-            low=tuple(every.min(0).tolist()),
-            high=tuple(every.max(0).tolist()),
+            low=tuple(known.min(0).tolist()) if len(known) else (),
+            high=tuple(known.max(0).tolist()) if len(known) else (),
             keys=self.layout.keys(feature),
         )
 
