@@ -101,6 +101,13 @@ def test_mistakes_are_explained(world, tmp_path):
         WorldEnv(world, [])
     with pytest.raises(AvenirError, match="call reset first"):
         WorldEnv(world, [clip()]).step(np.zeros(2, np.float32))
+    with pytest.raises(AvenirError, match="render was called before any"):
+        WorldEnv(world, [clip()]).render()
+    for shape in ((1, 2), (3, 2), (2,)):
+        env = WorldVectorEnv(world, [clip()], num_envs=2)
+        env.reset()
+        with pytest.raises(AvenirError, match=r"to 2 futures; give one of \(2,\) for each"):
+            env.step(np.zeros(shape, np.float32))
     with pytest.raises(AvenirError, match="numbers from 0 to 0"):
         WorldEnv(world, [clip()]).reset(options={"clip": -1})
     encoder = load(save_tiny_world(tmp_path / "encoder", (64, 64), predicts=False))

@@ -150,8 +150,8 @@ def test_the_page_and_what_it_needs_are_served(running):
     ):
         with urlopen(f"http://{running.address}/{path}") as answer:
             assert holds in answer.read()
-            if not path:
-                assert "default-src 'self'" in answer.headers["content-security-policy"]
+            assert "default-src 'self'" in answer.headers["content-security-policy"]
+            assert answer.headers["cache-control"] == "no-store"
 
 
 def test_foreign_names_and_foreign_pages_are_refused(running):
@@ -212,6 +212,49 @@ def test_a_playthrough_that_is_kept_opens_on_another_page(running):
         assert pixels == same
         say(other, "open", playthrough=said["kept"].replace('"seed":0', '"seed":1'))
         assert "from step 1 on" in told(other)["error"]
+
+
+def test_opening_stops_play_and_shows_what_was_played(running):
+    with running.connected() as page:
+        for _ in range(12):
+            say(page, "step")
+        say(page, "keep")
+        said: dict = {}
+        while "kept" not in said:
+            said = told(page)
+        say(page, "begin", clip=1, seed=0)
+        say(page, "go")
+        while shown(page)[0]["clip"] != 1:
+            pass
+        say(page, "open", playthrough=said["kept"])
+        steps = []
+        while not steps or steps[-1] < 12 or about["clip"] != 2:
+            about, _ = shown(page)
+            if about["clip"] == 2:
+                steps.append(about["step"])
+        assert steps[:2] == [5, 10] and about["paused"]
+
+
+def test_a_page_that_leaves_keeps_its_turn_until_its_step_is_done(running, monkeypatch):
+    inside, most = [], []
+    plain = Player.step
+
+    def slow(player: Player, action) -> None:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.3)
+        plain(player, action)
+        inside.pop()
+
+    monkeypatch.setattr(Player, "step", slow)
+    tasks = running.num_tasks()
+    for _ in range(4):
+        with running.connected() as page:
+            assert "hello" in told(page)
+            say(page, "step")
+            time.sleep(0.1)
+    assert running.settled(tasks)
+    assert max(most) == 1 and not inside
 
 
 @pytest.mark.parametrize(

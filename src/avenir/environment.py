@@ -91,13 +91,17 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         self, actions: Floats
     ) -> tuple[Pictures, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Imagine `f_t` frames under one action `b a`; after a truncated episode, begin anew."""
-        if not hasattr(self, "moment"):
-            raise AvenirError("step was called before any episode began: call reset first")
+        self._check_begun("step")
         nothing = np.zeros(self.num_envs)
         if self.moment.num_imagined >= self.episode_steps:
             pictures, info = self.reset()
             return pictures, nothing, nothing.astype(bool), nothing.astype(bool), info
         chosen = torch.as_tensor(np.asarray(actions, np.float32))
+        if chosen.shape != self.action_space.shape:
+            raise AvenirError(
+                f"actions of shape {tuple(chosen.shape)} were given to {self.num_envs} futures; "
+                f"give one of {self.single_action_space.shape} for each"
+            )
         self.moment = self.world.dream(self.moment, chosen, self.chance, self.text, self.told)
         over = np.full(self.num_envs, self.moment.num_imagined >= self.episode_steps)
         pictures, info = self._look()
@@ -105,7 +109,12 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
 
     def render(self) -> tuple[Pictures, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the frames last seen, `H W C` each."""
+        self._check_begun("render")
         return tuple(self._look()[0])
+
+    def _check_begun(self, what: str) -> None:
+        if not hasattr(self, "moment"):
+            raise AvenirError(f"{what} was called before any episode began: call reset first")
 
     def _look(self) -> tuple[Pictures, dict[str, Any]]:
         frames = to_frames(self.moment.video).permute(0, 1, 3, 4, 2).contiguous().numpy()

@@ -126,6 +126,20 @@ def test_a_game_is_imported_and_its_keys_travel(tmp_path):
     assert clip.signals["actions"].shape == (8, 3)
 
 
+def test_an_environment_may_be_recorded_in_a_folder_of_its_name(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from avenir.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    words = "import CarRacing-v3 --to CarRacing-v3 --size 32x32 --episodes 2 --seconds 0.4"
+    for _ in range(2):  # the second time there is nothing left to do
+        result = CliRunner().invoke(app, words.split())
+        assert result.exit_code == 0, result.output
+        report = json.loads((tmp_path / "CarRacing-v3" / "import_report.json").read_text())
+        assert len(report["imported"]) == 2
+
+
 # Played by a person -------------------------------------------------------------------------------
 
 HILL, POLE = "MountainCarContinuous-v0", "CartPole-v1"

@@ -95,6 +95,7 @@ def test_mistakes_end_in_a_sentence(videos, tmp_path):
         ((videos, "--to", tmp_path / "out", "--size", "63x64"), "even"),
         ((videos, "--to", tmp_path / "out", "--fps", "0"), "fps"),
         ((tmp_path / "short", "--to", tmp_path / "out"), "nothing in"),
+        ((videos, "--to", videos), "into itself"),
     ]:
         result = run(*words)
         assert result.exit_code != 0

@@ -162,6 +162,54 @@ def test_stages_stand_side_by_side_and_a_playthrough_is_saved_and_opened(
     assert page.faults == []
 
 
+def test_the_space_bar_pauses_whatever_the_pointer_pressed_before(browser, running):  # noqa: F811
+    page = opened(browser, running)
+    page.click(".clips button:nth-child(2)")
+    page.wait_for_function("latest.clip === 1 && latest.step > 3")
+    page.check("input[value=recording]")
+    page.wait_for_selector("[data-stage=recording]")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.paused")
+    assert step_of(page) > 3 and page.is_checked("input[value=recording]")
+    page.keyboard.press("Tab")  # whoever goes from control to control presses them with it
+    page.focus(".clips button:nth-child(1)")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.clip === 0")
+    assert page.faults == []
+
+
+def test_a_file_that_is_no_playthrough_loses_nothing(browser, running, tmp_path):  # noqa: F811
+    page = opened(browser, running)
+    page.wait_for_function("latest.step > 3")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.paused")
+    played, path = step_of(page), tmp_path / "other.json"
+    path.write_text('"' * 1_900_000)  # twice as long in a message
+    for _ in range(2):  # the same file again is another choice
+        page.set_input_files("#open", path)
+        page.wait_for_selector("#error:not([hidden])")
+        assert "too large" in page.inner_text("#error")
+        page.keyboard.press("Backspace")  # what is done next takes it away
+        page.wait_for_selector("#error", state="hidden")
+    assert played > 3 and page.faults == []
+
+
+def test_of_a_gamepad_that_is_gone_no_key_is_held(browser, running):  # noqa: F811
+    page = opened(browser, running)
+    page.evaluate("navigator.getGamepads = () => [{ axes: [-1, 0], buttons: [] }]")
+    page.wait_for_function("held.has('ArrowLeft')")
+    page.evaluate("navigator.getGamepads = () => [null]")
+    page.wait_for_function("held.size === 0")
+
+
+def test_the_bar_leaves_room_on_a_page_that_is_enlarged(browser, running):  # noqa: F811
+    page = opened(browser, running, viewport={"width": 320, "height": 256})  # 400 %
+    position = "getComputedStyle(document.querySelector('.bar')).position"
+    assert page.evaluate(position) == "static"
+    page.set_viewport_size({"width": 1280, "height": 1024})
+    assert page.evaluate(position) == "sticky"
+
+
 def test_words_are_typed_without_driving_and_told_to_the_dream(browser, hearing):  # noqa: F811
     page = opened(browser, hearing, reduced_motion="reduce")
     assert page.inner_text("#said") == "Said now: nothing."

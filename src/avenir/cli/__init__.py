@@ -3,6 +3,7 @@
 """
 
 import sys
+from pathlib import Path
 
 import typer
 
@@ -52,6 +53,8 @@ for name, verb in {
 
 def main() -> None:
     """Run a verb; exit 0 when done, 1 on a mistake, 2 on wrong usage, 128 + n when stopped."""
+    # Kinds and policies that are named by a dotted path may lie where the command is run.
+    sys.path.append(str(Path.cwd()))
     try:
         app()
     except AvenirError as error:

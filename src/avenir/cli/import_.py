@@ -67,8 +67,13 @@ def import_(
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if _ENVIRONMENT.fullmatch(videos) and not Path(videos).exists():
+        same = Path(videos).resolve() == to.resolve()
+        if _ENVIRONMENT.fullmatch(videos) and (same or not Path(videos).exists()):
             source = _environment(videos, _size(size), fps, episodes, seconds, skip, policy)
+        elif same:
+            raise AvenirError(
+                f"{videos!r} was to be imported into itself; name another folder with --to"
+            )
         else:
             source = _source(Path(videos), _size(size), fps, test, delta_actions)
         writer = LeRobotWriter(to, fps, source.size, source.signals)

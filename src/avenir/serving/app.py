@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from avenir.serving.messages import MOST_BYTES
@@ -40,6 +41,15 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+
+
+class _Files(StaticFiles):
+    """What a page is made of: never another version's than the page is."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(_HEADERS)
+        return response
 
 
 class Server:
@@ -66,7 +76,7 @@ class Server:
         routes = [
             Route("/", self._page),
             WebSocketRoute("/play", self._play),
-            Mount("/static", StaticFiles(directory=STATIC)),
+            Mount("/static", _Files(directory=STATIC)),
         ]
         return Starlette(
             routes=routes,

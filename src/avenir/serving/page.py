@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, create_task_group, to_thread
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from avenir.errors import AvenirError
@@ -39,7 +39,7 @@ _MOST_WAITING = 16
 """Messages that wait for the end of a step."""
 _PATIENCE_SECONDS = 5.0
 """How long a page may take to receive a frame."""
-_STEPS_A_TURN = 25
+_STEPS_A_TURN = 5
 """When a playthrough is opened; then it is the turn of other pages."""
 
 
@@ -81,27 +81,25 @@ class Page:
         self.woken = asyncio.Event()
 
     async def play(self) -> None:
-        """Play until the page is gone, or is let go."""
-        tasks = [asyncio.ensure_future(part()) for part in (self._hear, self._tick)]
+        """Play until the page is gone, or is let go; a step that has begun is waited for."""
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        except Refused as refusal:
-            with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-                closing = self.channel.close(refusal.code, refusal.reason)
-                await asyncio.wait_for(closing, _PATIENCE_SECONDS)
-        except Gone:
+            async with create_task_group() as parts:
+                parts.start_soon(self._tick)
+                await self._hear()
+                parts.cancel_scope.cancel()
+        except* Gone:
             pass
-        except Exception:
+        except* Refused as refusals:
+            refusal = refusals.exceptions[0]
+            assert isinstance(refusal, Refused)
+            await self._close(refusal.code, refusal.reason)
+        except* Exception:
             logging.getLogger("uvicorn.error").exception("a page could not be played on")
-            with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-                closing = self.channel.close(1011, "the world failed; its log says why")
-                await asyncio.wait_for(closing, _PATIENCE_SECONDS)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._close(1011, "the world failed; its log says why")
+
+    async def _close(self, code: int, reason: str) -> None:
+        with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+            await asyncio.wait_for(self.channel.close(code, reason), _PATIENCE_SECONDS)
 
     # What a page says -------------------------------------------------------------------------
 
@@ -180,6 +178,8 @@ class Page:
         try:
             if what in ("go", "pause"):
                 self.paused, self.tapped = what == "pause", []
+                if self.paused:  # a wait is no answer
+                    self.presses = []
             elif what == "show":
                 self.shown = [name for name in player.stages if name in said["stages"]]
                 self.looking = "latents" in said["stages"] and await self._look()
@@ -240,12 +240,13 @@ class Page:
         return kept
 
     async def _open(self, text: str) -> None:
-        """Play a playthrough again, letting others have their turn in between."""
+        """Play a playthrough again and stop; others have their turn in between."""
         playthrough = await self._in_turn(read_playthrough, text)
         again = self.player.open(playthrough, self.server.world)
         try:
+            self.paused = True
             while await self._in_turn(_some_of, again, _STEPS_A_TURN):
-                pass
+                await self._show(0.0)
         finally:
             again.close()
 

@@ -91,5 +91,5 @@ def policy_named(name: str, environment: str) -> Policy:
     except (ImportError, AttributeError, ValueError) as error:
         raise AvenirError(
             f"policy {name!r} was asked for, and there is none: {error}; say random, scripted, "
-            "human, or module:function"
+            "human, or module:function, of a module that can be imported or lies in this folder"
         ) from None

@@ -119,6 +119,7 @@ function tell(about) {
   const seconds = about.step / world.steps_per_second;
   const rate = about.paused ? "paused" : `${(measured.drawn.length / 2).toFixed(0)} steps/s`;
   byId("where").textContent = `${seconds.toFixed(1)} s · ${rate} · ${about.milliseconds.toFixed(0)} ms to imagine`;
+  if (about.paused) pressed.clear();  // what is never answered took no time
   if (!old || old.paused !== about.paused)
     byId("go").innerHTML = `${about.paused ? "Go" : "Pause"} <kbd>Space</kbd>`;
   if (!old || old.clip !== about.clip)
@@ -157,8 +158,8 @@ function letGo() {
 
 const plain = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
 const steered = (event) => (plain(event) in world.keys ? plain(event) : ALIASES[plain(event)]);
-const toggle = () => say(latest?.paused ? "go" : "pause");
-const back = () => say("rewind", { steps: Math.round(world.steps_per_second) });
+const toggle = () => { complain(""); say(latest?.paused ? "go" : "pause"); };
+const back = () => { complain(""); say("rewind", { steps: Math.round(world.steps_per_second) }); };
 const begin = (clip, seed = latest.seed) => { complain(""); say("begin", { clip, seed }); };
 const again = () => begin(latest.clip);
 const write = () => document.querySelector(world.words ? "#text" : "#others .field")?.focus();
@@ -175,7 +176,12 @@ addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-addEventListener("keyup", (event) => { if (world) hold(steered(event), false); });
+addEventListener("keyup", (event) => { if (world && event.key) hold(steered(event), false); });
+// What a pointer pressed does not keep the focus: the space bar is the player's again.
+addEventListener("click", (event) => {
+  const pressed = document.activeElement;
+  if (event.detail && pressed.matches("button, input[type=checkbox]") && event.target.closest("button, label")?.contains(pressed)) pressed.blur();
+});
 addEventListener("blur", letGo);
 addEventListener("focusin", (event) => { if (event.target.matches(FIELDS)) letGo(); });
 document.addEventListener("visibilitychange", () => { if (document.hidden) { letGo(); say("pause"); } });
@@ -195,15 +201,16 @@ byId("silence").onclick = () => { byId("text").value = ""; complain(""); say("sa
 byId("amount").oninput = () => push(byId("amount").valueAsNumber);
 byId("amount").onpointerup = () => byId("amount").blur();
 byId("still").onclick = byId("unpush").onclick = () => push(0);
-byId("save").onclick = () => say("keep");
+byId("save").onclick = () => { complain(""); say("keep"); };
 byId("open").onchange = async (event) => {
   const [file] = event.target.files;
   if (!file) return;
   complain("");
-  if (file.size > MOST_BYTES) { complain("This file is too large to be a playthrough."); return; }
-  // The server takes long messages only when they begin like this.
-  if (socket.readyState === WebSocket.OPEN) socket.send(`{"do":"open","playthrough":${JSON.stringify(await file.text())}}`);
-  event.target.value = "";
+  event.target.value = "";  // the same file may be chosen again
+  // The server takes long messages only when they begin like this, and none that is longer.
+  const message = file.size < MOST_BYTES && `{"do":"open","playthrough":${JSON.stringify(await file.text())}}`;
+  if (!message || new TextEncoder().encode(message).length >= MOST_BYTES) complain("This file is too large to be a playthrough.");
+  else if (socket.readyState === WebSocket.OPEN) socket.send(message);
 };
 
 function keep(text) {
@@ -217,9 +224,10 @@ function keep(text) {
 // A gamepad's first stick and its cross are the arrow keys.
 const onPad = new Set();
 setInterval(() => {
+  if (!world) return;
+  // Of one that is gone no key is down.
   const pad = [...(navigator.getGamepads?.() ?? [])].find(Boolean);
-  if (!pad || !world) return;
-  const [x = 0, y = 0] = pad.axes, button = (i) => pad.buttons[i]?.pressed;
+  const [x = 0, y = 0] = pad?.axes ?? [], button = (i) => pad?.buttons[i]?.pressed;
   const now = {
     ArrowLeft: x < -0.4 || button(14), ArrowRight: x > 0.4 || button(15),
     ArrowUp: y < -0.4 || button(12) || button(7), ArrowDown: y > 0.4 || button(13) || button(6),
@@ -279,7 +287,7 @@ function showBranches(lengths) {
 function branchButton(steps, number) {
   const button = document.createElement("button");
   button.textContent = `Branch of ${(steps / world.steps_per_second).toFixed(1)} s`;
-  button.onclick = () => say("branch", { number });
+  button.onclick = () => { complain(""); say("branch", { number }); };
   return button;
 }
 
