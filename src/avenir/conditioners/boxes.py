@@ -55,8 +55,9 @@ class BoxesConfig(Config):
 class BoxesConditioner(Conditioner):
     """Boxes `b T (m 6)`, as in shapes.py, to a context of `m + 1` tokens for every latent frame.
 
-    A box without a number, NaN, is told without it; one without a place is not told, and then
-    nothing says that these are all there are.
+    A place in the list is the same thing in all frames of a latent one, and is seen wherever that
+    is in any of them. A box without a number, NaN, is told without it; one without a place is not
+    told, and then nothing says that these are all there are.
     """
 
     Config = BoxesConfig
