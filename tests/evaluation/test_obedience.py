@@ -23,7 +23,9 @@ from avenir.world import World
 class Dreamer:
     """Holds the last frame, and lets fly over it what `hears` makes of the words."""
 
-    encoder = SimpleNamespace(latent_mean=torch.zeros(1), can_decode=False)
+    encoder = SimpleNamespace(
+        latent_mean=torch.zeros(1), can_decode=False, compression=Compression(2, 8, 8)
+    )
 
     def imagine(self, past, signals, horizon, samples, generator) -> Iterator[torch.Tensor]:
         frames = to_frames(past[:, -1:].expand(-1, horizon, -1, -1, -1)).numpy().copy()

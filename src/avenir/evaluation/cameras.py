@@ -89,7 +89,7 @@ def measure_imagined_views(
     looks: list[Looks] = []
     for start, batch in task.batches("imagined views", report):
         video, signals = frames_of(batch), task.steering(batch)
-        for told in ("boxes", *(["actions"] if world.discovers else [])):
+        for told in ("boxes", *(["actions"] if task.discover else [])):
             signals.pop(told, None)  # it says what the hidden view shows
         made = torch.stack(
             [_imagined(world, video, signals, view, task.seed, start)[view] for view in views]
