@@ -133,6 +133,14 @@ def shown(page: ClientConnection) -> tuple[dict, bytes]:
     return json.loads(message[4 : 4 + length]), message[4 + length :]
 
 
+def kept(page: ClientConnection) -> str:
+    """Ask for what was played, and return it."""
+    say(page, "keep")
+    while "kept" not in (said := told(page)):
+        pass
+    return said["kept"]
+
+
 def told(page: ClientConnection) -> dict:
     """Return the next words, passing over frames."""
     while not isinstance(message := page.recv(timeout=20), str):
@@ -196,12 +204,9 @@ def test_a_playthrough_that_is_kept_opens_on_another_page(running):
     with running.connected() as page, running.connected() as other:
         for _ in range(3):
             say(page, "step")
-        say(page, "keep")
-        said: dict = {}
-        while "kept" not in said:
-            said = told(page)
-        assert len(json.loads(said["kept"])["actions"]) == 3
-        say(other, "open", playthrough=said["kept"])
+        played = kept(page)
+        assert len(json.loads(played)["actions"]) == 3
+        say(other, "open", playthrough=played)
         about, pixels = shown(other)
         while about["step"] < 3:
             about, pixels = shown(other)
@@ -210,7 +215,7 @@ def test_a_playthrough_that_is_kept_opens_on_another_page(running):
         while there["step"] < 3:
             there, same = shown(page)
         assert pixels == same
-        say(other, "open", playthrough=said["kept"].replace('"seed":0', '"seed":1'))
+        say(other, "open", playthrough=played.replace('"seed":0', '"seed":1'))
         assert "from step 1 on" in told(other)["error"]
 
 
@@ -218,15 +223,12 @@ def test_opening_stops_play_and_shows_what_was_played(running):
     with running.connected() as page:
         for _ in range(12):
             say(page, "step")
-        say(page, "keep")
-        said: dict = {}
-        while "kept" not in said:
-            said = told(page)
+        played = kept(page)
         say(page, "begin", clip=1, seed=0)
         say(page, "go")
         while shown(page)[0]["clip"] != 1:
             pass
-        say(page, "open", playthrough=said["kept"])
+        say(page, "open", playthrough=played)
         steps = []
         while not steps or steps[-1] < 12 or about["clip"] != 2:
             about, _ = shown(page)

@@ -173,11 +173,6 @@ class Batch:
         return f"Batch({', '.join(shapes)})"
 
 
-def whole_frame(like: Tensor) -> Float[Tensor, " 4"]:
-    """Return the edges of a whole frame: left, top, right and bottom, as shares."""
-    return like.new_tensor([0, 0, 1, 1])
-
-
 _A_BIT = 1e-3
 """Of the side of a place: less of it is not covered."""
 
@@ -199,7 +194,7 @@ class Context:
         cls, tokens: Float[Tensor, "b t m d"], known: Bool[Tensor, "b t m"]
     ) -> "Context":
         """Make a context that all of a frame looks at."""
-        return cls(tokens, known, whole_frame(tokens).expand(*known.shape, 4))
+        return cls(tokens, known, tokens.new_tensor([0, 0, 1, 1]).expand(*known.shape, 4))
 
     def seen(self, grid: tuple[int, int]) -> Bool[Tensor, "b t s m"]:
         """Say which of the `h w` places of a frame see what: where its reach covers a bit."""

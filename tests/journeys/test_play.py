@@ -36,6 +36,13 @@ def browser() -> Iterator[object]:
         browser.close()
 
 
+def pause(page):
+    """Wait until play, which begins on its own, has come some way, and stop it by a key."""
+    page.wait_for_function("latest.step > 3")
+    page.keyboard.press("Space")
+    page.wait_for_function("latest.paused")
+
+
 def opened(browser, running: Running, **context):  # noqa: F811
     """Open the page where nothing else may be fetched, and wait for its first frame."""
     page = browser.new_context(bypass_csp=True, **context).new_page()
@@ -61,9 +68,7 @@ def step_of(page) -> int:
 
 def test_it_plays_from_the_keyboard_alone(browser, running):  # noqa: F811
     page = opened(browser, running)
-    page.wait_for_function("latest.step > 3")  # it began on its own
-    page.keyboard.press("Space")
-    page.wait_for_function("latest.paused")
+    pause(page)
     still = seen(page)
     page.keyboard.press("Home")
     page.wait_for_function("latest.step === 0")
@@ -180,9 +185,7 @@ def test_the_space_bar_pauses_whatever_the_pointer_pressed_before(browser, runni
 
 def test_a_file_that_is_no_playthrough_loses_nothing(browser, running, tmp_path):  # noqa: F811
     page = opened(browser, running)
-    page.wait_for_function("latest.step > 3")
-    page.keyboard.press("Space")
-    page.wait_for_function("latest.paused")
+    pause(page)
     played, path = step_of(page), tmp_path / "other.json"
     path.write_text('"' * 1_900_000)  # twice as long in a message
     for _ in range(2):  # the same file again is another choice

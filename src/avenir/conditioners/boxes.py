@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from avenir.clip import Condition, Context, whole_frame
+from avenir.clip import Condition, Context
 from avenir.conditioners import (
     Conditioner,
     embedding,
@@ -108,11 +108,11 @@ class BoxesConditioner(Conditioner):
         boxes = groups[:, :, -1]
         told = boxes[..., :2].isfinite().all(-1)
         there = told & (boxes[..., _CATEGORY] != 0)
-        tokens = torch.cat([self._embedded(boxes), self.all_told.expand(*shape[:2], -1, -1)], dim=2)
-        known = torch.cat([there, told.all(-1, keepdim=True)], dim=2)
+        things = Context(self._embedded(boxes), there, _edges(groups))
+        every = self.all_told.expand(*shape[:2], -1, -1)
+        no_others = Context.everywhere(every, told.all(-1, keepdim=True))
         nothing = self.nothing.expand(batch_size, num_frames, -1)
-        all_over = whole_frame(tokens).expand(*shape[:2], 1, -1)
-        context = Context(tokens, known, torch.cat([_edges(groups), all_over], dim=2))
+        context = Context.joined([things, no_others], dim=2)
         return Condition(nothing, self.nothing, context=context)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:

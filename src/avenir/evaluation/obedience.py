@@ -210,7 +210,7 @@ def _outcome(
         refused=reader.read(future(refused)[:, before:]),
         unsaid=reader.read(future(unsaid)[:, before:]),
         truth=reader.read(true[:, before:]),
-        kept=None if kept is None else reader.read(kept[:, before:].clamp(-1, 1)),
+        kept=None if kept is None else reader.read(kept[:, before:]),
         pair=torch.tensor([PAIRS[number % len(PAIRS)] for number in numbers]).float(),
     )
 
