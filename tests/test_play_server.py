@@ -329,12 +329,9 @@ def test_words_are_told_from_the_next_step_on_and_a_playthrough_keeps_them(heari
         while about["step"] < 3:
             about, pixels = shown(page)
         assert about["text"] == "a blue plane"
-        say(page, "keep")
-        said: dict = {}
-        while "kept" not in said:
-            said = told(page)
-        assert json.loads(said["kept"])["words"] == [[1, "a blue plane"]]
-        say(other, "open", playthrough=said["kept"])
+        played = kept(page)
+        assert json.loads(played)["words"] == [[1, "a blue plane"]]
+        say(other, "open", playthrough=played)
         there, same = shown(other)
         while there["step"] < 3:
             there, same = shown(other)
@@ -380,11 +377,8 @@ def test_signals_are_told_from_the_next_step_on_and_a_playthrough_keeps_them(out
         while about["step"] < 2:
             about, pixels = shown(page)
         assert about["others"] == {"weather": [0, 0, 1, 0], "speed": [12.5]}
-        say(page, "keep")
-        said: dict = {}
-        while "kept" not in said:
-            said = told(page)
-        say(other, "open", playthrough=said["kept"])
+        played = kept(page)
+        say(other, "open", playthrough=played)
         there, same = shown(other)
         while there["step"] < 2:
             there, same = shown(other)
@@ -541,11 +535,9 @@ def test_a_push_that_was_opened_is_taken_away_where_nothing_is_read(hearing):
         looking(page)
         say(page, "push", factor=0, amount=1.5)
         say(page, "step")
-        say(page, "keep")
-        while "kept" not in (said := told(page)):
-            pass
+        played = kept(page)
         assert "hello" in told(other)  # it never looked inside
-        say(other, "open", playthrough=said["kept"])
+        say(other, "open", playthrough=played)
         while (about := shown(other)[0])["step"] < 1:
             pass
         assert about["push"] == ["ego x", 1.5]
