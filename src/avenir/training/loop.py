@@ -174,6 +174,7 @@ def _run(
                 if stop:
                     raise Interrupted(recipe.name, done, steps, folder, stop[0])
     step.ema.swap(task.trained)
+    task.world.eval()  # what follows training sees the world as those see it who load it
     task.finish(recipe.seed)
     provenance = {
         "key": key,

@@ -25,7 +25,7 @@ def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, coun
     windows = data.spread("test", task.num_frames, count)
     batch = data.read(windows).to(world.encoder.latent_mean.device)
     assert batch.video is not None
-    was_training = world.training
+    modes = {module: module.training for module in world.modules()}
     world.eval()
     if world.predictor is None:
         made = world.encoder.decode(world.encoder.encode(batch.video))[:, : task.num_frames]
@@ -41,7 +41,8 @@ def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, coun
             signals = {"actions": world.discovered(batch.video)}
         pieces = world.imagine(past, signals, horizon, 1, chance)
         made = torch.cat([past, *pieces], dim=1)
-    world.train(was_training)
+    for module, mode in modes.items():  # frozen parts are not in the mode of the whole
+        module.training = mode
     error = (made[:, hidden:].clamp(-1, 1) - batch.video[:, hidden:]).square().mean((1, 2, 3, 4))
     psnr = float((10 * torch.log10(4 / error)).mean())
     log.record({"step": step, "validation_psnr": psnr})
