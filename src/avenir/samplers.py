@@ -33,16 +33,18 @@ def schedule(
 ) -> tuple[float, ...]:
     """Return `num_steps + 1` flow times from 0 to 1; kept, as numbers that a graph may hold.
 
-    Linear-quadratic (GAIA-2, 2503.20523): half of the steps go linearly to 0.1, the others
-    quadratically to 1, so that most are spent where the picture is decided.
+    Linear-quadratic (GAIA-2, 2503.20523; Movie Gen, 2410.13720): half of the steps go linearly to
+    0.1, the others quadratically to 1, so that most are spent where the picture is decided. Where
+    the line ends the parabola begins at its slope.
     """
     if kind == "linear":
         tau = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
     else:
         half = num_steps // 2
-        slow = torch.linspace(0, 0.1 if half else 0, half + 1, dtype=torch.float64)
-        rest = torch.linspace(0, 1, num_steps - half + 1, dtype=torch.float64)[1:]
-        tau = torch.cat([slow, slow[-1] + (1 - slow[-1]) * rest**2])
+        slope = 0.1 / half if half else 0.0
+        step = torch.arange(num_steps + 1, dtype=torch.float64)
+        bend = (1 - slope * num_steps) / (num_steps - half) ** 2
+        tau = slope * step + bend * (step - half).clamp(min=0) ** 2
     return tuple(shifted(tau, shift).tolist())
 
 

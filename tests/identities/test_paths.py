@@ -105,6 +105,19 @@ def test_schedules_run_from_noise_to_data(kind, num_steps):
     assert all(a < b for a, b in zip(taus[:-1], taus[1:], strict=True))
 
 
+@pytest.mark.parametrize("num_steps", [2, 3, 10, 25, 50, 51])
+def test_a_line_goes_over_into_a_parabola_without_a_kink(num_steps):
+    """Equal steps to 0.1, then steps that grow by equal amounts, the first by half as much."""
+    taus = torch.tensor(schedule(num_steps, "linear_quadratic"), dtype=torch.float64)
+    half, steps = num_steps // 2, taus.diff()
+    torch.testing.assert_close(steps[:half], torch.full((half,), 0.1 / half).double())
+    assert float(taus[-1]) == pytest.approx(1, abs=1e-12)
+    grows = steps[half - 1 :].diff()
+    bend = (1 - 0.1 / half * num_steps) / (num_steps - half) ** 2
+    assert float(grows[0]) == pytest.approx(bend) and (grows > 0).all()
+    torch.testing.assert_close(grows[1:], torch.full_like(grows[1:], 2 * bend))
+
+
 def test_shift_spends_more_time_near_noise_and_grows_with_the_latent():
     tau = torch.linspace(0, 1, 11)
     assert (shifted(tau, 2.0)[1:-1] < tau[1:-1]).all()
