@@ -57,6 +57,22 @@ def test_muon_moves_every_direction_alike():
     assert moved.max() < 0.13
 
 
+def test_decay_is_decoupled_and_at_the_rate_of_what_moves_a_matrix():
+    """Where there is no gradient a matrix shrinks by 1 - rate·decay a step (1711.05101, Alg. 2)."""
+    for kind, expected in {"muon": 1 - 0.5 * 0.1 * 0.3, "adamw": 1 - 0.5 * 0.01 * 0.3}.items():
+        table = {"kind": kind, "learning_rate": 0.01, "matrix_learning_rate": 0.1}
+        weight, bias = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(6))
+        before = weight.detach().clone(), bias.detach().clone()
+        optimiser = Optimiser([weight, bias], OptimConfig.parse(table | {"weight_decay": 0.3}))
+        for settings in optimiser.param_groups:
+            settings["rate"] = 0.5
+        for _ in range(3):
+            weight.grad, bias.grad = torch.zeros(4, 6), torch.zeros(6)
+            optimiser.step()
+        torch.testing.assert_close(weight.detach(), before[0] * expected**3)
+        assert torch.equal(bias.detach(), before[1])
+
+
 def test_the_rate_is_a_trapezoid():
     config = OptimConfig(warmup=0.1, cooldown=0.5)
     rates = [rate(config, step, 100) for step in range(100)]

@@ -33,7 +33,7 @@ class OptimConfig(Config):
     matrix_learning_rate: float = Field(0.02, gt=0)
     """Muon's rate."""
     weight_decay: float = Field(0.01, ge=0)
-    """Decoupled decay of matrices."""
+    """Decoupled decay of matrices, at the rate of what moves them."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's averages."""
     warmup: float = Field(0.02, ge=0, le=1)
@@ -118,10 +118,11 @@ class Optimiser(torch.optim.Optimizer):
         ):
             matrix = update.flatten(1)
             same_shape[matrix.shape].append((parameter, matrix))
-        torch._foreach_mul_(parameters, 1 - factor * config.learning_rate * config.weight_decay)
+        rate = factor * config.matrix_learning_rate
+        torch._foreach_mul_(parameters, 1 - rate * config.weight_decay)
         for (rows, columns), members in same_shape.items():
             updates = orthogonalise(torch.stack([matrix for _, matrix in members]))
-            scale = factor * config.matrix_learning_rate * max(1, rows / columns) ** 0.5
+            scale = rate * max(1, rows / columns) ** 0.5
             moved = [parameter for parameter, _ in members]
             by = [update.view_as(p) for p, update in zip(moved, updates, strict=True)]
             torch._foreach_sub_(moved, by, alpha=scale)
