@@ -46,6 +46,23 @@ def test_any_latent_becomes_a_code_of_the_grid_and_all_are_reached(levels):
     assert len(tokens.unique()) == grid.vocabulary
 
 
+@pytest.mark.parametrize("spread", [1.0, 30.0, math.inf])
+@pytest.mark.parametrize("levels", [*LEVELS, (1002, 3)], ids=str)
+def test_whatever_is_given_gets_the_number_of_the_nearest_code(levels, spread):
+    """What is imagined is no code: it may lie beyond the grid on any side."""
+    grid = FiniteScalar(levels)
+    given = spread * torch.randn(1, 2, len(levels), 20, 20, generator=generator("given"))
+    tokens = grid.tokens(given)
+    assert tokens.min() >= 0 and tokens.max() < grid.vocabulary
+    places = [(torch.arange(count) - count // 2) / (count // 2) for count in levels]
+    for channel, where in enumerate(places):
+        off = (given[:, :, channel, ..., None].clamp(-9, 9) - where).abs()
+        found = (grid.codes(tokens)[:, :, channel, ..., None] - where).abs().argmin(-1)
+        assert (off.take_along_dim(found[..., None], -1)[..., 0] <= off.amin(-1) + 1e-6).all()
+    assert torch.equal(grid.tokens(grid.codes(tokens)), tokens)
+    assert torch.equal(grid.codes(grid.tokens(grid(given))), grid(given))
+
+
 def test_a_grid_rounds_the_bounded_latent_to_the_nearest_level():
     """Against the formula in plain numbers: FSQ, 2309.15505, section 3.1 and its listing."""
     grid, latents = FiniteScalar((8, 5)), torch.linspace(-3, 3, 61)

@@ -22,6 +22,7 @@ class FiniteScalar(nn.Module):
     Codes lie in [-1, 1]; a token counts them in mixed radix, the first channel fastest.
     """
 
+    levels: Tensor
     halves: Tensor
     width: Tensor
     offset: Tensor
@@ -37,6 +38,7 @@ class FiniteScalar(nn.Module):
         width = (count - 1) / 2 * (1 + 1e-3)
         basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))])[:, None, None]
         for name, value in {
+            "levels": count,
             "halves": count // 2,
             "width": width,
             "offset": offset,
@@ -48,18 +50,21 @@ class FiniteScalar(nn.Module):
     def forward(self, latents: Latents) -> Latents:
         """Bound and round (eq. 1)."""
         bounded = torch.tanh(latents + self.shift) * self.width - self.offset
-        return _straight_through(bounded.round(), bounded) / self.halves
+        return _straight_through(self._nearest(bounded), bounded) / self.halves
 
     def tokens(self, codes: Latents) -> Tokens:
-        """Number the codes; the inverse of `codes`."""
-        digits = (codes * self.halves).round().long() + self.halves
+        """Number the codes nearest to what is given; the inverse of `codes`."""
+        digits = self._nearest(codes * self.halves).long() + self.halves
         return (digits * self.basis).sum(2)
 
     def codes(self, tokens: Tokens) -> Latents:
         """Return the codes of tokens."""
-        levels = 2 * self.halves + (self.offset == 0).long()
-        digits = tokens[:, :, None] // self.basis % levels
+        digits = tokens[:, :, None] // self.basis % self.levels
         return (digits - self.halves) / self.halves
+
+    def _nearest(self, x: Latents) -> Latents:
+        """Round to whole levels, those at the ends the last: there is none beyond."""
+        return x.round().clamp(-self.halves, self.levels - 1 - self.halves)
 
 
 class Codebook(nn.Module):
