@@ -63,6 +63,23 @@ def test_what_is_written_is_read(tmp_path):
         assert 10 * torch.log10(255**2 / error) > 38
 
 
+def test_an_episode_that_a_cut_kept_from_being_listed_is_listed_when_writing_goes_on(tmp_path):
+    out = writer(tmp_path)
+    out.append([film(24, 0)], source="film0")
+    listed = {path: path.read_bytes() for path in (tmp_path / "meta").iterdir() if path.is_file()}
+    out.append([film(24, 1)], source="film1", split="test", task="another")
+    complete = {path: path.read_bytes() for path in listed}
+    for path, before in listed.items():
+        assert complete[path] != before
+        path.write_bytes(before)
+    orphans = out._files(2)
+    for path in orphans:
+        path.write_bytes(b"of an episode that was cut")
+    assert len(writer(tmp_path).episodes) == 2
+    assert {path: path.read_bytes() for path in listed} == complete
+    assert not any(path.exists() for path in orphans)
+
+
 def test_the_files_are_those_of_the_format(tmp_path):
     out = writer(tmp_path)
     for seed in range(2):

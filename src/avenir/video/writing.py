@@ -4,18 +4,22 @@ Key frames come at least every 12 frames, so that random access stays cheap. A f
 its name only when it is whole. Knows nothing of models or data sets.
 """
 
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 import av
 import av.container
+import av.error
 import av.video
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from avenir.clip import Clip
 from avenir.errors import AvenirError
+from avenir.files import whole
 
 KEY_FRAME_INTERVAL = 12
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -56,7 +60,7 @@ class Writer:
                 f"{', '.join(CONTAINERS)} (or .gif, .png with avenir.write)"
             )
         self._reformatter = VideoReformatter()
-        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._file = ExitStack()
         self._container: av.container.OutputContainer | None = None
 
     def __enter__(self) -> Self:
@@ -82,24 +86,27 @@ class Writer:
             self._mux(frame)
             self.num_frames += 1
 
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if self._container is None:
-            if kind is None:
-                raise AvenirError(f"{str(self.path)!r} was given no frame; append a clip first")
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            if self._container is not None:
+                with suppress(av.error.FFmpegError):  # what went wrong first is what is told
+                    self._container.close()
+            self._file.__exit__(kind, error, trace)
             return
-        try:
-            if kind is None:
-                self._mux(None)
+        if self._container is None:
+            raise AvenirError(f"{str(self.path)!r} was given no frame; append a clip first")
+        with self._file:
+            self._mux(None)
             self._container.close()
-            if kind is None:
-                self._part.replace(self.path)
-        finally:
-            self._part.unlink(missing_ok=True)
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(
-            str(self._part),
+            str(self._file.enter_context(whole(self.path))),
             mode="w",
             format=CONTAINERS[self.path.suffix],
             options={} if self.path.suffix == ".mkv" else {"movflags": "+faststart"},
@@ -146,8 +153,6 @@ def _write_pictures(path: Path, clip: Clip) -> None:
             "write clip[i : i + 1], or a .gif"
         )
     pictures = [Image.fromarray(p) for p in clip.frames.permute(0, 2, 3, 1).cpu().numpy()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     more = {"save_all": True, "append_images": pictures[1:], "duration": 1000 / clip.fps, "loop": 0}
-    pictures[0].save(part, path.suffix[1:], **(more if path.suffix == ".gif" else {}))
-    part.replace(path)
+    with whole(path) as part:
+        pictures[0].save(part, path.suffix[1:], **(more if path.suffix == ".gif" else {}))

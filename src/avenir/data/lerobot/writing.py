@@ -18,6 +18,7 @@ from avenir.clip import Clip
 from avenir.data import Signal
 from avenir.data.lerobot.reading import FEATURES, KEYS
 from avenir.errors import AvenirError
+from avenir.files import remove, whole, write_whole
 from avenir.video import Writer
 
 CHUNK = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -58,7 +59,10 @@ class LeRobotWriter:
         self.features = self._features(signals)
         self.keys = {n: signals[s].keys for n, s in self.columns.items() if signals[s].keys}
         self.episodes = self._written()
-        self._path("data", len(self.episodes)).unlink(missing_ok=True)  # of an interrupted episode
+        for path in self._files(len(self.episodes)):  # of an interrupted episode
+            remove(path)
+        if self.episodes:  # the last one may have been interrupted before it was listed
+            self._write_meta()
 
     def append(
         self, clips: Iterable[Clip], *, source: str, split: str = "train", task: str = "video"
@@ -67,7 +71,8 @@ class LeRobotWriter:
         index = len(self.episodes)
         totals = _Totals()
         rows: dict[str, list[np.ndarray]] = {name: [] for name in self.columns}
-        with Writer(self._path(f"videos/{self.camera}", index, ".mp4"), self.fps) as video:
+        video_path, table_path = self._files(index)
+        with Writer(video_path, self.fps) as video:
             for clip in clips:
                 video.append(clip)
                 totals.add(self.camera, clip.frames[::8].double().flatten(2) / 255)
@@ -77,12 +82,16 @@ class LeRobotWriter:
         for name, value in values.items():
             totals.add(name, torch.from_numpy(value).double()[:, :, None])
         episode = self._episode(index, video.num_frames, source, split, task)
-        _write_table(self._path("data", index), self._table(episode, values))
+        _write_table(table_path, self._table(episode, values))
         row = pa.Table.from_pylist([episode | totals.columns()])
         _write_table(self._path("meta/episodes", index), row)  # from now on the episode exists
         self.episodes.append(episode | totals.columns())
         self._write_meta()
         return video.num_frames
+
+    def _files(self, index: int) -> tuple[Path, Path]:
+        """Name an episode's video and table."""
+        return self._path(f"videos/{self.camera}", index, ".mp4"), self._path("data", index)
 
     def _path(self, folder: str, index: int, suffix: str = ".parquet") -> Path:
         chunk, file = divmod(index, FILES_PER_CHUNK)
@@ -159,12 +168,13 @@ class LeRobotWriter:
         return list(dict.fromkeys(e["tasks"][0] for e in (*self.episodes, *more)))
 
     def _write_meta(self) -> None:
+        """List all episodes; the last file says that there is a data set."""
         tasks = self._tasks()
         table = pa.table({"task_index": range(len(tasks)), "task": tasks})
         table = table.replace_schema_metadata({"pandas": json.dumps(_TASKS_AS_PANDAS)})
         _write_table(self.root / "meta" / "tasks.parquet", table)
         statistics = {name: _merged(self.episodes, name) for name in (self.camera, *self.columns)}
-        _write_text(self.root / "meta" / "stats.json", json.dumps(statistics, indent=2))
+        write_whole(self.root / "meta" / "stats.json", json.dumps(statistics, indent=2))
         splits: dict[str, list[int]] = {}
         for episode in self.episodes:
             splits.setdefault(episode["split"], []).append(episode["episode_index"])
@@ -184,8 +194,8 @@ class LeRobotWriter:
             "features": self.features,
         }
         if self.keys:
-            _write_text(self.root / "meta" / KEYS, json.dumps(self.keys, indent=2))
-        _write_text(self.root / "meta" / "info.json", json.dumps(info, indent=2))
+            write_whole(self.root / "meta" / KEYS, json.dumps(self.keys, indent=2))
+        write_whole(self.root / "meta" / "info.json", json.dumps(info, indent=2))
 
 
 class _Totals:
@@ -251,16 +261,8 @@ def _whole(number: float) -> float | int:
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    pq.write_table(table, part)
-    part.replace(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
+    with whole(path) as part:
+        pq.write_table(table, part)
 
 
 def _pandas_column(name: str, kind: str, numpy_kind: str) -> dict[str, Any]:

@@ -1,0 +1,174 @@
+"""Files appear whole or not at all, and are there when the power comes back.
+
+What is written lies beside its place, as `.NAME.part`, until it is whole and flushed to the disk;
+then it is renamed and its folder flushed. A cut at any moment leaves the old file or the new one.
+What a killed writer left is replaced by the next one. Knows nothing of what files hold.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from avenir.errors import AvenirError
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What file systems say that know no locks: there nobody is kept out."""
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield the name of an empty file; what the block writes there becomes `path` when it ends.
+
+    When it ends with an error nothing has changed. Folders that are missing are made. Raises
+    AvenirError when `path` is there and no regular file; OSError names `path`.
+    """
+    with _together([path]) as (part,):
+        yield part
+
+
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write a file whole."""
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, str | bytes]) -> None:
+    """Write files that are right only together, so that a cut leaves no mixture of old and new.
+
+    The last one says that they are there: it goes before the others change and comes after them.
+    """
+    with _together(list(files)) as parts:
+        for part, data in zip(parts, files.values(), strict=True):
+            with _opened(part, os.O_WRONLY) as file:
+                _write(file, data)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+        _flush(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they are not there."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with suppress(FileExistsError):  # another process was faster
+        os.mkdir(folder)
+    _flush(folder.parent)
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row of JSON; it is on the disk once `flush` was called."""
+    _check_regular(path)
+    with _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+        _write(file, json.dumps(row) + "\n")
+
+
+def flush(path: Path) -> None:
+    """Bring what was written to a file, or to the list of a folder, to the disk."""
+    if path.exists():
+        _flush(path)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a file, if it is there, without those that a cut left unfinished."""
+    _check_regular(path)
+    rows: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+@contextmanager
+def alone_in(folder: Path, work: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder: two at work in it would write the same files.
+
+    While another process holds it, wait for its end, or raise AvenirError.
+    """
+    make_folder(folder)
+    with _opened(folder / "lock", os.O_RDWR | os.O_CREAT) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise AvenirError(
+                f"another {work} is at work in {str(folder)!r}: wait for it, or give another --out"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder and in those below it; nobody else may write."""
+    for part in folder.rglob(".*.part"):
+        remove(part)
+
+
+@contextmanager
+def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    parts = [path.with_name(f".{path.name}.part") for path in paths]
+    try:
+        for path, part in zip(paths, parts, strict=True):
+            _check_regular(path)
+            make_folder(path.parent)
+            remove(part)
+            with _opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL):
+                pass
+        yield parts
+        for part in parts:
+            _flush(part)
+        if len(paths) > 1:
+            remove(paths[-1])
+        for path, part in zip(paths, parts, strict=True):
+            os.replace(part, path)
+            _flush(path.parent)
+    except OSError as error:
+        given = {str(part): str(path) for path, part in zip(paths, parts, strict=True)}
+        error.filename = given.get(str(error.filename), error.filename) or str(paths[0])
+        raise
+    finally:
+        for part in parts:
+            with suppress(OSError):
+                os.unlink(part)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse to write over a device, a pipe or a folder, or to read one."""
+    if path.exists() and not path.is_file():
+        raise AvenirError(f"{str(path)!r} is there and is no regular file: give another name")
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file; a link that lies in its place is not followed."""
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _write(file: int, data: str | bytes) -> None:
+    rest = memoryview(data.encode() if isinstance(data, str) else data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot flush folders
+            raise
+    finally:
+        os.close(file)
