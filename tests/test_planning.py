@@ -7,7 +7,7 @@ import torch
 
 from avenir.clip import Clip
 from avenir.data import Signal
-from avenir.device import generator
+from avenir.device import CommonGenerator, generator, normal
 from avenir.errors import AvenirError
 from avenir.planning import Agent, PlanningConfig, bounds_of, latents_of, plan
 from avenir.world import World, load
@@ -55,6 +55,32 @@ def test_what_cannot_be_reached_is_gone_toward_within_bounds():
     torch.testing.assert_close(found.actions, expected, atol=0.05, rtol=0)
 
 
+class Noisy(Sums):
+    """The same world under chance, which tells what it was asked and what came of it."""
+
+    def __init__(self):
+        self.rounds = []
+
+    def foresee(self, moment, actions, chance):
+        ends = super().foresee(moment, actions, chance)
+        ends = ends + 3 * normal(ends.shape, chance)
+        self.rounds.append((actions, ends))
+        return ends
+
+
+@pytest.mark.parametrize("method", ["cem", "mppi"])
+def test_candidates_of_a_round_meet_the_same_chance_and_rounds_meet_others(method):
+    """So candidates are ranked by their actions: one that is lucky is so for all."""
+    world, config = Noisy(), PlanningConfig(method=method, num_rounds=3, num_candidates=32)
+    plan(world, Here(), torch.zeros(1, 1, 2, 1, 1), config, generator("p"))
+    chances = []
+    for actions, ends in world.rounds:
+        luck = ends - Sums().foresee(torch.zeros(len(actions)), actions, None)
+        torch.testing.assert_close(luck, luck[:1].expand_as(luck), atol=1e-5, rtol=0)
+        chances.append(luck[0].flatten())
+    assert torch.pdist(torch.stack(chances)).min() > 0.1
+
+
 def test_actions_are_held_and_the_search_goes_on_from_where_it_was():
     goal = torch.tensor([4.0, 0.0]).view(1, 1, 2, 1, 1)
     config = PlanningConfig(num_steps=5, hold=2, num_rounds=8)
@@ -85,6 +111,23 @@ def test_what_is_foreseen_is_what_stepping_leads_to(world):
         moment = world.step(moment, actions[:, first : first + 2], chance)
         latents.append(moment.memory.latents[:, -1:])
     torch.testing.assert_close(seen, torch.cat(latents, 1), atol=1e-5, rtol=1e-5)
+
+
+def test_what_actions_cost_depends_on_nothing_but_the_actions(world):
+    """The same ones cost the same, and in another order they cost the same in that order."""
+    given, actions = clip(6), torch.rand(4, 4, 2)
+    actions[1] = actions[0]
+    signals = {"actions": given.signals["actions"][None]}
+    moment = world.begin(given.video, signals).repeated(4)
+
+    def foreseen(rows: list[int]) -> torch.Tensor:
+        chance = CommonGenerator.drawn_by(generator("f"))
+        return world.foresee(moment, actions[rows], chance)[:, -1]
+
+    ends = foreseen([0, 1, 2, 3])
+    torch.testing.assert_close(ends[0], ends[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(foreseen([3, 0, 2, 1]), ends[[3, 0, 2, 1]], atol=1e-5, rtol=0)
+    assert (ends[2] - ends[3]).abs().max() > 1e-3
 
 
 def test_an_agent_acts_the_same_for_the_same_seed_and_reaches_for_its_goal(world):

@@ -1,8 +1,11 @@
 """Where computing happens and where randomness comes from."""
 
 import hashlib
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
+from torch import Tensor
 
 
 def best_device() -> torch.device:
@@ -25,3 +28,45 @@ def seed_of(*parts: int | str) -> int:
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """Make a generator seeded by `seed_of(parts)`."""
     return torch.Generator(device).manual_seed(seed_of(*parts))
+
+
+class CommonGenerator(torch.Generator):
+    """Common random numbers: what is drawn from it for a batch is the same for all its rows.
+
+    Each row then meets the chance that it would meet alone, and rows differ by what they are given.
+    `normal` and `uniform` know of it, PyTorch's own functions do not.
+    """
+
+    @classmethod
+    def drawn_by(cls, generator: torch.Generator) -> Self:
+        """Make one whose seed another generator draws."""
+        made = cls(generator.device)
+        made.manual_seed(
+            int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+        )
+        return made
+
+
+def normal(
+    shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Draw standard normal numbers for a batch of `shape`, its rows first."""
+    return _drawn(torch.randn, shape, generator, dtype)
+
+
+def uniform(
+    shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Draw numbers between 0 and 1 for a batch of `shape`, its rows first."""
+    return _drawn(torch.rand, shape, generator, dtype)
+
+
+def _drawn(
+    draw: Callable[..., Tensor],
+    shape: Sequence[int],
+    generator: torch.Generator,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    own = shape if not isinstance(generator, CommonGenerator) else (1, *shape[1:])
+    numbers = draw(tuple(own), generator=generator, dtype=dtype, device=generator.device)
+    return numbers.expand(tuple(shape))

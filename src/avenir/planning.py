@@ -16,7 +16,7 @@ from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.device import generator
+from avenir.device import CommonGenerator, generator
 from avenir.errors import AvenirError
 from avenir.rollout import Moment
 from avenir.shapes import Latents
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
     cost: float
     """How far from the goal it is imagined to end, by chance of its own."""
     lowest: tuple[float, ...]
-    """The same of the best future of every round, the luckiest of many."""
+    """The same of the best future of every round, whose candidates all met the same chance."""
 
 
 def plan(
@@ -88,7 +88,9 @@ def plan(
     def imagined(candidates: Float[Tensor, "k m a"]) -> Float[Tensor, " k"]:
         held = repeat(candidates, "k m a -> k (m f) a", f=config.hold * f_t)
         held = held[:, : config.num_steps * f_t].to(device)
-        ends = world.foresee(moment.repeated(len(held)), held, chance)[:, -1:]
+        # Under the same chance: else a search among many finds who was lucky.
+        common = CommonGenerator.drawn_by(chance)
+        ends = world.foresee(moment.repeated(len(held)), held, common)[:, -1:]
         return (ends - goal).abs().mean(dim=(1, 2, 3, 4)).cpu()
 
     with _drawn_in(world, config.sampler_steps):

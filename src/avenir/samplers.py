@@ -17,6 +17,7 @@ from torch import Tensor
 
 from avenir.config import Config
 from avenir.degradation import Mixed, Path, shifted
+from avenir.device import normal, uniform
 from avenir.shapes import Tokens
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Mixed]
@@ -86,7 +87,7 @@ def ddpm(
         now, then = (torch.tensor(each, dtype=x.dtype, device=x.device) for each in (tau, after))
         ends, before, later = denoise(x, now, then), path.rates(now), path.rates(then)
         kept = before.signal * later.noise / (later.signal * before.noise)
-        fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        fresh = normal(x.shape, generator, x.dtype)
         noise = kept * ends.noise + (1 - kept**2).sqrt() * fresh
         x = path.mix(ends.data, noise, then)
     return x
@@ -130,8 +131,7 @@ def _inverted(chances: Float[Tensor, "*n v"], generator: torch.Generator) -> Int
     One random number a row; `torch.multinomial` draws one for every chance.
     """
     up_to = chances.double().cumsum(-1)
-    shape = (*chances.shape[:-1], 1)
-    level = torch.rand(shape, generator=generator, dtype=torch.double, device=chances.device)
+    level = uniform((*chances.shape[:-1], 1), generator, torch.double)
     # To the right of equal levels: what has no chance is never drawn.
     place = torch.searchsorted(up_to, level * up_to[..., -1:], right=True)[..., 0]
     return place.clamp(max=chances.shape[-1] - 1)
@@ -158,8 +158,7 @@ def unmask(
     for step, count in enumerate(counts, start=1):
         places, scores = hidden_places(hidden), score(tokens, hidden)
         guess = drawn(scores)
-        uniform = torch.rand(guess.shape, generator=generator, device=guess.device)
-        sure = -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
+        sure = -(-uniform(guess.shape, generator).clamp(1e-20, 1 - 1e-7).log()).log()
         if order == "confidence":
             chance = scores.log_softmax(-1).gather(-1, guess[..., None])[..., 0]
             sure = chance + noise * (1 - step / len(counts)) * sure

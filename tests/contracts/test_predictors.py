@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from avenir.clip import Condition, Progress
-from avenir.device import generator
+from avenir.device import CommonGenerator, generator, seed_of
 from avenir.errors import AvenirError
 from avenir.predictors import LatentShape, Predictor, Tap, TokenPredictor
 from avenir.registry import find, kinds
@@ -94,6 +94,20 @@ def test_prediction_has_the_shape_asked_for_and_repeats_under_one_seed(predictor
     assert one.shape == (2, 2, *SIZE)
     assert torch.equal(one, other)
     assert later.num_frames <= 3
+
+
+def test_under_common_chance_every_row_meets_what_it_would_meet_alone(predictor):
+    """Futures that differ by nothing are the same, in a batch of any size."""
+    condition = Condition(torch.randn(1, 3, predictor.width), torch.zeros(1, 1, predictor.width))
+    past = torch.randn(1, 1, *SIZE)
+
+    def drawn(count: int, chance: torch.Generator) -> torch.Tensor:
+        memory = predictor.start(past.expand(count, -1, -1, -1, -1), condition[:1].repeated(count))
+        return predictor.predict(memory, condition[1:].repeated(count), 2, chance)[0]
+
+    alone = drawn(1, generator("common"))
+    together = drawn(3, CommonGenerator.drawn_by(generator("seed")).manual_seed(seed_of("common")))
+    torch.testing.assert_close(together, alone.expand_as(together), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("num_past", [1, 5])

@@ -31,6 +31,7 @@ from avenir.degradation import (
     last_seen,
     shift_of,
 )
+from avenir.device import normal
 from avenir.errors import AvenirError
 from avenir.losses.shortcut import HALVINGS, draw_steps, in_one_and_in_two
 from avenir.nn.denoiser import Denoiser
@@ -327,8 +328,7 @@ class Flow(Denoiser, Predictor):
     ) -> tuple[Latents, Memory]:
         known = memory.latents
         past = self._noised_past(known, generator)
-        size = (len(known), length, *known.shape[2:])
-        noise = torch.randn(size, generator=generator, device=known.device)
+        noise = normal((len(known), length, *known.shape[2:]), generator)
         chunk = self.from_noise(noise, past, memory.condition, condition, generator, shown)
         return chunk, self.start(torch.cat([known, chunk], dim=1), memory.led_by(condition))
 
@@ -395,5 +395,5 @@ class Flow(Denoiser, Predictor):
         share = self.config.sampling.past_noise
         if not share:
             return latents
-        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        noise = normal(latents.shape, generator)
         return self.path.mix(latents, noise, torch.tensor(1 - share, device=latents.device))
