@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -220,6 +221,40 @@ def test_variable_rates_are_read_by_timestamps(tmp_path):
         expected = [int((stamps <= t + 1e-9).sum()) - 1 for t in times]
         read = video.read(path, seconds=1, start_seconds=start, fps=10).frames
         assert numbers(read) == expected
+
+
+def test_frames_without_a_steady_rate_keep_their_times(tmp_path):
+    ticks = [33 * k for k in range(30)] + [1000 + 100 * k for k in range(20)]
+    path = encode(tmp_path / "clip.mkv", numbered(50), ticks=ticks)
+    clip = video.read(path)
+    assert clip.num_frames == 50 and clip.seconds == pytest.approx(2.94)
+    assert clip.fps == pytest.approx(50 / 2.94)  # their mean
+    for cut, seconds in ((clip[:30], 1.0), (clip[30:], 1.94), (clip[25:35:2], 0.166 + 0.5)):
+        assert cut.seconds == pytest.approx(seconds, abs=0.012)
+        assert cut.num_frames / cut.fps == pytest.approx(cut.seconds)
+    assert numbers(clip[30:].resampled(10.0).frames) == list(range(30, 49))
+    with pytest.raises(AvenirError, match="3 edges in time for 50 frames"):
+        Clip(clip.frames, 10.0, edges=torch.zeros(3))
+    # A file has one rate: what is written lasts as long, and shows at every time what was shown.
+    written = video.read(video.write(tmp_path / "even.mp4", clip))
+    assert written.edges is None and written.seconds == pytest.approx(2.94, abs=0.04)
+    times = np.arange(written.num_frames) / clip.fps
+    when = shown(np.array(ticks) / 1000, times)
+    assert numbers(written.frames) == when.tolist()
+
+
+def test_signals_of_uneven_frames_are_kept_by_time():
+    frames = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
+    rows = torch.tensor([[1.0], [2.0], [4.0], [8.0]])
+    edges = torch.tensor([0.0, 0.1, 0.5, 0.6, 0.8])
+    clip = Clip(frames, 5.0, {"moved": rows, "held": rows}, edges=edges)
+    even = clip.resampled(5.0, summed=["moved"])
+    assert even.signals["held"][:, 0].tolist() == [1, 2, 4, 8]
+    assert even.signals["moved"].sum() == 1 + 2 + 4 + 8
+    often = clip.resampled(10.0).signals["held"][:, 0].tolist()
+    assert often == [1, 2, 2, 2, 2, 4, 8, 8]  # of the frame that is shown, however often
+    steady = replace(clip, edges=None).resampled(10.0).signals["held"][:, 0].tolist()
+    assert steady == [1, 1, 2, 2, 4, 4, 8, 8]
 
 
 def test_pieces_are_the_whole(tmp_path):

@@ -46,6 +46,10 @@ def cover(frames: Tensor, height: int, width: int) -> Tensor:
     )
 
 
+_SLACK_SECONDS = 5.1e-4
+"""Times this close are equal: some files keep whole milliseconds."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """Frames of one video, with the signals recorded beside them.
@@ -56,8 +60,12 @@ class Clip:
 
     frames: Frames
     fps: float
+    """Frames per second; their mean where `edges` say more."""
     signals: dict[str, Tensor] = field(default_factory=dict)
     name: str = "clip"
+    edges: Float[Tensor, " edges"] | None = None
+    """Seconds from 0 at which each frame begins, and at which the last ends, where frames come at
+    no steady rate; `resampled` shows them at one."""
 
     def __post_init__(self) -> None:
         if self.frames.dtype != torch.uint8 or self.frames.dim() not in (4, 5):
@@ -73,6 +81,11 @@ class Clip:
                     f"signal {name!r} has {len(signal)} rows for {self.num_frames} frames; "
                     "a clip needs one row per frame"
                 )
+        if self.edges is not None and len(self.edges) != self.num_frames + 1:
+            raise AvenirError(
+                f"a clip was given {len(self.edges)} edges in time for {self.num_frames} frames; "
+                "it needs one at which each frame begins, and one at which the last ends"
+            )
 
     @classmethod
     def from_video(cls, video: Video, fps: float, name: str = "clip") -> "Clip":
@@ -88,7 +101,7 @@ class Clip:
     @property
     def seconds(self) -> float:
         """How long the clip plays."""
-        return self.num_frames / self.fps
+        return self.num_frames / self.fps if self.edges is None else float(self.edges[-1])
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,7 +116,13 @@ class Clip:
     def __getitem__(self, frames: slice) -> "Clip":
         """Cut a stretch of frames, signals included."""
         signals = {name: signal[frames] for name, signal in self.signals.items()}
-        return replace(self, frames=self.frames[..., frames, :, :, :], signals=signals)
+        cut = replace(self, frames=self.frames[..., frames, :, :, :], signals=signals, edges=None)
+        if self.edges is None or not cut.num_frames:
+            return cut
+        last = frames.indices(self.num_frames)[1]
+        edges = torch.cat([self.edges[:-1][frames], self.edges[last : last + 1]])
+        edges = edges - edges[0]
+        return replace(cut, edges=edges, fps=cut.num_frames / float(edges[-1]))
 
     def sample(self, index: int) -> "Clip":
         """Take one of the k samples."""
@@ -118,25 +137,30 @@ class Clip:
 
         Signals keep the last value before the next frame; those in `summed` add up instead.
         """
-        if fps == self.fps:
+        if fps == self.fps and self.edges is None:
             return self
         count = max(1, int(self.seconds * fps + 1e-6))
-        first = (torch.arange(count + 1) * self.fps / fps + 1e-6).long()
+        if self.edges is None:
+            first = (torch.arange(count + 1) * self.fps / fps + 1e-6).long()
+        else:
+            times = torch.arange(count + 1, dtype=torch.float64) / fps + _SLACK_SECONDS
+            first = torch.searchsorted(self.edges.double(), times, right=True) - 1
         first[-1] = min(int(first[-1]), self.num_frames)
         signals = {}
         for name, signal in self.signals.items():
             total = torch.cat([torch.zeros_like(signal[:1]), signal.cumsum(0)])
             added = total[first[1:]] - total[first[:-1]]
-            last = signal[(first[1:] - 1).clamp(min=0)]
+            last = signal[torch.maximum(first[1:] - 1, first[:-1])]
             signals[name] = added if name in summed else last
         frames = self.frames[..., first[:-1], :, :, :]
-        return replace(self, frames=frames, fps=fps, signals=signals)
+        return replace(self, frames=frames, fps=fps, signals=signals, edges=None)
 
     def __repr__(self) -> str:
         axes = "k T C H W" if self.frames.dim() == 5 else "T C H W"
         signals = "".join(f", {name} {tuple(s.shape)}" for name, s in self.signals.items())
         shape = "×".join(str(size) for size in self.frames.shape)
-        return f"Clip({self.name!r}, {axes} = {shape}, {self.fps:g} fps{signals})"
+        uneven = "" if self.edges is None else " on average"
+        return f"Clip({self.name!r}, {axes} = {shape}, {self.fps:g} fps{uneven}{signals})"
 
 
 @dataclass(frozen=True)

@@ -344,7 +344,8 @@ class World(nn.Module):
             num_old = (window.shape[1] - latents.shape[1]) * self.encoder.compression.t
             video = self.encoder.decode(window)[:, num_old : num_old + clip.num_frames]
             video = video[..., : clip.size[0], : clip.size[1]]
-            yield Clip.from_video(video, clip.fps, name=f"{clip.name}, reconstructed")
+            made = Clip.from_video(video, clip.fps, name=f"{clip.name}, reconstructed")
+            yield replace(made, edges=clip.edges)
             earlier = self._latest(window)
 
     @property

@@ -51,9 +51,12 @@ def _reconstruct(world: "World", video: Path, out: Path) -> None:
 
     target = out if out.suffix else out.with_suffix(".mp4")
     num_frames = 8 * world.encoder.compression.t
-    info = probe(video)
-    with Writer(target, fps=info.fps) as writer, Steps("encoding", info.seconds) as steps:
-        for clip in world.reconstruct(stream(video, num_frames=num_frames)):
+    seen = stream(video, num_frames, fps=world.card.fps)
+    with (
+        Writer(target, fps=world.card.fps) as writer,
+        Steps("encoding", probe(video).seconds) as steps,
+    ):
+        for clip in world.reconstruct(seen):
             writer.append(clip)
             steps.advance(clip.seconds)
     say(f"{target}: encoded and decoded again")

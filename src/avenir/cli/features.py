@@ -32,10 +32,10 @@ def features(
     from avenir.video import read, write
     from avenir.world import load
 
-    clip, panels = read(video, seconds=seconds, start_seconds=start), []
+    panels = []
     for number, run in enumerate(runs):
         world = load(run)
-        seen = world.fitted(clip)
+        seen = world.fitted(read(video, seconds, start, world.card.fps))
         if number == 0:
             panels.append(_shown(seen))
         panels.append(_shown(_painted(world, seen)).resampled(panels[0].fps))

@@ -88,7 +88,7 @@ def _reach(
     from avenir.training.log import say
     from avenir.video import Writer, read
 
-    observed = world.fitted(read(video, seconds=observe))
+    observed = world.fitted(read(video, seconds=observe, fps=world.card.fps))
     picture = read(goal)[:1]
     moment = world.begin(observed.video, {})
     chance = generator("plan", seed, device=moment.seen.device)

@@ -111,7 +111,7 @@ def _opening(world: "World", video: Path, observe: float) -> "Opening":
     from avenir.serving.stages import Opening
     from avenir.video import read
 
-    return Opening(world.fitted(read(video, seconds=observe)))
+    return Opening(world.fitted(read(video, seconds=observe, fps=world.card.fps)))
 
 
 def _about(world: "World", openings: "Sequence[Opening]") -> dict[str, Any]:

@@ -65,7 +65,7 @@ def predict(
         return
     if fill:
         raise AvenirError("--fill was given for a video; it fills holes in texts: leave it out")
-    observed = world.fitted(read(video, seconds=observe, start_seconds=start))
+    observed = world.fitted(read(video, observe, start, world.card.fps))
     steering = None if actions is None else _read_actions(actions)
     fps, num_frames = world.card.fps, round(seconds * world.card.fps)
     spoken = _spoken(text, num_frames, fps) if text else None

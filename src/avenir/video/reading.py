@@ -6,7 +6,7 @@ Turns decoded frames into pictures and chooses them by time; knows nothing of co
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -83,7 +83,8 @@ def read(
 
     Starts with the frame shown at `start_seconds` and goes on for `seconds` (None: to the end).
     `fps` resamples by timestamps: frame k is the one shown at `start_seconds + k / fps`; without
-    it every frame is kept once. `size` is `(H, W)`, filled by `avenir.clip.cover`. Rotation is
+    it every frame is kept once, and where they come at no steady rate the clip's `edges` say when
+    each is shown. `size` is `(H, W)`, filled by `avenir.clip.cover`. Rotation is
     applied, deeper colour becomes 8 bit, pixels are taken as square. In memory the channels of
     the frames lie last, as decoded.
 
@@ -91,9 +92,9 @@ def read(
     before the frames it declares, and keeps the good ones.
     """
     with Video(path) as video:
-        frames, _ = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
+        frames, edges = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
         _warn_if_short(video)
-        return Clip(frames, float(fps or video.fps), name=video.path.stem)
+        return _timed(video, frames, edges, fps)
 
 
 def stream(
@@ -109,8 +110,8 @@ def stream(
     Memory stays that of one piece, however long the video is.
     """
     with Video(path) as video:
-        for frames, _ in _pieces(video, start_seconds, seconds, fps, size, num_frames):
-            yield Clip(frames, float(fps or video.fps), name=video.path.stem)
+        for frames, edges in _pieces(video, start_seconds, seconds, fps, size, num_frames):
+            yield _timed(video, frames, edges, fps)
         _warn_if_short(video)
 
 
@@ -123,8 +124,8 @@ def decode(
 ) -> tuple[Frames, np.ndarray]:
     """Read as `read` does, without warning: (`T C H W`, when each frame was recorded, seconds)."""
     with Video(path) as video:
-        frames, times = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
-        return frames, np.array(times)
+        frames, edges = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
+        return frames, np.array(edges[:-1])
 
 
 def timestamps(path: str | Path) -> np.ndarray:
@@ -138,6 +139,17 @@ def timestamps(path: str | Path) -> np.ndarray:
             return (np.sort(np.array(ticks)) - video.origin) * video.tick_seconds
     with Video(path) as video:
         return np.array([seconds for seconds, _ in video.frames(0.0)])
+
+
+def _timed(video: Video, frames: Frames, edges: list[float], fps: float | None) -> Clip:
+    """Make a clip that says when its frames are shown: at a steady rate, or one by one."""
+    clip = Clip(frames, float(fps or video.fps), name=video.path.stem)
+    risen = np.maximum.accumulate(np.array(edges)) - edges[0]
+    off = np.abs(risen[:-1] * clip.fps - np.arange(clip.num_frames)).max()
+    if fps or off <= 0.5:  # of a frame
+        return clip
+    mean = clip.num_frames / float(risen[-1])
+    return replace(clip, fps=mean, edges=torch.from_numpy(risen))
 
 
 def _warn_if_short(video: Video) -> None:
@@ -159,15 +171,18 @@ def _pieces(
     size: tuple[int, int] | None,
     num_frames: int | None,
 ) -> Iterator[tuple[Frames, list[float]]]:
-    """Yield (frames `T C H W`, the timestamp of each), `num_frames` at a time, or all at once."""
+    """Yield (frames `T C H W`, seconds at which each begins, and the last ends).
+
+    They come `num_frames` at a time, or all at once.
+    """
     for name, value in {"seconds": seconds, "fps": fps, "num_frames": num_frames}.items():
         if value is not None and value <= 0:
             raise AvenirError(f"{name}={value!r} was given; it must be above 0")
     if start < 0:
         raise AvenirError(f"start_seconds={start!r} was given; a video starts at 0")
     capacity = num_frames or _expected(video, seconds, fps)
-    paint, buffer, times = _Painter(video.path, size), None, []
-    for shown, frame, repeats in _chosen(video, start, seconds, fps):
+    paint, buffer, times, end = _Painter(video.path, size), None, [], 0.0
+    for shown, end, frame, repeats in _chosen(video, start, seconds, fps):
         picture = paint(frame)
         for left in range(repeats, 0, -1):
             if buffer is None or len(times) == len(buffer):
@@ -177,10 +192,10 @@ def _pieces(
             buffer[len(times)] = picture
             times.append(shown)
             if len(times) == num_frames:
-                yield _channels_second(buffer), times
+                yield _channels_second(buffer), [*times, end]
                 buffer, times = None, []
     if buffer is not None:
-        yield _channels_second(buffer[: len(times)]), times
+        yield _channels_second(buffer[: len(times)]), [*times, end]
 
 
 def _expected(video: Video, seconds: float | None, fps: float | None) -> int:
@@ -192,8 +207,8 @@ def _expected(video: Video, seconds: float | None, fps: float | None) -> int:
 
 def _chosen(
     video: Video, start: float, seconds: float | None, fps: float | None
-) -> Iterator[tuple[float, av.VideoFrame, int]]:
-    """Yield (seconds, frame, how often) on the grid of `fps`, or every frame once."""
+) -> Iterator[tuple[float, float, av.VideoFrame, int]]:
+    """Yield (from, until, frame, how often) on the grid of `fps`, or every frame once."""
     num_given, first = 0, None
     limit = None if seconds is None or fps is None else max(1, round(seconds * fps))
     for shown, until, frame in video.spans(start):
@@ -201,7 +216,7 @@ def _chosen(
         if fps is None:
             if seconds is not None and shown > max(first, first + seconds - SLACK_SECONDS):
                 return
-            yield shown, frame, 1
+            yield shown, until if seconds is None else min(until, first + seconds), frame, 1
             continue
         if until - shown > (MAX_STILL_SECONDS if until < video.seconds + 60 else 60):
             raise VideoError(
@@ -211,7 +226,7 @@ def _chosen(
         reached = math.ceil((until - SLACK_SECONDS - start) * fps)
         reached = reached if limit is None else min(limit, reached)
         if reached > num_given:
-            yield shown, frame, reached - num_given
+            yield shown, until, frame, reached - num_given
             num_given = reached
         if num_given == limit:
             return

@@ -29,11 +29,13 @@ def write(path: str | Path, clip: Clip, quality: float = 18) -> Path:
     """Write a clip as `.mp4` (`.mov`, `.mkv`), `.gif` (looping), or `.png` (one frame).
 
     `quality` is x264's constant rate factor: 0 keeps most, 18 looks lossless, 51 is worst. Odd
-    heights and widths gain a repeated row or column in videos. Raises AvenirError for several
+    heights and widths gain a repeated row or column in videos. Frames that come at no steady rate
+    are shown at their mean, by time. Raises AvenirError for several
     samples, or an unknown extension.
     """
     path = Path(path)
     _one_sample(clip)
+    clip = clip.resampled(clip.fps)
     if path.suffix in (".gif", ".png"):
         _write_pictures(path, clip)
         return path
@@ -67,8 +69,9 @@ class Writer:
         return self
 
     def append(self, clip: Clip) -> None:
-        """Append the frames of a clip of one sample, `T C H W`."""
+        """Append the frames of a clip of one sample, `T C H W`; uneven ones at the file's rate."""
         _one_sample(clip)
+        clip = clip if clip.edges is None else clip.resampled(self.fps)
         if self._container is None:
             self.size = clip.size
             self._open()
