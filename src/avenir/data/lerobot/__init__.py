@@ -1,27 +1,36 @@
 """A LeRobot data set (version 2 or 3) as a source: video with actions and robot state.
 
-One camera's frames; `action` and `observation.state` as the signals `actions` and `state`. Files
-and tables are found in `reading`, written in `writing`.
+One camera's frames; `action` and `observation.state` as the signals `actions` and `state`.
+
+    reading   what a data set says of itself, and which episodes it lists
+    tables    rows of numbers, by episode
+    joining   which frame belongs to which row
+    footage   the frames of one episode
+    loading   episodes become tracks, out of all of these
+    writing   clips become a data set
 """
 
 import hashlib
 import warnings
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from avenir import video
 from avenir.clip import Clip
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window
-from avenir.data.lerobot.reading import FEATURES, Episode, Layout, rows
+from avenir.data.lerobot.loading import Track, load
+from avenir.data.lerobot.reading import KEYS, Change, Layout
 from avenir.data.lerobot.writing import LeRobotWriter, write_dataset
-from avenir.errors import AvenirError, VideoError
+from avenir.errors import AvenirError
 
 __all__ = ["LeRobot", "LeRobotConfig", "LeRobotWriter", "write_dataset"]
 
@@ -33,7 +42,8 @@ class LeRobotConfig(Config):
     path: str
     """The folder that holds meta/, data/ and videos/."""
     camera: str | None = None
-    """Video feature to read, by its full or last name; None: the first that is no depth map."""
+    """Video or image feature to read, by its full or last name; None: the first, videos before
+    images, depth maps last."""
     size: tuple[PositiveInt, PositiveInt] = (64, 64)
     """`(H, W)` that every frame is resized to cover."""
     fps: PositiveFloat | None = None
@@ -41,22 +51,13 @@ class LeRobotConfig(Config):
     test: tuple[str, ...] = ()
     """Episodes to test on, as ranges: `["52:61"]`. None given: what the data set's own splits call
     test, else every so many episodes, evenly over the set, so that both splits see all of it."""
-    test_fraction: float = 0.15
+    test_fraction: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Fraction of the episodes to test on when nobody says which."""
-    action_change: Literal["absolute", "delta"] = "absolute"
-    """How actions resample: absolute ones keep the last, deltas add up."""
+    action_change: Literal["absolute", "delta"] | None = None
+    """How actions resample: absolute ones keep the last, deltas add up; None: what the data set
+    remembers, or else absolute."""
     memory_gb: float = 4.0
     """Decoded frames are kept in memory up to this; further episodes are decoded on demand."""
-
-
-@dataclass(frozen=True)
-class _Track:
-    """An episode with what is needed to cut windows from it."""
-
-    recording: Recording
-    footage: video.Footage
-    signals: dict[str, np.ndarray]
-    """Rows `N a`, one per recorded frame."""
 
 
 class LeRobot(Source):
@@ -69,21 +70,31 @@ class LeRobot(Source):
         self.layout = Layout.open(Path(config.path))
         self.camera = self.layout.camera(config.camera)
         self.fps, self.size = config.fps or self.layout.fps, config.size
-        self.skipped: list[Skipped] = []
-        self._features = [name for name in FEATURES if name in self.layout.info["features"]]
-        episodes = self.layout.episodes(self.camera)
-        self._tracks = self._load(episodes)
-        readable = [episode for episode in episodes if episode.name in self._tracks]
-        test = _test_indices([episode.index for episode in readable], config, self.layout)
-        self._test = {episode.name for episode in readable if episode.index in test}
+        self.action_change: Change = config.action_change or self.layout.action_change
+        columns, left_out = self.layout.columns()
+        for reason in left_out:
+            _warn(f"{config.path!r}: {reason}; it is left out")
+        every = [name for names in columns.values() for name in names]
+        room = config.memory_gb * 1e9
+        tracks, self.skipped = load(self.layout, self.camera, every, self.size, room)
+        tracks = self._same_widths(tracks)
+        self._tracks = {track.recording.name: track for track in tracks}
+        test = _test_indices([track.index for track in tracks], config, self.layout)
+        self._test = {track.recording.name for track in tracks if track.index in test}
         for split in ("train", "test"):
             if not self.recordings(split) and (split == "train" or len(self._tracks) > 1):
                 raise AvenirError(
-                    f"no readable episode of {config.path!r} is left to {split} on: {len(episodes)}"
-                    f" episodes, {len(self.skipped)} skipped, {len(self._test)} to test on; "
-                    "set `test` to other episodes"
+                    f"no readable episode of {config.path!r} is left to {split} on: "
+                    f"{len(tracks)} readable, {len(self.skipped)} skipped, {len(self._test)} to "
+                    "test on; set `test` to other episodes"
+                    + "".join(f"\n  {s.name}: {s.reason}" for s in self.skipped[:5])
                 )
-        self.signals = {FEATURES[name]: self._signal(name) for name in self._features}
+        self._values: dict[str, dict[str, np.ndarray]] = {}
+        self.signals = {}
+        for name, parts in columns.items():
+            known = self._side_by_side(name, parts)
+            if known.any():
+                self.signals[name] = self._signal(name, parts, known)
 
     def recordings(self, split: Split) -> Sequence[Recording]:
         """List the episodes of a split, in order."""
@@ -94,127 +105,141 @@ class LeRobot(Source):
         """Read one window with its `actions` and `state`."""
         track = self._tracks[window.recording.name]
         start, num_frames = window.start_seconds, window.num_frames
-        frames = track.footage.window(start, num_frames, self.fps)
+        rows = video.shown(track.times, start + np.arange(num_frames) / self.fps)
         signals = {
             name: torch.from_numpy(self._resampled(track, name, start, num_frames))
-            for name in track.signals
+            for name in self.signals
         }
-        return Clip(frames, self.fps, signals, name=window.recording.name)
+        return Clip(track.footage.take(rows), self.fps, signals, name=window.recording.name)
 
     @property
     def fingerprint(self) -> str:
         """Hash of the video files, the signals, the size, the rate and the split."""
         settings = self.config.model_dump(mode="json", exclude={"path", "memory_gb", "test"})
+        settings["action_change"] = self.action_change
         words = [str(settings), *sorted(self._test)]
         paths = dict.fromkeys(track.footage.path for track in self._tracks.values())
         words += [video.fingerprint(path) for path in paths]
         for name, track in self._tracks.items():
-            words += [f"{name} {track.recording.seconds} {track.footage.start_seconds}"]
-            words += [hashlib.sha256(v.tobytes()).hexdigest() for v in track.signals.values()]
+            words += [track.identity]
+            values = [self._values[signal][name] for signal in self.signals]
+            words += [hashlib.sha256(v.tobytes()).hexdigest() for v in values]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
-    def _load(self, episodes: list[Episode]) -> dict[str, _Track]:
-        table_rows, stamps, origins = {}, {}, {}
-        tracks: dict[str, _Track] = {}
-        room = self.config.memory_gb * 1e9
-        for episode in episodes:
-            try:
-                if episode.table not in table_rows:
-                    own = [e for e in episodes if e.table == episode.table]
-                    table_rows[episode.table] = rows(own, self._features)
-                if episode.video not in stamps:
-                    origins[episode.video] = video.fingerprint(episode.video)
-                    stamps[episode.video] = video.timestamps(episode.video)
-                values = table_rows[episode.table][episode.index]
-                origin = origins[episode.video]
-                track = self._track(episode, origin, stamps[episode.video], values, room)
-            except (VideoError, OSError, KeyError, ValueError) as error:
-                self.skipped.append(Skipped(episode.name, str(error)))
-                continue
-            tracks[episode.name] = track
-            if track.footage.in_memory:
-                room -= self._num_bytes(track.recording.seconds)
-        return tracks
+    def _same_widths(self, tracks: list[Track]) -> list[Track]:
+        """Leave out episodes whose columns have not as many numbers as those of most."""
+        widths = [{name: v.shape[1] for name, v in track.values.items()} for track in tracks]
+        counts = Counter(str(width) for width in widths)
+        wanted = counts.most_common(1)[0][0] if counts else ""
+        for track, width in zip(tracks, widths, strict=True):
+            if str(width) != wanted:
+                reason = f"numbers per row are {width}; those of most episodes are {wanted}"
+                self.skipped.append(Skipped(track.recording.name, reason))
+        return [t for t, width in zip(tracks, widths, strict=True) if str(width) == wanted]
 
-    def _track(
-        self,
-        episode: Episode,
-        origin: str,
-        stamps: np.ndarray,
-        values: dict[str, np.ndarray],
-        room: float,
-    ) -> _Track:
-        lengths = [episode.num_frames, *(len(v) for v in values.values())]
-        end = episode.start_seconds + episode.num_frames / self.layout.fps
-        there = (stamps > episode.start_seconds - 0.5 / self.layout.fps) & (
-            stamps < end - 0.5 / self.layout.fps
-        )
-        num_frames = min(int(there.sum()), *lengths)
-        if not num_frames:
-            raise VideoError(f"{str(episode.video)!r} holds none of its frames; copy it again")
-        if num_frames < max(lengths):
-            warnings.warn(
-                f"{episode.name}: the table has {max(lengths)} rows and the "
-                f"video {int(there.sum())} frames; the first {num_frames} are used",
-                video.VideoWarning,
-                stacklevel=2,
+    def _side_by_side(self, signal: str, parts: list[str]) -> np.ndarray:
+        """Make one signal of its columns; tell for each number whether it is ever known.
+
+        Numbers that the training split never knows are left out: one sensor that is not there
+        would make every row unknown.
+        """
+        every = {
+            name: np.concatenate([track.values[part] for part in parts], 1)
+            for name, track in self._tracks.items()
+        }
+        train = [every[recording.name] for recording in self.recordings("train")]
+        known = np.any([np.isfinite(rows).any(0) for rows in train], 0)
+        if not known.all():
+            names = self._names(parts) or tuple(map(str, range(len(known))))
+            unknown = ", ".join(names[i] for i in np.flatnonzero(~known))
+            _warn(
+                f"{self.config.path!r}: of {signal}, {unknown} is unknown (NaN) in every row to "
+                f"train on and left out; {known.sum()} of {len(known)} numbers are read"
             )
-        seconds = num_frames / self.layout.fps
-        footage = video.Footage(
-            episode.video,
-            self.size,
-            in_memory=self._num_bytes(seconds) <= room,
-            start_seconds=episode.start_seconds,
-            seconds=seconds,
-        )
-        signals = {FEATURES[name]: v[:num_frames] for name, v in values.items()}
-        return _Track(Recording(episode.name, seconds, origin), footage, signals)
+        self._values[signal] = {name: rows[:, known] for name, rows in every.items()}
+        return known
 
-    def _num_bytes(self, seconds: float) -> float:
-        return 3 * self.size[0] * self.size[1] * seconds * self.layout.fps
+    def _names(self, parts: list[str]) -> tuple[str, ...]:
+        """Name the numbers of a signal: those of a split one `pose.x`, or `pose.0` if unnamed."""
+        widths = next(iter(self._tracks.values())).values
+        named: list[str] = []
+        for part in parts:
+            width, names = widths[part].shape[1], self.layout.names(part)
+            if len(names) != width:
+                names = tuple(map(str, range(width))) if len(parts) > 1 else ()
+            last = part.removeprefix("observation.state.").removeprefix("action.")
+            named += names if last == part else [f"{last}.{name}" for name in names]
+        return tuple(named)
 
-    def _signal(self, feature: str) -> Signal:
-        name, names = FEATURES[feature], self.layout.names(feature)
-        train = [self._tracks[recording.name] for recording in self.recordings("train")]
+    def _signal(self, name: str, parts: list[str], known: np.ndarray) -> Signal:
         every = np.concatenate(
             [
                 self._resampled(t, name, 0, max(1, int(t.recording.seconds * self.fps)))
-                for t in train
+                for t in (self._tracks[recording.name] for recording in self.recordings("train"))
             ]
         )
-        known = every[np.isfinite(every).all(1)]
+        there = np.isfinite(every)
+        bounded = there.any(0).all()
+        keys = self.layout.keys(parts[0]) if len(parts) == 1 else {}
+        if any(len(row) != len(known) for row in keys.values()):
+            raise AvenirError(
+                f"{KEYS} in the folder meta of {self.config.path!r} gives its keys other than the "
+                f"{len(known)} numbers of {parts[0]!r}; correct it or take it away"
+            )
         return Signal(
             size=every.shape[1],
-            names=names if len(names) == every.shape[1] else (),
-            change=self.config.action_change if name == "actions" else "absolute",
-            low=tuple(known.min(0).tolist()) if len(known) else (),
-            high=tuple(known.max(0).tolist()) if len(known) else (),
-            keys=self.layout.keys(feature),
+            names=tuple(compress(self._names(parts), known)),
+            change=self.action_change if name == "actions" else "absolute",
+            low=tuple(every.min(0, initial=np.inf, where=there).tolist()) if bounded else (),
+            high=tuple(every.max(0, initial=-np.inf, where=there).tolist()) if bounded else (),
+            keys={key: tuple(compress(row, known)) for key, row in keys.items()},
         )
 
-    def _resampled(self, track: _Track, name: str, start: float, num_frames: int) -> np.ndarray:
-        values, end = track.signals[name], track.recording.seconds
-        how = self.config.action_change if name == "actions" else "observed"
-        stamps = np.arange(len(values)) / self.layout.fps
-        return video.resample(values, stamps, end, start, num_frames, self.fps, how)
+    def _resampled(self, track: Track, name: str, start: float, num_frames: int) -> np.ndarray:
+        values, end = self._values[name][track.recording.name], track.recording.seconds
+        return video.resample(
+            values,
+            track.times,
+            end,
+            start,
+            num_frames,
+            self.fps,
+            self.action_change if name == "actions" else "observed",
+        )
 
 
 def _test_indices(indices: list[int], config: LeRobotConfig, layout: Layout) -> set[int]:
-    splits = layout.info.get("splits") or {}
-    ranges = config.test or ((splits["test"],) if "test" in splits else ())
-    if ranges:
-        parts = [part for words in ranges for part in str(words).split(",")]
-        return {i for part in parts for i in _range(part, max(indices, default=0) + 1)}
-    num_test = max(1, round(config.test_fraction * len(indices))) if len(indices) > 1 else 0
-    return {indices[int((i + 0.5) * len(indices) / num_test)] for i in range(num_test)}
+    """Choose episodes to test on from those there are, in order.
+
+    Ranges are compared, never counted through: they may be of any length.
+    """
+    said = (layout.info.splits or {}).get("test")
+    ranges = config.test or ((said,) if said not in (None, "") else ())
+    if not ranges:
+        num_test = max(1, round(config.test_fraction * len(indices))) if len(indices) > 1 else 0
+        return {indices[int((i + 0.5) * len(indices) / num_test)] for i in range(num_test)}
+    begun = np.zeros(len(indices) + 1, int)
+    """How many ranges begin at each place less how many end."""
+    for part in (part for words in ranges for part in str(words).split(",")):
+        first, past = (bisect_left(indices, edge) for edge in _range(part))
+        begun[first] += 1
+        begun[max(first, past)] -= 1
+    return set(compress(indices, begun.cumsum() > 0))
 
 
-def _range(words: str, end: int) -> range:
+def _range(words: str) -> tuple[int, float]:
+    """Read `5`, `5:9` or `5:` as the first and the one past the last."""
     first, colon, past = words.partition(":")
     try:
-        start = int(first) if first else 0
-        return range(start, (int(past) if past else end) if colon else start + 1)
+        if not colon:
+            return int(first), int(first) + 1
+        return int(first or 0), int(past) if past else float("inf")
     except ValueError:
         raise AvenirError(
-            f'test was given {words!r}; write ranges of episodes: test = ["52:61"]'
+            f"the episodes to test on were given as {words[:60]!r}; write ranges of episodes: "
+            'test = ["52:61"]'
         ) from None
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, video.VideoWarning, stacklevel=2)
