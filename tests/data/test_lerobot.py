@@ -8,28 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.lerobot_sets import NAMES, film, version_2, version_3
 
 from avenir import video
-from avenir.clip import Clip
 from avenir.data import Signal, Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig, LeRobotWriter, write_dataset
 from avenir.data.lerobot.reading import Layout
 from avenir.errors import AvenirError
-
-NAMES = ("steer", "pedal")
-
-
-def film(num_frames: int = 24, seed: int = 0) -> Clip:
-    """A smooth moving ramp with two actions and three numbers of state per frame."""
-    generator = torch.Generator().manual_seed(seed)
-    ramp = torch.arange(48) + torch.arange(32)[:, None]
-    frames = torch.stack([(ramp + 2 * i + 10 * seed).clamp(0, 255) for i in range(num_frames)])
-    signals = {
-        "actions": torch.randn(num_frames, 2, generator=generator),
-        "state": torch.randn(num_frames, 3, generator=generator),
-    }
-    frames = frames[:, None].repeat(1, 3, 1, 1).to(torch.uint8)
-    return Clip(frames, 20.0, signals, name=f"film{seed}")
 
 
 def writer(path: Path, **settings) -> LeRobotWriter:
@@ -147,85 +132,6 @@ def test_odd_sizes_are_refused(tmp_path):
 # Reading what others write
 
 
-def version_2(root: Path, clips: list[Clip]) -> None:
-    """One parquet and one mp4 per episode; the names of the numbers nested, as robots write."""
-    camera = "observation.images.cam_high"
-    info = {
-        "codebase_version": "v2.1",
-        "fps": 20,
-        "chunks_size": 2,
-        "splits": {"train": f"0:{len(clips)}"},
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index}.mp4",
-        "features": {
-            "observation.images.depth": {"dtype": "video", "info": {"video.is_depth_map": True}},
-            camera: {"dtype": "video", "shape": [32, 48, 3]},
-            "action": {"dtype": "float32", "shape": [2], "names": [[*NAMES]]},
-            "observation.state": {
-                "dtype": "float32",
-                "shape": [3],
-                "names": {"motors": ["x", "y", "z"]},
-            },
-        },
-    }
-    (root / "meta").mkdir(parents=True)
-    (root / "meta" / "info.json").write_text(json.dumps(info))
-    lines = []
-    for i, clip in enumerate(clips):
-        where = {"episode_chunk": i // 2, "episode_index": i, "video_key": camera}
-        video.write(root / info["video_path"].format(**where), clip)
-        path = root / info["data_path"].format(**where)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        columns = {
-            "action": pa.array(clip.signals["actions"].tolist()),
-            "observation.state": pa.array(clip.signals["state"].tolist()),
-            "episode_index": pa.array([i] * clip.num_frames),
-        }
-        pq.write_table(pa.table(columns), path)
-        lines.append(json.dumps({"episode_index": i, "length": clip.num_frames}))
-    (root / "meta" / "episodes.jsonl").write_text("\n".join(lines) + "\n")
-
-
-def version_3(root: Path, clips: list[Clip]) -> None:
-    """All episodes one after the other in one parquet and one mp4."""
-    camera = "observation.images.front"
-    info = {
-        "codebase_version": "v3.0",
-        "fps": 20,
-        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-        "features": {
-            camera: {"dtype": "video", "shape": [32, 48, 3]},
-            "action": {"dtype": "float32", "shape": [1], "names": None},
-        },
-    }
-    file = "chunk-000/file-000.parquet"
-    for folder in ("meta/episodes", "data"):
-        (root / folder / "chunk-000").mkdir(parents=True)
-    (root / "meta" / "info.json").write_text(json.dumps(info))
-    with video.Writer(root / "videos" / camera / "chunk-000/file-000.mp4", 20.0) as out:
-        for clip in clips:
-            out.append(clip)
-    lengths = [clip.num_frames for clip in clips]
-    ends = np.cumsum(lengths)
-    episodes = {
-        "episode_index": list(range(len(clips))),
-        "length": lengths,
-        "data/chunk_index": [0] * len(clips),
-        "data/file_index": [0] * len(clips),
-        f"videos/{camera}/chunk_index": [0] * len(clips),
-        f"videos/{camera}/file_index": [0] * len(clips),
-        f"videos/{camera}/from_timestamp": ((ends - lengths) / 20).tolist(),
-        f"videos/{camera}/to_timestamp": (ends / 20).tolist(),
-    }
-    pq.write_table(pa.table(episodes), root / "meta" / "episodes" / file)
-    columns = {
-        "action": np.concatenate([clip.signals["actions"][:, 0].numpy() for clip in clips]),
-        "episode_index": np.repeat(np.arange(len(clips)), lengths),
-    }
-    pq.write_table(pa.table(columns), root / "data" / file)
-
-
 @pytest.mark.parametrize("memory_gb", [1.0, 0.0])
 @pytest.mark.parametrize("make", [version_2, version_3])
 def test_both_versions_are_read(tmp_path, make, memory_gb):
@@ -314,7 +220,8 @@ def test_real_episodes_are_those_that_pyarrow_reads(real_data):
     assert data.skipped == []
     assert len(data.recordings("test")) == 9
     assert sum(round(r.seconds * 30) for r in every(data).values()) == 21259
-    episode = Layout.open(root).episodes(data.camera)[7]
+    episodes, _ = Layout.open(root).episodes(data.camera)
+    episode = episodes[7]
     table = pq.read_table(episode.table)
     recording = every(data)[episode.name]
     assert round(recording.seconds * 30) == len(table)

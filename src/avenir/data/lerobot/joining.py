@@ -34,38 +34,44 @@ def timeline(seconds: np.ndarray, fps: float) -> np.ndarray:
 
 
 def by_number(
-    stamps: np.ndarray, starts: Sequence[float], num_rows: Sequence[int]
-) -> list[int] | None:
-    """Return the first frame of every episode of a video that has one frame for every row.
+    stamps: np.ndarray, starts: Sequence[float], lengths: Sequence[int]
+) -> list[np.ndarray] | None:
+    """Return the frames of every episode of a video that has one frame for every row.
 
     Row k is then frame k, whatever rate the file was given: 29.97 or 25 frames per second for rows
-    of 30. None where there are more or fewer frames, or the episodes have no order.
+    of 30. Episodes come in order of their starts. None where there are more or fewer frames, or
+    two episodes start together.
     """
-    if sum(num_rows) != len(stamps) or len(set(starts)) < len(starts):
+    if sum(lengths) != len(stamps) or len(set(starts)) < len(starts):
         return None
-    order = np.argsort(starts)
-    firsts = np.zeros(len(order), int)
-    firsts[order[1:]] = np.cumsum(np.array(num_rows)[order])[:-1]
-    return firsts.tolist()
+    return np.split(np.arange(len(stamps)), np.cumsum(lengths)[:-1])
 
 
-def by_time(stamps: np.ndarray, wanted: np.ndarray, until: float, fps: float) -> np.ndarray | None:
-    """Return the frame nearest to each of the wanted seconds, fewer where the video ends early.
+def by_time(
+    stamps: np.ndarray, wanted: Sequence[np.ndarray], fps: float
+) -> list[np.ndarray | None]:
+    """Return the frames nearest to the wanted seconds of each episode of a video, in order of time.
 
-    None where they do not fit: a row has no frame within half a frame (of 1 / `fps` seconds), or
-    frames do not follow one another as rows do, as when a file of another rate drifts away. A frame
-    at or after `until` belongs to the next episode.
+    Fewer where the video ends early, or the next episode begins. None where they do not fit: a row
+    has no frame within half a frame (of 1 / `fps` seconds), or the error jumps by so much from a
+    row to the next. There a file of another rate has drifted away: what follows is off by a frame.
     """
-    half = 0.5 / fps
-    nearest = np.searchsorted((stamps[1:] + stamps[:-1]) / 2, wanted)
-    fits = (abs(stamps[nearest] - wanted) <= half) & (wanted < until - half)
-    count = len(fits) if fits.all() else int(fits.argmin())
-    shown = nearest[:count]
-    strays = abs(np.diff(stamps[shown]) - np.diff(wanted[:count])) >= half
-    if strays.any():
-        return None
-    if count < len(wanted):
-        past_the_end = wanted[count] > min(float(stamps[-1]), until - 2 * half) + half
-        if not past_the_end or fits[count:].any() or (np.diff(shown) != 1).any():
-            return None
-    return shown
+    half, last, drifted = 0.5 / fps, np.zeros(0), False
+    middles = (stamps[1:] + stamps[:-1]) / 2
+    found: list[np.ndarray | None] = []
+    for own, following in zip(wanted, [*wanted[1:], np.full(1, np.inf)], strict=True):
+        until = following[0]
+        nearest = np.searchsorted(middles, own)
+        errors = stamps[nearest] - own
+        fits = (abs(errors) <= half) & (own < until - half)
+        count = len(fits) if fits.all() else int(fits.argmin())
+        jumps = abs(np.diff(np.append(last, errors[:count]))) >= half
+        drifted = drifted or bool(jumps.any())
+        whole = count == len(own) or (
+            own[count] > min(stamps[-1] + half, until - half)
+            and not fits[count:].any()
+            and bool((np.diff(nearest[:count]) == 1).all())
+        )
+        found.append(nearest[:count] if whole and not drifted else None)
+        last = errors[max(0, count - 1) : count] if count else last
+    return found

@@ -55,19 +55,22 @@ def load(
     """
     episodes, skipped = layout.episodes(camera)
     rows = _rows(layout, episodes, columns)
-    films = _Films(episodes, rows, layout.fps)
+    reels = _Reels(episodes, rows, layout.fps)
     tracks: list[Track] = []
     for episode in episodes:
+        own, room = rows[episode.index], int(room_bytes / (3 * size[0] * size[1]))
         try:
-            own = rows[episode.index]
             if isinstance(own, VideoError):
                 raise own
-            room = int(room_bytes / (3 * size[0] * size[1]))
             if episode.video is None:
-                track = _of_pictures(episode, own, camera, size, room, layout.fps)
+                album = Album(own.table, size, camera, own.numbers, in_memory=len(own) <= room)
+                album.decode(np.arange(1))
+                track = _track(episode, album, _fingerprint(own.table), own, layout.fps)
             else:
-                film = films.of(episode.video)
-                track = _of_video(episode, own, film, size, room, layout.fps)
+                reel = reels.of(episode.video)
+                seconds = reel.seconds_of(episode, len(own), layout.fps)
+                film = Film(reel.path, size, seconds, in_memory=len(seconds) <= room)
+                track = _track(episode, film, reel.origin, own, layout.fps)
         except VideoError as error:
             skipped.append(Skipped(episode.name, str(error)))
             continue
@@ -107,26 +110,22 @@ def _rows(
         missing -= elsewhere.keys()
         if not missing:
             break
-    nowhere = VideoError(
-        f"no table of {str(layout.root)!r} holds a row of it; copy its tables again"
-    )
+    nowhere = VideoError(f"no table of {str(layout.root)!r} holds a row of it; copy them again")
     for episode in episodes:
         found.setdefault(episode.index, damaged.get(episode.table, nowhere))
     return found
 
 
 @dataclass(frozen=True)
-class _Film:
-    """A video file, and where in it its episodes begin."""
+class _Reel:
+    """A video file, joined to the rows of its episodes."""
 
     path: Path
     origin: str
     stamps: np.ndarray
     """Seconds of every frame."""
-    starts: np.ndarray
-    """Seconds at which episodes begin, ascending."""
-    firsts: dict[int, int] | None
-    """The first frame of each episode, where the file has one frame for every row."""
+    frames: dict[int, np.ndarray | None]
+    """The frame of every row by episode, or of the first rows; None where they do not fit."""
 
     @property
     def fps(self) -> float:
@@ -134,119 +133,105 @@ class _Film:
         length = float(self.stamps[-1] - self.stamps[0])
         return (len(self.stamps) - 1) / length if length else 0.0
 
-    def shown(self, episode: Episode, seconds: np.ndarray, fps: float) -> np.ndarray:
-        """Return the frame of every row, or of the first ones when the video ends early."""
-        if self.firsts is not None:
-            return self.firsts[episode.index] + np.arange(len(seconds))
-        later = self.starts[self.starts.searchsorted(episode.start_seconds, side="right") :]
-        until = float(later[0]) if len(later) else np.inf
-        for first in dict.fromkeys((0.0, float(seconds[0]))):  # some count from another zero
-            wanted = episode.start_seconds + seconds - first
-            frames = joining.by_time(self.stamps, wanted, until, fps)
-            if frames is not None and len(frames):
-                return frames
-        if episode.start_seconds > self.stamps[-1] + 0.5 / fps:
+    def seconds_of(self, episode: Episode, num_rows: int, fps: float) -> np.ndarray:
+        """Return when the frame of every row is shown; VideoError where there is none, or any."""
+        frames, start = self.frames[episode.index], episode.start_seconds
+        if frames is None:
+            raise VideoError(
+                f"{str(self.path)!r} has {len(self.stamps)} frames at {self.fps:.5g} per second, "
+                f"which do not fit the {num_rows} rows at {fps:.5g} per second that begin at "
+                f"{start:.3f} s in it: convert it to {fps:.5g} frames per second, or write the "
+                "rate it was recorded at into `fps` of meta/info.json"
+            )
+        if not len(frames):
             raise VideoError(
                 f"{str(self.path)!r} ends at {self.stamps[-1]:.2f} s, before the episode begins at "
-                f"{episode.start_seconds:.2f} s; copy it again"
+                f"{start:.2f} s, or shows another one from there on; copy it again"
             )
-        raise VideoError(
-            f"{str(self.path)!r} has {len(self.stamps)} frames at {self.fps:.5g} per second, which "
-            f"do not fit the {len(seconds)} rows at {fps:.5g} per second that begin at "
-            f"{episode.start_seconds:.3f} s in it: convert it to {fps:.5g} frames per second, or "
-            "write the rate it was recorded at into `fps` of meta/info.json"
-        )
+        if len(frames) < num_rows:
+            _warn(
+                f"{episode.name}: the table has {num_rows} rows and the video {len(frames)} "
+                f"frames; the first {len(frames)} are used"
+            )
+        return self.stamps[frames]
 
 
-class _Films:
-    """Joins rows to the frames of video files, each of which is opened once."""
+class _Reels:
+    """The video files of a data set, each of which is opened once."""
 
     def __init__(
         self, episodes: list[Episode], rows: dict[int, Rows | VideoError], fps: float
     ) -> None:
+        self.rows = rows
         self.fps = fps
-        self.num_rows = {e.index: e.num_frames for e in episodes}
-        self.num_rows |= {i: len(own) for i, own in rows.items() if isinstance(own, Rows)}
         self.episodes: dict[Path, list[Episode]] = {}
-        for episode in episodes:
+        for episode in sorted(episodes, key=lambda episode: episode.start_seconds):
             if episode.video is not None:
                 self.episodes.setdefault(episode.video, []).append(episode)
-        self.opened: dict[Path, _Film | VideoError] = {}
+        self.opened: dict[Path, _Reel | VideoError] = {}
 
-    def of(self, path: Path) -> _Film:
-        """Open a video file, or remember what is wrong with it."""
+    def of(self, path: Path) -> _Reel:
+        """Open a video file, or remember what is wrong with it: a VideoError."""
         if path not in self.opened:
             try:
                 self.opened[path] = self._open(path)
             except VideoError as error:
                 self.opened[path] = error
-        film = self.opened[path]
-        if isinstance(film, VideoError):
-            raise film
-        return film
+        reel = self.opened[path]
+        if isinstance(reel, VideoError):
+            raise reel
+        return reel
 
-    def _open(self, path: Path) -> _Film:
+    def _open(self, path: Path) -> _Reel:
         origin, stamps = _fingerprint(path), video.timestamps(path)
         if not len(stamps):
             raise VideoError(f"{str(path)!r} holds no frames; copy it again")
         episodes = self.episodes[path]
-        starts = [episode.start_seconds for episode in episodes]
-        num_rows = [self.num_rows[episode.index] for episode in episodes]
-        found = joining.by_number(stamps, starts, num_rows)
+        by_number = joining.by_number(
+            stamps,
+            [episode.start_seconds for episode in episodes],
+            [self._num_rows(episode) for episode in episodes],
+        )
+        if by_number is None:
+            episodes = [e for e in episodes if isinstance(self.rows[e.index], Rows)]
+            wanted = [self._wanted(episode, stamps) for episode in episodes]
+            frames = joining.by_time(stamps, wanted, self.fps)
+        else:
+            frames = by_number
         indices = [episode.index for episode in episodes]
-        firsts = None if found is None else dict(zip(indices, found, strict=True))
-        film = _Film(path, origin, stamps, np.unique(starts), firsts)
-        if firsts is not None and abs(film.fps / self.fps - 1) > 0.01 and len(stamps) > 1:
+        reel = _Reel(path, origin, stamps, dict(zip(indices, frames, strict=True)))
+        if by_number is not None and len(stamps) > 1 and abs(reel.fps / self.fps - 1) > 0.01:
             _warn(
-                f"{str(path)!r} plays {film.fps:.5g} frames per second, and its rows are at "
+                f"{str(path)!r} plays {reel.fps:.5g} frames per second, and its rows are at "
                 f"{self.fps:.5g}; it has one frame for every row, so they are joined by number"
             )
-        return film
+        return reel
+
+    def _num_rows(self, episode: Episode) -> int:
+        own = self.rows[episode.index]
+        return len(own) if isinstance(own, Rows) else episode.num_frames
+
+    def _wanted(self, episode: Episode, stamps: np.ndarray) -> np.ndarray:
+        """Return the seconds in the video at which the rows of an episode were recorded."""
+        own = self.rows[episode.index]
+        assert isinstance(own, Rows)
+        seconds = joining.recorded(own.timestamps, len(own), self.fps)
+        if seconds is None:
+            seconds = np.arange(len(own)) / self.fps
+        if episode.start_seconds + seconds[0] > stamps[-1] + 0.5 / self.fps:
+            seconds = seconds - seconds[0]  # some count from another zero, as clocks do
+        return episode.start_seconds + seconds
 
 
-def _of_video(
-    episode: Episode, rows: Rows, film: _Film, size: tuple[int, int], room: int, fps: float
-) -> Track:
-    seconds = _seconds(episode, rows, fps)
-    shown = film.shown(episode, seconds, fps)
-    if len(shown) < len(rows):
-        _warn(
-            f"{episode.name}: the table has {len(rows)} rows and the video {len(shown)} frames; "
-            f"the first {len(shown)} are used"
-        )
-    footage = Film(film.path, size, film.stamps[shown], in_memory=len(shown) <= room)
-    return _track(episode, footage, film.origin, seconds[: len(shown)], rows, fps)
-
-
-def _of_pictures(
-    episode: Episode, rows: Rows, camera: str, size: tuple[int, int], room: int, fps: float
-) -> Track:
-    footage = Album(rows.table, size, camera, rows.numbers, in_memory=len(rows) <= room)
-    footage.decode(np.arange(1))
-    seconds = _seconds(episode, rows, fps)
-    return _track(episode, footage, _fingerprint(rows.table), seconds, rows, fps)
-
-
-def _seconds(episode: Episode, rows: Rows, fps: float) -> np.ndarray:
+def _track(episode: Episode, footage: Film | Album, origin: str, rows: Rows, fps: float) -> Track:
     seconds = joining.recorded(rows.timestamps, len(rows), fps)
     if seconds is None:
         _warn(
             f"{episode.name}: its timestamps are no ascending seconds at about {fps:g} rows per "
             "second; its rows are taken to follow one another at that rate"
         )
-        return np.arange(len(rows)) / fps
-    return seconds
-
-
-def _track(
-    episode: Episode,
-    footage: Film | Album,
-    origin: str,
-    seconds: np.ndarray,
-    rows: Rows,
-    fps: float,
-) -> Track:
-    times = joining.timeline(seconds, fps)
+        seconds = np.arange(len(rows)) / fps
+    times = joining.timeline(seconds[: footage.num_rows], fps)
     on_grid = times[-1] == (len(times) - 1) / fps
     end = len(times) / fps if on_grid else float(times[-1]) + 1 / fps
     values = {name: value[: len(times)] for name, value in rows.values.items()}
