@@ -100,3 +100,38 @@ def test_rows_that_nobody_knows_do_not_make_it_deaf(conditioner):
     unknown = {n: torch.cat([s, torch.full_like(s[:2], torch.nan)]) for n, s in rows.items()}
     conditioner.fit([unknown])
     torch.testing.assert_close(told(conditioner(given, 3, 4)), before)
+
+
+def test_a_number_that_is_never_known_takes_nothing_from_the_others(conditioner):
+    given = signals(conditioner)
+    lost = {n: s for n, s in given.items() if n in ("actions", "weather", "cameras")}
+    if not lost:
+        pytest.skip("reads whole words, or each number by itself")
+    for rows in lost.values():
+        rows[..., ::CAMERA_NUMBERS] = torch.nan
+    conditioner.fit([{n: s.flatten(0, 1) for n, s in given.items()}])
+    heard, silent = told(conditioner(given, 3, 4)), told(conditioner({}, 3, 4))
+    assert not torch.allclose(heard, silent)
+    for name in lost:  # what the others say is heard, and is all that is
+        other = {n: s.clone() for n, s in given.items()}
+        other[name][..., 1] += 1
+        assert not torch.allclose(told(conditioner(other, 3, 4)), heard)
+        there = {n: s.clone() for n, s in given.items()}
+        there[name][..., ::CAMERA_NUMBERS] = 5
+        assert torch.equal(told(conditioner(there, 3, 4)), heard)
+    kept = conditioner.state_dict()
+    assert all(value.isfinite().all() for value in kept.values())
+
+
+def test_statistics_of_what_is_known_throughout_are_mean_and_deviation():
+    kind = find("conditioners", "actions")
+    actions = kind(kind.Config(), {"actions": 3}, 2, 16, CHANNELS)
+    rows = torch.randn(50, 3, generator=generator("rows"))
+    rows[:, 2] = 4  # never changes
+    actions.fit([{"actions": rows}])
+    assert torch.equal(actions.mean, rows.mean(0))
+    assert torch.equal(actions.std, torch.cat([rows[:, :2].std(0), torch.ones(1)]))
+    halves = rows.clone()
+    halves[:25, 0] = halves[25:, 1] = torch.nan  # there is no row that is whole
+    actions.fit([{"actions": halves}])
+    assert torch.equal(actions.mean, rows.mean(0))

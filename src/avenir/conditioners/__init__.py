@@ -111,14 +111,29 @@ def kept_frames(
 def set_mean_and_std(module: Any, rows: Float[Tensor, "n s"]) -> None:
     """Set the buffers `mean` and `std`, which normalise each number; 1 of what never changes.
 
-    Rows in which something is unknown do not count; of fewer than two others nothing is learnt.
+    A number that is never known, as of a sensor that is not there, has a `std` of 0: nothing is
+    heard of it. Rows in which another is unknown do not count; of fewer than two nothing is learnt.
     """
-    rows = rows[rows.isfinite().all(-1)]
-    if len(rows) < 2:
+    ever = rows.isfinite().any(0)
+    rows = rows[(rows.isfinite() | ~ever).all(-1)]
+    if len(rows) < 2 or not ever.any():
         return
     std = rows.std(dim=0)
-    module.mean.copy_(rows.mean(dim=0))
-    module.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+    std = torch.where(std > 1e-6, std, torch.ones_like(std))
+    module.mean.copy_(torch.where(ever, rows.mean(dim=0), 0))
+    module.std.copy_(torch.where(ever, std, 0))
+
+
+def is_known(rows: Float[Tensor, "*b s"], std: Float[Tensor, " s"]) -> Bool[Tensor, "*b 1"]:
+    """Say which rows are known: all numbers of which anything is heard."""
+    return (rows.isfinite() | (std == 0)).all(-1, keepdim=True)
+
+
+def normalised(
+    rows: Float[Tensor, "*b s"], mean: Float[Tensor, " s"], std: Float[Tensor, " s"]
+) -> Float[Tensor, "*b s"]:
+    """Normalise each number; 0 of what is unknown, or never heard."""
+    return torch.where(std > 0, (rows - mean) / std, 0).nan_to_num()
 
 
 def embedding(num_inputs: int, width: int) -> nn.Sequential:

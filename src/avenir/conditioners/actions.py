@@ -3,6 +3,7 @@
 The action at frame k leads to frame k+1, so latent i gets the `f_t` actions of frames
 `f_t·i-1 … f_t·i+f_t-2`, side by side and never averaged. Each comes with a flag that says whether
 it is known: the action before a window, the actions of a silent user and dropped ones are absent.
+A number that training never knew is not heard, and takes nothing from the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,13 @@ from pydantic import Field
 from torch import Tensor
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, embedding, set_mean_and_std
+from avenir.conditioners import (
+    Conditioner,
+    embedding,
+    is_known,
+    normalised,
+    set_mean_and_std,
+)
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.shapes import Actions, Latents, PerFrame
@@ -75,8 +82,8 @@ class ActionsConditioner(Conditioner):
         if actions is not None:
             self._check(actions)
             given = min(actions.shape[1], shape[1])
-            known[:, :given] = actions[:, :given].isfinite().all(-1).float()
-            values[:, :given] = ((actions[:, :given] - self.mean) / self.std).nan_to_num()
+            known[:, :given] = is_known(actions[:, :given], self.std)[..., 0].float()
+            values[:, :given] = normalised(actions[:, :given], self.mean, self.std)
         if generator is not None:
             known = known * self._kept(known, generator)
         return Condition(self.embed(self._incoming(values, known)), self.embed(self.nothing))

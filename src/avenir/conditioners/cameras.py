@@ -13,7 +13,14 @@ from pydantic import Field
 from torch import Tensor
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, embedding, of_latent_frames, set_mean_and_std
+from avenir.conditioners import (
+    Conditioner,
+    embedding,
+    is_known,
+    normalised,
+    of_latent_frames,
+    set_mean_and_std,
+)
 from avenir.config import Config
 from avenir.shapes import CAMERA_NUMBERS, Latents
 
@@ -68,7 +75,7 @@ class CamerasConditioner(Conditioner):
         shape = (batch_size, num_frames, self.size)
         given = of_latent_frames(signals.get("cameras"), shape, self.f_t, self.mean.device)
         cameras = rearrange(given, "b t (views n) -> b t views n", n=CAMERA_NUMBERS)
-        known = cameras.isfinite().all(-1, keepdim=True)
+        known = is_known(cameras, self.std)
         if generator is not None:
             draw = torch.rand(
                 batch_size, 1 + cameras.shape[2], generator=generator, device=self.mean.device
@@ -77,7 +84,7 @@ class CamerasConditioner(Conditioner):
                 draw[:, :1] >= self.config.dropout
             )
             known = known & kept[:, None, :, None]
-        embedded = self.embed(((cameras - self.mean) / self.std).nan_to_num())
+        embedded = self.embed(normalised(cameras, self.mean, self.std))
         nothing = self.nothing.expand(batch_size, num_frames, -1)
         return Condition(nothing, self.nothing, embedded * known)
 

@@ -16,7 +16,9 @@ from avenir.clip import Condition
 from avenir.conditioners import (
     Conditioner,
     embedding,
+    is_known,
     kept_frames,
+    normalised,
     of_latent_frames,
     set_mean_and_std,
 )
@@ -120,7 +122,7 @@ class MetadataConditioner(Conditioner):
 
 
 class _Variable(nn.Module):
-    """One signal, `b t s` to vectors `b t d`; a row with NaN in it is unknown."""
+    """One signal, `b t s` to vectors `b t d`; rows with a NaN that would be heard are unknown."""
 
     mean: Tensor
     std: Tensor
@@ -134,8 +136,8 @@ class _Variable(nn.Module):
         self.embed = embedding(size + 1, width)
 
     def forward(self, rows: Float[Tensor, "b t s"]) -> PerFrame:
-        known = rows.isfinite().all(-1, keepdim=True)
-        values = torch.where(known, (rows - self.mean) / self.std, 0)
+        known = is_known(rows, self.std)
+        values = torch.where(known, normalised(rows, self.mean, self.std), 0)
         return self.embed(torch.cat([values, known.float()], dim=-1))
 
     def fit(self, rows: Float[Tensor, "n s"]) -> None:

@@ -27,6 +27,7 @@ from avenir.errors import AvenirError
 from avenir.predictors import Tap, TokenPredictor
 from avenir.registry import find, parse
 from avenir.shapes import Latents, Video
+from avenir.training.log import say
 from avenir.training.recipe import Recipe
 from avenir.world import World
 
@@ -210,12 +211,44 @@ class PredictorTask(Task):
 
     def _fit_conditioner(self) -> None:
         conditioner = self.world.conditioner
+        if "actions" in self.data.signals and "actions" not in self.world.takes:
+            say("the data has actions, and this recipe no conditioner that hears them")
         if conditioner is None:
             return
         seed = seed_of("signals", self.recipe.seed)
         windows = self.data.draw("train", self.num_frames, 64, seed)
         signals = [self.data.read([window]).signals for window in windows]
         conditioner.fit([{name: value[0] for name, value in each.items()} for each in signals])
+        self._check_heard({n: torch.cat([each[n] for each in signals]) for n in self.world.takes})
+
+    @torch.no_grad()
+    def _check_heard(self, signals: dict[str, Tensor]) -> None:
+        """Refuse signals `b T s` of which nothing is heard, and name numbers that never are."""
+        assert self.world.conditioner is not None
+        if not signals or self.world.discovers:
+            return
+        count, num_frames = next(iter(signals.values())).shape[:2]
+        length = num_frames // self.world.encoder.compression.t
+        here = {n: s.to(self.world.encoder.latent_mean.device) for n, s in signals.items()}
+        heard, silence = (self.world.conditioner(x, length, count) for x in (here, {}))
+        if all(map(torch.equal, _told(heard), _told(silence))):
+            raise AvenirError(
+                f"nothing is known of {', '.join(signals)} in any of {count} windows of the "
+                "training recordings, so nothing would steer this world: every row has a number "
+                "that is NaN; complete the data, or leave out the recipe's [conditioner]"
+            )
+        for name, rows in signals.items():
+            names = self.world.card.signals[name].names or tuple(map(str, range(rows.shape[-1])))
+            ever = rows.isfinite().flatten(0, 1).any(0).tolist()
+            if not all(ever):
+                never = ", ".join(n for n, known in zip(names, ever, strict=True) if not known)
+                say(f"{name}: {never} is NaN in all training windows looked at, and steers nothing")
+
+
+def _told(condition: Condition) -> list[Tensor]:
+    """List what a condition tells: vectors of frames and of views, and where there is more."""
+    context = condition.context and condition.context.known
+    return [x for x in (condition.per_frame, condition.per_view, context) if x is not None]
 
 
 def make_card(
