@@ -6,7 +6,7 @@ function of (seed, step, rank), so a restart repeats nothing and skips nothing.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -134,6 +134,10 @@ class Recording:
     seconds: float
     origin: str = ""
     """Hash of the file it is in; empty where a world makes it."""
+    signals: str = ""
+    """Hash of what was recorded beside its frames; empty where nothing was."""
+    task: str = ""
+    """What is done in it, in words; empty where nobody said."""
 
     @property
     def identity(self) -> str:
@@ -234,22 +238,32 @@ class Source(ABC):
         return usable
 
 
-def chosen_for_test(names: Sequence[str], patterns: Sequence[str], fraction: float) -> set[str]:
+def chosen_for_test(
+    origins: Mapping[str, str], patterns: Sequence[str], fraction: float
+) -> set[str]:
     """Choose the recordings to test on: those whose names match, or a fraction by their hash.
 
-    Raises AvenirError when patterns match none of them, or all.
+    `origins` maps names to the hash of their files: copies of one file go where the first of them
+    goes. Raises AvenirError when patterns match none of them, or all.
     """
-    if not patterns:
-        num_test = max(1, round(fraction * len(names))) if len(names) > 1 else 0
-        num_test = min(num_test, len(names) - 1)
-        by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-        return set(by_hash[:num_test])
-    chosen = {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
-    if not chosen or len(chosen) == len(names):
-        raise AvenirError(
-            f"test = {list(patterns)} matches {len(chosen)} of {len(names)} recordings; it "
-            f"must leave some for each split: there is {', '.join(names[:8])}"
-        )
+    names, copies = list(origins), dict[str, set[str]]()
+    for name, origin in origins.items():
+        copies.setdefault(origin or name, set()).add(name)
+    chosen: set[str] = set()
+    if patterns:
+        found = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+        chosen = chosen.union(*(copies[origins[name] or name] for name in found))
+        if not found or len(chosen) == len(names):
+            raise AvenirError(
+                f"test = {list(patterns)} matches {len(chosen)} of {len(names)} recordings; it "
+                f"must leave some for each split: there is {', '.join(names[:8])}"
+            )
+        return chosen
+    num_test = max(1, round(fraction * len(names))) if len(names) > 1 else 0
+    for name in sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        same = copies[origins[name] or name]
+        if len(chosen) < num_test and len(chosen | same) < len(names):
+            chosen |= same
     return chosen
 
 

@@ -63,15 +63,16 @@ class Text(Source):
                 f"no file {config.files!r} in {config.path!r} is text; {len(self.skipped)} were "
                 "skipped: give a folder of UTF-8 files, or another data.files"
             )
-        self._test = chosen_for_test(list(texts), config.test, config.test_fraction)
+        origins = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
+        self._test = chosen_for_test(origins, config.test, config.test_fraction)
         if config.vocabulary is not None:
             learnt = [text for name, text in texts.items() if name not in self._test]
             self.tokenizer = learn_pieces(learnt, config.vocabulary)
         pieces = Pieces.of(self.tokenizer)
         self._tokens = {name: pieces.tokens(text) for name, text in texts.items()}
         self._recordings = {
-            name: Recording(name, float(len(self._tokens[name])), hashlib.sha256(text).hexdigest())
-            for name, text in texts.items()
+            name: Recording(name, float(len(self._tokens[name])), origin)
+            for name, origin in origins.items()
         }
 
     def recordings(self, split: Split) -> Sequence[Recording]:

@@ -1,0 +1,12 @@
+"""A csv as numbers in named columns, and which frame of a recording each of its rows is of.
+
+    reading   a file becomes a table, or a sentence that says where it is none
+    joining   its rows are joined to frames: by name, by unit and span, or by order
+
+Knows nothing of video files or models.
+"""
+
+from avenir.tables.joining import Joined, join, signal_columns
+from avenir.tables.reading import Table, printable, read
+
+__all__ = ["Joined", "Table", "join", "printable", "read", "signal_columns"]
