@@ -1,11 +1,14 @@
 """A folder as a source: what is found, what is skipped, and which action belongs to which frame."""
 
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from avenir import video
 from avenir.clip import Clip
 from avenir.data import Window
 from avenir.data.folder import Folder, FolderConfig
@@ -215,13 +218,214 @@ def test_a_bad_table_skips_its_recording(tmp_path, text):
     assert "bad.csv" in folder.skipped[0].reason
 
 
-def test_a_short_table_ends_its_recording(tmp_path):
+def test_a_table_that_starts_late_or_ends_early_bounds_its_recording(tmp_path):
     film(tmp_path / "one.mp4")
-    table(tmp_path / "one.csv", "steer", [[float(i)] for i in range(45)])
+    table(tmp_path / "one.csv", "timestamp,steer", [[i / 30, i] for i in range(45)])
     with pytest.warns(VideoWarning, match=r"one\.csv covers 1\.50 of 2\.00 s"):
         folder = source(tmp_path, fps=30)
     (only,) = folder.recordings("train")
     assert only.seconds == pytest.approx(1.5)
+    table(tmp_path / "one.csv", "timestamp,steer", [[i / 30, i] for i in range(15, 60)])
+    for memory_gb in (1.0, 0.0):
+        with pytest.warns(VideoWarning, match=r"one\.csv covers 0\.50 to 2\.00 of 2\.00 s"):
+            folder = source(tmp_path, fps=30, memory_gb=memory_gb)
+        (only,) = folder.recordings("train")
+        assert only.seconds == pytest.approx(1.5)
+        clip = folder.clip(Window(only, 0.0, 45))
+        assert numbers(clip.frames) == list(range(15, 60))
+        assert clip.signals["actions"][:, 0].tolist() == list(range(15, 60))
+
+
+def test_a_table_that_does_not_fit_takes_its_recording_out(tmp_path):
+    for name, count in (("good", 60), ("many", 300), ("few", 30)):
+        film(tmp_path / f"{name}.mp4")
+        table(tmp_path / f"{name}.csv", "steer", [[float(i)] for i in range(count)])
+    reasons = {s.name: s.reason for s in source(tmp_path).skipped}
+    assert set(reasons) == {"many", "few"}
+    assert "many.csv: it has 300 rows for 60 frames" in reasons["many"]
+
+
+@pytest.mark.parametrize("name", ["one.CSV", "ONE.csv", "one.mp4.csv"])
+def test_the_table_of_a_video_is_found_by_its_name(tmp_path, name):
+    film(tmp_path / "one.mp4")
+    table(tmp_path / name, "steer", [[float(i)] for i in range(60)])
+    assert source(tmp_path).signals["actions"].names == ("steer",)
+
+
+def test_a_table_of_no_recording_is_named(tmp_path):
+    film(tmp_path / "drive_left.mp4")
+    table(tmp_path / "drive.csv", "steer", [[float(i)] for i in range(60)])
+    folder = source(tmp_path)
+    assert folder.signals == {}
+    assert any(note.startswith("drive.csv: ") for note in folder.notes)
+
+
+def test_columns_are_matched_by_name(tmp_path):
+    for name, header in (("a", "steer,pedal"), ("b", "pedal,steer"), ("c", "steer,pedal")):
+        film(tmp_path / f"{name}.mp4")
+        pair = [1, 2] if header.startswith("steer") else [2, 1]
+        table(tmp_path / f"{name}.csv", header, [pair] * 60)
+    folder = source(tmp_path, test=("b",))
+    assert folder.skipped == []
+    for split in ("train", "test"):
+        batch = folder.read(folder.draw(split, 4, 2, 0))
+        assert batch.signals["actions"].unique(dim=1).flatten(0, 1).tolist() == [[1, 2]] * 2
+
+
+def test_notes_name_the_files_they_are_about(tmp_path):
+    for name in "ab":
+        film(tmp_path / f"{name}.mp4", 59 + len(name))
+        rows = [[i, 1.7e9 + i / 30, i] for i in range(60)]
+        table(tmp_path / f"{name}.csv", ",timestamp,steer", rows)
+    notes = source(tmp_path).notes
+    assert any(note.startswith("a.csv, b.csv: column 1") for note in notes)
+    assert any("counts s from 1.7e+09" in note for note in notes)
+
+
+def test_the_fingerprint_follows_the_actions_and_when_they_are(tmp_path):
+    film(tmp_path / "one.mp4")
+    found = set()
+    for shift, factor in ((0, 1), (0, 2), (0.1, 1)):
+        rows = [[i / 30 + shift, factor * i] for i in range(57)]
+        table(tmp_path / "one.csv", "timestamp,steer", rows)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VideoWarning)
+            found.add(source(tmp_path).fingerprint)
+    assert len(found) == 3
+
+
+# Pictures
+
+
+def stills(folder: Path, names: list[str]) -> None:
+    for i, name in enumerate(names):
+        write(folder / name, Clip(numbered(i, 1), 1.0))
+
+
+@pytest.mark.parametrize("place", ["shots.csv", "shots/shots.csv", "shots/log.csv"])
+def test_pictures_have_actions_too(tmp_path, place):
+    stills(tmp_path / "shots", [f"{i:03d}.png" for i in range(12)])
+    table(tmp_path / place, "frame,steer", [[i, 10 * i] for i in range(4, 12)])
+    with pytest.warns(VideoWarning, match=r"covers 0\.40 to 1\.20 of 1\.20 s"):
+        folder = source(tmp_path)
+    (only,) = folder.recordings("train")
+    clip = folder.clip(Window(only, 0.0, 8))
+    assert numbers(clip.frames) == list(range(4, 12))
+    assert clip.signals["actions"][:, 0].tolist() == [10 * i for i in range(4, 12)]
+
+
+def test_a_table_among_pictures_that_is_of_something_else_is_not_used(tmp_path):
+    stills(tmp_path / "shots", [f"{i:03d}.png" for i in range(12)])
+    table(tmp_path / "shots" / "labels.csv", "label", [[0.0], [1.0]])
+    folder = source(tmp_path)
+    assert folder.skipped == []
+    assert folder.signals == {}
+    assert any("labels.csv: it is not used for 'shots'" in note for note in folder.notes)
+
+
+def test_thumbnails_and_lone_pictures_are_no_recordings(tmp_path):
+    for name in ("d0", "d1"):
+        film(tmp_path / f"{name}.mp4")
+    stills(tmp_path, ["d0.png", "d1_thumb.png", "folder.png"])
+    stills(tmp_path / "alone", ["cover.png"])
+    folder = source(tmp_path, test=("d1",))
+    every = [*folder.recordings("train"), *folder.recordings("test")]
+    assert [r.name for r in every] == ["d0", "d1"]
+    assert {s.name for s in folder.skipped} == {"folder.png", "alone/cover.png"}
+    assert "d0.png, d1_thumb.png: a picture beside a video is no recording" in folder.notes
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([f"{i:02x}.png" for i in range(32)], "hexadecimal"),
+        ([f"frame_{i:x}.png" for i in range(8, 32)], "hexadecimal"),
+        ([f"frame{i}.png" for i in range(-12, 4)], "signed"),
+        ([f"{i}.png" for i in range(-12, -2)], "signed"),
+        ([f"{1700000000 + i / 4}.png" for i in range(12)], "decimal"),
+        ([f"shot-{i}.png" for i in range(8, 12)], ""),
+        ([f"img{i}{side}.png" for i in range(8, 12) for side in "ab"], ""),
+    ],
+)
+def test_pictures_are_in_order_of_the_value_of_their_numbers(tmp_path, names, said):
+    stills(tmp_path / "shots", names)
+    folder = source(tmp_path)
+    (only,) = folder.recordings("train")
+    shown = folder.clip(Window(only, 0.0, len(names))).frames
+    assert numbers(shown) == list(range(len(names)))
+    assert bool(folder.notes) == bool(said)
+    assert all(said in note for note in folder.notes)
+
+
+def test_numbers_of_an_unclear_base_are_named(tmp_path):
+    stills(tmp_path, ["f1.png", "f1a.png", "f2.png", "f7.png"])
+    assert any("unclear; f1.png is the first" in note for note in source(tmp_path).notes)
+
+
+# Odd files
+
+
+def test_odd_names_are_imported_under_printable_ones(tmp_path):
+    film(tmp_path / "10²5.mp4")
+    film(tmp_path / "٣.mp4")
+    odd = film(tmp_path / "odd.mp4")
+    try:
+        odd.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    except OSError:
+        pytest.skip("this file system has no names that are not UTF-8")
+    folder = source(tmp_path, test=("10*",))
+    every = [*folder.recordings("train"), *folder.recordings("test")]
+    assert {r.name for r in every} == {"caf\\xe9", "٣", "10²5"}
+    assert len(folder.read(folder.draw("train", 4, 4, 0)).names) == 4
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    film(tmp_path / "good.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "good.csv")
+    (tmp_path / "zeros.mp4").symlink_to("/dev/zero")
+    (tmp_path / "round.mp4").symlink_to(tmp_path / "round.mp4")
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (tmp_path / "above").symlink_to(tmp_path)
+    folder = source(tmp_path)
+    assert [r.name for r in folder.recordings("train")] == ["good"]
+    odd = {"pipe.mp4", "good.csv", "zeros.mp4", "round.mp4", "gone.mp4", "above"}
+    assert {s.name for s in folder.skipped} == odd
+
+
+@pytest.mark.parametrize("reads", ["is_picture", "fingerprint", "timestamps"])
+def test_a_file_that_cannot_be_read_is_skipped_by_name(tmp_path, monkeypatch, reads):
+    film(tmp_path / "good.mp4")
+    film(tmp_path / "locked.mp4")
+    real = getattr(video, reads)
+
+    def read(path):
+        if path.stem == "locked":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(video, reads, read)
+    folder = source(tmp_path)
+    assert [r.name for r in folder.recordings("train")] == ["good"]
+    (skipped,) = folder.skipped
+    assert skipped.name.startswith("locked")
+    assert "Permission denied" in skipped.reason
+
+
+def test_copies_of_one_video_fall_in_one_split(tmp_path):
+    for i in range(8):
+        film(tmp_path / f"clip{i}.mp4", 4 + i // 2)
+    for fraction in (0.1, 0.3, 0.6, 0.9):
+        folder = source(tmp_path, test_fraction=fraction)
+        test = {r.name for r in folder.recordings("test")}
+        assert test
+        for i in range(0, 8, 2):
+            assert (f"clip{i}" in test) == (f"clip{i + 1}" in test)
+        said = "test" if "clip0" in test else "train"
+        assert f"clip0, clip1: they are one video, all to {said} on" in folder.notes
+    chosen = source(tmp_path, test=("clip0",))
+    assert [r.name for r in chosen.recordings("test")] == ["clip0"]
+    assert any("clip0, clip1: they are one video, to train and to" in n for n in chosen.notes)
 
 
 def test_real_driving_reads_its_steering(real_data, tmp_path):

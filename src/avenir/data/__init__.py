@@ -173,6 +173,8 @@ class Source(ABC):
     """Cameras whose pictures stand side by side in a frame."""
     signals: dict[str, Signal]
     skipped: list[Skipped]
+    notes: Sequence[str] = ()
+    """What was assumed of the data, and what in it is not used."""
     tokenizer: str | None = None
     """Of text in pieces, what its tokens stand for: a file of the package `tokenizers`."""
 
@@ -243,28 +245,28 @@ def chosen_for_test(
 ) -> set[str]:
     """Choose the recordings to test on: those whose names match, or a fraction by their hash.
 
-    `origins` maps names to the hash of their files: copies of one file go where the first of them
-    goes. Raises AvenirError when patterns match none of them, or all.
+    `origins` maps names to the hash of their files: of copies of one, a fraction takes all or none.
+    Raises AvenirError when patterns match none of them, or all.
     """
-    names, copies = list(origins), dict[str, set[str]]()
-    for name, origin in origins.items():
-        copies.setdefault(origin or name, set()).add(name)
-    chosen: set[str] = set()
+    names, chosen = list(origins), set[str]()
     if patterns:
-        found = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
-        chosen = chosen.union(*(copies[origins[name] or name] for name in found))
-        if not found or len(chosen) == len(names):
+        chosen = {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
+        if not chosen or len(chosen) == len(names):
             raise AvenirError(
                 f"test = {list(patterns)} matches {len(chosen)} of {len(names)} recordings; it "
                 f"must leave some for each split: there is {', '.join(names[:8])}"
             )
         return chosen
     num_test = max(1, round(fraction * len(names))) if len(names) > 1 else 0
-    for name in sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest()):
+    by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    copies: dict[str, set[str]] = {}
+    for name, origin in origins.items():
+        copies.setdefault(origin or name, set()).add(name)
+    for name in by_hash:
         same = copies[origins[name] or name]
         if len(chosen) < num_test and len(chosen | same) < len(names):
             chosen |= same
-    return chosen
+    return chosen or set(by_hash[:num_test])  # where all are copies of one there is no other choice
 
 
 def batches(

@@ -20,6 +20,7 @@ from avenir.clip import Clip
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window, chosen_for_test
 from avenir.errors import AvenirError
+from avenir.tables import printable
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -95,17 +96,20 @@ class Text(Source):
 
     def _read(self) -> Iterator[tuple[str, bytes]]:
         for path in sorted(self.root.rglob("*")):
-            name = path.relative_to(self.root).as_posix()
+            name = printable(path.relative_to(self.root).as_posix())
             hidden = any(part.startswith(".") for part in Path(name).parts)
             if hidden or not fnmatch(path.name, self.config.files) or not path.is_file():
                 continue
             if any(fnmatch(name, pattern) for pattern in self.config.without):
                 continue
-            text = path.read_bytes()
             try:
+                text = path.read_bytes()
                 text.decode()
             except UnicodeDecodeError as error:
                 self.skipped.append(Skipped(name, f"it is no UTF-8 text: {error}"))
+                continue
+            except OSError as error:
+                self.skipped.append(Skipped(name, f"it cannot be read ({error.strerror})"))
                 continue
             if not text:
                 self.skipped.append(Skipped(name, "it is empty"))

@@ -19,7 +19,7 @@ from avenir.tables.reading import Table
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Seconds of each unit that times are written in."""
 SLACK = 0.05
-"""Share of a recording by which clocks may differ over it."""
+"""Share of a recording by which clocks may differ over it, up to a second."""
 MOST = 1e30
 """Numbers above this are damaged: what is computed of them is not finite."""
 
@@ -71,7 +71,7 @@ def signal_columns(table: Table, keep: Sequence[str] = ()) -> tuple[list[int], l
         if len(lacking) == len(numbers):
             notes.append(f"{shown} holds {'text' if texts else 'nothing'} and is not used")
         elif role == "about" or (role == "row" and counts):
-            notes.append(f"{shown} numbers what its rows are of, and is no signal")
+            notes.append(f"{shown} numbers rows and is not used")
         elif not name:
             raise table.wrong(f"{shown} does not number rows; name it, or take it out")
         elif len(lacking):
@@ -117,6 +117,8 @@ def join(
         raise table.wrong("it has no column of numbers beside times; give it one for each signal")
     seconds, found = _when(table, _Frames(stamps, end_seconds, num_declared), files)
     used = np.flatnonzero(np.isfinite(seconds))
+    if not len(used):
+        raise table.wrong("none of its rows is of a frame of the recording; count from its start")
     if len(used) < len(seconds):
         found.append(f"{len(seconds) - len(used)} rows lie outside the recording and are not used")
     if len(used) > 2:
@@ -126,7 +128,7 @@ def join(
             until = since + widest
             found.append(f"no row is of {since:.2f} to {until:.2f} s; the one before is kept")
     names = tuple(table.names[column] for column in columns)
-    rows = table.rows[np.ix_(used, columns)].astype(np.float32)
+    rows = table.rows[used][:, columns].astype(np.float32)
     return Joined(names, rows, seconds[used], (*table.notes, *notes, *found))
 
 
@@ -243,8 +245,6 @@ def _of_times(table: Table, column: int, frames: _Frames) -> tuple[np.ndarray, l
     seconds, notes = _in_recording(table, name, values, unit, frames)
     outside = (seconds < frames.stamps[0] - frames.step / 2) | (seconds >= frames.end)
     seconds = np.where(outside, np.nan, np.maximum(seconds, frames.stamps[0]))
-    if np.isnan(seconds).all():
-        raise table.wrong(f"column {name!r} has no time within the recording; count from its start")
     steps = np.diff(seconds[~outside])
     if len(steps) and np.median(steps) < 0.75 * frames.step:
         return seconds, notes  # several rows to a frame: they are of the one that is shown
@@ -277,14 +277,15 @@ def _in_recording(
     table: Table, name: str, values: np.ndarray, unit: str | None, frames: _Frames
 ) -> tuple[np.ndarray, list[str]]:
     """Turn times of an unknown unit and origin into the recording's seconds, by their span."""
-    length, slack = frames.end, max(2 * frames.step, SLACK * frames.end)
+    length = frames.end
+    slack = max(2 * frames.step, min(1.0, SLACK * length))
     units = UNITS if unit is None else {unit: UNITS[unit]}
     for each, scale in units.items():
-        first, last = values[0] * scale, values[-1] * scale
-        covers = 0.0 if each in ("s", unit) else length / 2  # what is a guess fits well
-        if -frames.step / 2 <= first < length and covers <= last <= length + slack:
-            said = [] if each in ("s", unit) else [f"column {name!r} is taken as {each}"]
-            return values * scale, said
+        first, last, is_said = values[0] * scale, values[-1] * scale, each in ("s", unit)
+        if not is_said and last - first < length / 2:
+            continue  # what is a guess has to fit well
+        if -frames.step / 2 <= first < length and last <= length + slack:
+            return values * scale, [] if is_said else [f"column {name!r} is taken as {each}"]
     for each, scale in units.items():
         if abs((values[-1] - values[0]) * scale - frames.stamps[-1]) <= slack and len(values) > 1:
             said = f"column {name!r} counts {each} from {values[0]:g}: its first row is taken as "

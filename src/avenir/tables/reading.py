@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -78,13 +78,17 @@ def _parsed(path: Path, file: BinaryIO) -> Table:
     encoding = _encoding(head)
     delimiter = _delimiter(head.decode(encoding, errors="replace"))
     file.seek(0)
-    reader = csv.reader(TextIOWrapper(file, encoding, newline=""), delimiter=delimiter)
+    with TextIOWrapper(file, encoding, newline="") as text:
+        return _of_lines(path, csv.reader(text, delimiter=delimiter), delimiter != ",")
+
+
+def _of_lines(path: Path, reader: Any, has_decimal_commas: bool) -> Table:
     filled = ((reader.line_num, cells) for cells in reader if any(map(str.strip, cells)))
     first = next(filled, (0, []))
     header = [word.strip().lstrip("#% ") for word in first[1]]
     named = any(word and math.isnan(_number(word)) for word in header)
-    cells, notes = _Cells(len(header), delimiter != ","), ()
-    for line, row in filled if named else chain([first], filled):
+    cells, notes = _Cells(len(header), has_decimal_commas), ()
+    for line, row in chain([] if named or not header else [first], filled):
         if cells.torn:
             raise AvenirError(
                 f"{printable(path.name)}: line {cells.torn} does not have {len(header)} values, as "

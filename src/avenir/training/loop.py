@@ -52,6 +52,8 @@ def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
         say(f"{len(data.skipped)} recordings skipped:")
         for skipped in data.skipped:
             say(f"  {skipped.name}: {skipped.reason}")
+    for note in data.notes:
+        say(note)
     keys = {role: each.card.provenance.get("key", "unknown") for role, each in parents.items()}
     key = recipe.key(data.fingerprint, keys)
     folder = folder or runs / recipe.name

@@ -1,0 +1,296 @@
+"""Any folder of videos, or of pictures, as a source; actions from a csv beside each video.
+
+A recording is one video file, or one folder of pictures in order; which there are is found in
+`listing`. Knows nothing of codecs (avenir.video does), of tables (avenir.tables does) or models.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat, PositiveInt
+
+from avenir import tables, video
+from avenir.clip import Clip
+from avenir.config import Config
+from avenir.data import Recording, Signal, Skipped, Source, Split, Window, chosen_for_test
+from avenir.data.folder.listing import Found, listed
+from avenir.errors import AvenirError, VideoError
+
+
+class FolderConfig(Config):
+    """A folder of videos or pictures."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    """The folder; every folder below it is searched too."""
+    size: tuple[PositiveInt, PositiveInt] = (64, 64)
+    """`(H, W)` that every frame is resized to cover."""
+    fps: PositiveFloat = 10.0
+    """Frames per second of every window."""
+    picture_fps: PositiveFloat | None = None
+    """Rate at which folders of pictures were taken; None: `fps`."""
+    test: tuple[str, ...] = ()
+    """Patterns (`town/*`) of the recordings to test on; none: a fraction chosen by name."""
+    test_fraction: float = 0.1
+    """Fraction of the recordings to test on when `test` is empty; at least one of two."""
+    action_change: Literal["absolute", "delta"] = "absolute"
+    """How actions resample: absolute ones keep the last, deltas add up."""
+    memory_gb: float = 4.0
+    """Decoded frames are kept in memory up to this; further recordings are decoded on demand."""
+
+
+@dataclass(frozen=True)
+class _Track:
+    """A recording with what is needed to cut windows from it."""
+
+    recording: Recording
+    footage: video.Footage
+    frames: np.ndarray
+    """Seconds of every recorded frame."""
+    actions: tables.Joined | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name the numbers of its actions."""
+        return self.actions.names if self.actions is not None else ()
+
+    def reordered(self, names: tuple[str, ...]) -> "_Track":
+        """Put its actions into the order of these names, which are its own."""
+        if self.actions is None or names == self.names:
+            return self
+        rows = self.actions.rows[:, [self.names.index(name) for name in names]]
+        return replace(self, actions=replace(self.actions, names=names, rows=rows))
+
+
+class Folder(Source):
+    """Recordings found in a folder; broken ones are listed in `skipped`, never fatal."""
+
+    Config = FolderConfig
+
+    def __init__(self, config: FolderConfig) -> None:
+        self.config = config
+        self.fps, self.size = config.fps, config.size
+        self.root = Path(config.path)
+        if not self.root.is_dir():
+            raise AvenirError(f"there is no folder {config.path!r}; give one that holds videos")
+        listing = listed(self.root)
+        self.skipped: list[Skipped] = listing.skipped
+        self._notes = listing.notes
+        tracks = self._same_columns(list(self._tracks(listing.found)))
+        if not tracks:
+            raise AvenirError(
+                f"no video in {config.path!r} can be read; {len(self.skipped)} were skipped"
+                + "".join(f"\n  {s.name}: {s.reason}" for s in self.skipped[:5])
+            )
+        self._tracks_by_name = {track.recording.name: track for track in tracks}
+        origins = {name: track.recording.origin for name, track in self._tracks_by_name.items()}
+        self._test = chosen_for_test(origins, config.test, config.test_fraction)
+        self.notes = [_note(said, names) for said, names in self._notes.items()]
+        self.notes += self._copies(origins)
+        self.signals = self._signals()
+
+    def recordings(self, split: Split) -> Sequence[Recording]:
+        """List the recordings of a split, by name."""
+        chosen = self._tracks_by_name.items()
+        return [t.recording for name, t in chosen if (name in self._test) == (split == "test")]
+
+    def clip(self, window: Window) -> Clip:
+        """Read one window; `actions` beside the frames when there are csv files."""
+        track = self._tracks_by_name[window.recording.name]
+        frames = track.footage.window(window.start_seconds, window.num_frames, self.fps)
+        signals = {}
+        if track.actions is not None:
+            rows = self._resampled(track, window.start_seconds, window.num_frames)
+            signals["actions"] = torch.from_numpy(rows)
+        return Clip(frames, self.fps, signals, name=window.recording.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every file, the size, the rate and the split."""
+        settings = self.config.model_dump(mode="json", exclude={"path", "memory_gb", "test"})
+        words = [str(settings), *sorted(self._test)]
+        for name, track in self._tracks_by_name.items():
+            footage = track.footage
+            paths = footage.paths if isinstance(footage, video.Pictures) else [footage.path]
+            words += [name, *(video.fingerprint(path) for path in paths)]
+            if track.actions is not None:
+                rows, seconds = track.actions.rows, track.actions.seconds
+                words.append(_hash(rows.tobytes()))
+                # The key of a run is to stay what it was where rows are of the frames in order.
+                in_order = np.array_equal(seconds, track.frames[: len(seconds)])
+                words += [] if in_order else [_hash(seconds.tobytes())]
+        return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+    def _tracks(self, found: list[Found]) -> Iterator[_Track]:
+        room = self.config.memory_gb * 1e9
+        frame_bytes = 3 * self.size[0] * self.size[1]
+        for files in found:
+            try:
+                track = self._track(files, frame_bytes, room)
+            except AvenirError as error:
+                self.skipped.append(Skipped(files.name, str(error)))
+                continue
+            except OSError as error:
+                reason = f"it cannot be read ({error.strerror}); check its permissions"
+                self.skipped.append(Skipped(files.name, reason))
+                continue
+            room -= len(track.frames) * frame_bytes if track.footage.in_memory else 0
+            yield track
+
+    def _track(self, files: Found, frame_bytes: int, room: float) -> _Track:
+        """Probe a recording's files, and join its csv to its frames."""
+        path = files.paths[0]
+        info = video.probe(path)
+        if video.is_picture(path):
+            origin = _hash(*map(video.fingerprint, files.paths))
+            fps = self.config.picture_fps or self.fps
+            stamps, end = np.arange(len(files.paths)) / fps, len(files.paths) / fps
+        else:
+            origin, stamps = video.fingerprint(path), video.timestamps(path)
+            if np.diff(stamps, prepend=0).max() > video.MAX_STILL_SECONDS:
+                raise VideoError(
+                    "its timestamps are damaged, one frame lasts for hours; convert it"
+                )
+            if len(stamps) < (info.declared_frames or 0):
+                _warn(
+                    f"{files.name!r} has {len(stamps)} of {info.declared_frames} frames; these are "
+                    "used"
+                )
+            fps, end = info.fps, float(stamps[-1]) + _last_duration(stamps, info.fps)
+        actions = self._joined(files, stamps, end, info.declared_frames or 0)
+        first, until = 0, end
+        if actions is not None:
+            first, until = self._covered(files, stamps, end, actions.seconds)
+            actions = replace(actions, seconds=actions.seconds - stamps[first])
+        begin = float(stamps[first])
+        in_memory = len(stamps) * frame_bytes <= room
+        if video.is_picture(path):
+            footage = video.Pictures(files.paths[first:], fps, self.size, in_memory=in_memory)
+        else:
+            footage = video.Footage(path, self.size, in_memory=in_memory, start_seconds=begin)
+        recording = Recording(files.name, until - begin, origin, self._hash_of(actions, begin))
+        return _Track(recording, footage, stamps, actions)
+
+    def _joined(
+        self, files: Found, stamps: np.ndarray, end: float, num_declared: int
+    ) -> tables.Joined | None:
+        """Join the rows of the csv beside a recording to its frames, if there is one."""
+        if files.table is None:
+            return None
+        pictures = [path.name for path in files.paths]
+        name = tables.printable(files.table.relative_to(self.root).as_posix())
+        try:
+            joined = tables.join(
+                tables.read(files.table), stamps, end, num_declared=num_declared, files=pictures
+            )
+        except AvenirError as error:
+            if files.is_named_so:
+                raise
+            self._notes.setdefault(f"it is not used for {files.name!r}: {error}", []).append(name)
+            return None
+        for said in joined.notes:
+            self._notes.setdefault(said, []).append(name)
+        return joined
+
+    def _covered(
+        self, files: Found, stamps: np.ndarray, end: float, seconds: np.ndarray
+    ) -> tuple[int, float]:
+        """Return the first frame that has a row, and until when there are rows."""
+        step = _last_duration(stamps, self.fps)
+        late = seconds[0] > stamps[0] + step / 2
+        first = int(np.searchsorted(stamps, seconds[0] - 1e-6)) if late else 0
+        first = min(first, len(stamps) - 1)
+        until = float(seconds[-1]) + max(step, _last_duration(seconds, self.fps))
+        until = end if until >= end - 1.001 * step else until
+        if first or until < end:
+            assert files.table is not None
+            name = tables.printable(files.table.relative_to(self.root).as_posix())
+            since = f"{stamps[first]:.2f} to " if first else ""
+            _warn(f"{name} covers {since}{until:.2f} of {end:.2f} s; only these are used")
+        return first, until
+
+    def _hash_of(self, actions: tables.Joined | None, begin: float) -> str:
+        """Hash what is recorded beside the frames, and how it is read."""
+        if actions is None:
+            return ""
+        about = f"{actions.names} {self.config.action_change} {begin}"
+        return _hash(about.encode(), actions.rows.tobytes(), actions.seconds.tobytes())
+
+    def _copies(self, origins: dict[str, str]) -> Iterator[str]:
+        """Say which recordings are copies of one video."""
+        copies: dict[str, list[str]] = {}
+        for name, origin in origins.items():
+            copies.setdefault(origin, []).append(name)
+        for names in (names for names in copies.values() if len(names) > 1):
+            tested = len(self._test.intersection(names))
+            said = f"they are one video, all to {'test' if tested else 'train'} on"
+            if 0 < tested < len(names):
+                said = "they are one video, to train and to test on; name all of them to test on"
+            yield _note(said, names)
+
+    def _same_columns(self, tracks: list[_Track]) -> list[_Track]:
+        """Give all recordings the actions that most have: leave out the others, or all actions."""
+        columns = [track.names for track in tracks]
+        wanted = max(columns, key=lambda names: (columns.count(names), len(names)), default=())
+        if not wanted:
+            if any(columns):
+                _warn(
+                    f"{sum(map(bool, columns))} of {len(tracks)} recordings have actions; "
+                    "none are used: give most of them a csv, or take the others out"
+                )
+            return [replace(track, actions=None) for track in tracks]
+        for track in tracks:
+            if sorted(track.names) != sorted(wanted):
+                given = f"actions {', '.join(track.names)}" if track.names else "no csv of actions"
+                reason = f"has {given}; the others have {', '.join(wanted)}: give it the same"
+                self.skipped.append(Skipped(track.recording.name, reason))
+        alike = [track for track in tracks if sorted(track.names) == sorted(wanted)]
+        return [track.reordered(wanted) for track in alike]
+
+    def _signals(self) -> dict[str, Signal]:
+        train = [self._tracks_by_name[recording.name] for recording in self.recordings("train")]
+        names = train[0].names
+        if not names:
+            return {}
+        rows = np.concatenate(
+            [self._resampled(t, 0.0, max(1, int(t.recording.seconds * self.fps))) for t in train]
+        )
+        return {
+            "actions": Signal(
+                size=len(names),
+                names=names,
+                change=self.config.action_change,
+                low=tuple(rows.min(0).tolist()),
+                high=tuple(rows.max(0).tolist()),
+            )
+        }
+
+    def _resampled(self, track: _Track, start: float, num_frames: int) -> np.ndarray:
+        assert track.actions is not None
+        end, how = track.recording.seconds, self.config.action_change
+        rows, seconds = track.actions.rows, track.actions.seconds
+        return video.resample(rows, seconds, end, start, num_frames, self.fps, how)
+
+
+def _last_duration(stamps: np.ndarray, fps: float) -> float:
+    return float(np.median(np.diff(stamps))) if len(stamps) > 1 else 1 / fps
+
+
+def _hash(*parts: str | bytes) -> str:
+    joined = b"\n".join(part.encode() if isinstance(part, str) else part for part in parts)
+    return hashlib.sha256(joined).hexdigest()
+
+
+def _note(said: str, names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{', '.join(names[:8])}{more}: {said}"
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, video.VideoWarning, stacklevel=2)
