@@ -11,7 +11,7 @@ Gaussian diffusion with the cosine schedule (Nichol & Dhariwal 2021, 2102.09672)
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -103,6 +103,11 @@ class Degradation:
     def look(self) -> Bool[Tensor, "b t t"]:
         """Say which frame (second axis) may look at which (third)."""
         return self.rank[:, :, None] >= self.rank[:, None, :]
+
+    def in_order(self) -> "Degradation":
+        """Let no frame look at a later one."""
+        order = torch.arange(self.rank.shape[1], device=self.rank.device)
+        return replace(self, rank=order.expand_as(self.rank))
 
 
 @dataclass(frozen=True)
@@ -215,8 +220,8 @@ def hide_future(
     """Give the past (`num_past` first frames of each row) at `past_level`; hide the rest at `tau`.
 
     With equal `tau` along a row this is full-sequence diffusion after a clean or slightly noised
-    context; with `num_past` 0 and independent `tau` it is diffusion forcing (2407.01392). The past
-    never looks at the future, so that it can be computed once and kept.
+    context; with `num_past` 0 and independent `tau`, `in_order`, it is diffusion forcing
+    (2407.01392). The past never looks at the future, so that it can be computed once and kept.
     """
     b, t = tau.shape
     is_past = torch.arange(t, device=tau.device).expand(b, t) < num_past[:, None]
@@ -233,6 +238,16 @@ def last_seen(x: Latents, degradation: Degradation) -> Float[Tensor, "b 1 c h w"
     rows = torch.arange(len(x), device=x.device)
     frame = x[rows, (num_past - 1).clamp(min=0)][:, None]
     return frame * (num_past > 0)[:, None, None, None, None]
+
+
+def before_each(path: Path, x: Latents, level: NoiseLevel) -> Latents:
+    """Return the frame before each of a row, as far as its noise lets it be seen; zeros before all.
+
+    The best linear guess of data of variance 1: of noise alone it shows nothing, of data all.
+    """
+    rates = path.rates(level[:, :-1, None, None, None])
+    guess = rates.signal / (rates.signal**2 + rates.noise**2) * x[:, :-1]
+    return torch.cat([torch.zeros_like(x[:, :1]), guess], dim=1)
 
 
 def hidden_error(

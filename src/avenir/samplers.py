@@ -24,6 +24,8 @@ Denoise = Callable[[Tensor, Tensor, Tensor], Mixed]
 """Of `x_tau`, a scalar `tau` and the one that is gone to next: the data and the noise it is thought
 to be made of."""
 
+Sampler = Literal["euler", "heun", "ddim", "ddpm"]
+
 Hidden = Bool[Tensor, "b t h w"]
 """Which tokens are hidden."""
 
@@ -91,6 +93,22 @@ def ddpm(
         noise = kept * ends.noise + (1 - kept**2).sqrt() * fresh
         x = path.mix(ends.data, noise, then)
     return x
+
+
+def sample(
+    sampler: Sampler,
+    denoise: Denoise,
+    path: Path,
+    x: Tensor,
+    taus: Sequence[float],
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Take noise to data in the loop of that name; only `ddpm` needs more chance."""
+    if sampler == "ddpm":
+        assert generator is not None
+        return ddpm(denoise, path, x, taus, generator)
+    loops = {"euler": euler, "heun": heun, "ddim": ddim}
+    return loops[sampler](denoise, path, x, taus)
 
 
 class DrawingConfig(Config):

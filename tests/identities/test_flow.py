@@ -1,11 +1,13 @@
 """The flow predictor's objectives: their value where it has a closed form, and what they learn."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from avenir.clip import Progress
+from avenir.degradation import Path, before_each
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.predictors import LatentShape
@@ -43,12 +45,132 @@ def test_settings_of_one_degradation(settings):
     if settings.get("forcing"):
         assert num_past.max() == 0
         assert (hidden.level.std(dim=1) > 0).all()
+        assert (hidden.look == torch.ones(5, 5).tril().bool()).all()
     else:
         assert set(num_past.tolist()) == ({3} if settings["full_past"] else {1, 2, 3})
         future = hidden.weight.bool()
         assert (hidden.level[~future] >= 0.9).all()
         spread = torch.where(future, hidden.level, hidden.level[:, -1:]) - hidden.level[:, -1:]
         assert spread.abs().max() == 0
+
+
+def said(model: Flow, ask) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Return what the network is shown while something is asked: frames, levels, and its answer."""
+    calls, forward = [], model.forward
+
+    def spied(x, level, *args, **settings):
+        calls.append((x, level, forward(x, level, *args, **settings)))
+        return calls[-1][-1]
+
+    model.forward = spied
+    with torch.no_grad():
+        ask()
+    model.forward = forward
+    return calls
+
+
+def scrambled(**settings) -> Flow:
+    torch.manual_seed(0)
+    model = flow(**settings)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("attention", ["full", "factorised"])
+@pytest.mark.parametrize("changed", [0, 2, 4])
+def test_what_is_learnt_of_a_forced_frame_depends_on_no_later_one(attention, changed):
+    model = scrambled(past=3, forcing=1.0, attention=attention)
+    latents = torch.randn(2, 5, *SHAPE[:3])
+    other = latents.clone()
+    other[:, changed] += 1
+
+    def learnt(latents: torch.Tensor) -> torch.Tensor:
+        progress = Progress(0, 1, generator("order"))
+        return said(model, lambda: model.losses(latents, None, progress))[0][-1]
+
+    moved = (learnt(other) - learnt(latents)).abs().amax((0, 2, 3, 4))
+    assert (moved[:changed] == 0).all() and (moved[changed:] > 1e-3).all(), moved
+
+
+@pytest.mark.parametrize("path", ["flow", "diffusion"])
+@pytest.mark.parametrize("attention", ["full", "factorised"])
+@pytest.mark.parametrize("settings", [{"forcing": 1.0}, {"forcing": 0.5}, {}], ids=str)
+def test_what_is_predicted_of_a_frame_is_what_is_learnt_of_it(
+    settings, attention, path, monkeypatch
+):
+    """Of the same frames at the same levels, whether the past is computed along or kept."""
+    sampling = {"num_steps": 3, "past_noise": 0.2}
+    model = scrambled(past=3, sampling=sampling, attention=attention, path=path, **settings)
+    memory = model.start(torch.randn(2, 3, *SHAPE[:3]), None)
+    past = model._noised_past(memory.latents, generator("draw"))
+    predicted = said(model, lambda: model.predict(memory, None, 2, generator("draw")))
+    assert len(predicted) == 3
+
+    def learnt(window: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """Mix latents to this very window by the noise that will be drawn, and learn from it."""
+        noise, rates = torch.randn(window.shape, generator=generator("n")), model.path.rates(levels)
+        share, rest = (each[:, :, None, None, None] for each in (rates.signal, rates.noise))
+        full = 0 if settings else 2
+        hidden = replace(model.degrade(window, generator("hide"), full=full), level=levels)
+        latents, progress = (window - rest * noise) / share, Progress(0, 1, generator("n"))
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "degrade", lambda *_, **__: hidden)
+            [(same, _, answer)] = said(model, lambda: model.losses(latents, None, progress))
+        torch.testing.assert_close(same, window, atol=1e-5, rtol=0)
+        return answer
+
+    for x, level, answer in predicted[1:]:
+        levels = torch.cat([torch.full((2, 3), 0.8), level], dim=1)
+        again = learnt(torch.cat([past, x], dim=1), levels)[:, 3:]
+        torch.testing.assert_close(again, answer, atol=1e-4, rtol=1e-4)
+
+
+def test_the_frame_before_is_shown_as_far_as_its_noise_lets_it_be_seen():
+    """The best linear guess, found by regression; nothing of noise alone, and all of data."""
+    data, noise = torch.randn(2, 40_000, 1, 1, 1, 1, generator=generator("before"))
+    for kind in ("flow", "diffusion"):
+        path = Path(kind)
+        for tau in (0.0, 0.3, 0.8, 1.0):
+            x = path.mix(data, noise, torch.tensor(tau)).expand(-1, 2, -1, -1, -1)
+            shown = before_each(path, x, torch.full((40_000, 2), tau))
+            assert (shown[:, 0] == 0).all()
+            slope = (x[:, 0] * data[:, 0]).mean() / x[:, 0].square().mean()
+            torch.testing.assert_close(shown[:, 1], slope * x[:, 0], atol=0.06, rtol=0)
+            if tau == 1:
+                torch.testing.assert_close(shown[:, 1], data[:, 0])
+
+
+def moving(count: int, length: int, chance: torch.Generator) -> torch.Tensor:
+    """Waves of variance 1 that run to either side, three quarters of a column a frame."""
+    phase = 8 * torch.rand(count, 1, 1, generator=chance)
+    speed = 1.5 * torch.randint(2, (count, 1, 1), generator=chance) - 0.75
+    where = torch.arange(8) - phase - speed * torch.arange(length)[:, None]
+    wave = math.sqrt(2) * torch.sin(2 * math.pi / 8 * where)
+    return wave[:, :, None, None, :].expand(-1, -1, 1, 2, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forcing", [1.0, 0.5])
+def test_a_forced_predictor_says_more_of_the_next_frames_than_the_last_one_does(forcing):
+    """Where things move: after a past that is known, in the order in which frames were learnt."""
+    torch.manual_seed(0)
+    table = {"width": 32, "depth": 2, "heads": 2, "past": 3, "chunk": 2, "forcing": forcing}
+    model = Flow(FlowConfig.parse(table), LatentShape(1, 2, 8))
+    optimiser, steps = torch.optim.Adam(model.parameters(), 3e-3), 300
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = 3e-3 * min(1.0, 2.5 * (1 - step / steps))
+        latents = moving(32, 5, generator("moving", step))
+        loss = model.losses(latents, None, Progress(step, steps, generator(step)))["flow"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    latents = moving(64, 5, generator("test"))
+    made, _ = model.predict(model.start(latents[:, :3], None), None, 2, generator("draw"))
+    off, held = (
+        (guess - latents[:, 3:]).square().mean((0, 2, 3, 4)) for guess in (made, latents[:, 2:3])
+    )
+    assert (off < 0.6 * held).all(), (off, held)
 
 
 def test_with_its_own_past_the_last_true_frame_of_it_is_never_seen():

@@ -26,7 +26,7 @@ from avenir.encoders import (
     padded,
 )
 from avenir.losses.distillation import effective_rank, gaussian
-from avenir.nn.transformer import SpaceTimeTransformer
+from avenir.nn.transformer import SpaceTimeTransformer, in_order
 from avenir.nn.vit import ViT
 from avenir.shapes import Compression, Video
 
@@ -164,6 +164,5 @@ class Foretelling(nn.Module):
             scaled = self.normalise(actions.flatten(0, 1)).view_as(actions)
             per_frame = per_frame + self.steer(scaled)
         x = (self.enter(vectors) + per_frame)[:, :, None]
-        causal = torch.ones(t, t, dtype=torch.bool, device=x.device).tril().expand(b, t, t)
-        x, _ = self.transformer(x, per_frame, (1, 1), causal)
+        x, _ = self.transformer(x, per_frame, (1, 1), in_order(b, t, x.device))
         return vectors + self.leave(x[:, :, 0])

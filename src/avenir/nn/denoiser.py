@@ -62,9 +62,9 @@ class Denoiser(nn.Module):
         x: Latents,
         level: NoiseLevel,
         condition: Condition | None,
-        seen: Float[Tensor, "b 1 c h w"],
+        seen: Float[Tensor, "b #t c h w"],
         *,
-        look: Bool[Tensor, "b t m"] | None = None,
+        look: Bool[Tensor, "b m m"] | None = None,
         cache: Cache | None = None,
         after: Mapping[int, Callable[[Tokens], Tokens]] | None = None,
         stride: Float[Tensor, "b t"] | None = None,
@@ -76,9 +76,10 @@ class Denoiser(nn.Module):
         `shown` of these frames takes the place of `x` there. `look` and `after` are the
         transformer's.
 
-        `seen` `b 1 c h w`, the last frame of the past, is shown to every frame at each position:
-        what does not move need not be found by attention. At the exit a share of `x` and of `seen`,
-        set by level and channel, is added: tokens need only carry what these do not say.
+        `seen`, the last frame of the past, `b 1 c h w`, or the one before each, `b t c h w`, is
+        shown at each position: what does not move need not be found by attention. At the exit a
+        share of `x` and of `seen`, set by level and channel, is added: tokens need only carry what
+        these do not say.
         """
         p, (h, w) = self.patch, self.grid(x)
         tokens, per_frame = self._entered(x, level, condition, seen, stride, shown)
@@ -94,12 +95,13 @@ class Denoiser(nn.Module):
         past: Latents,
         level: NoiseLevel,
         condition: Condition | None,
-        seen: Float[Tensor, "b 1 c h w"],
+        seen: Float[Tensor, "b #t c h w"],
+        look: Bool[Tensor, "b m m"] | None = None,
     ) -> Cache:
         """Return what `forward` needs of frames that are known."""
         tokens, per_frame = self._entered(past, level, condition, seen)
         context = condition and condition.context
-        return self.transformer.remember(tokens, per_frame, self.grid(past), context)
+        return self.transformer.remember(tokens, per_frame, self.grid(past), context, look)
 
     def grid(self, latents: Latents) -> tuple[int, int]:
         """Return rows and columns of tokens."""
@@ -115,7 +117,7 @@ class Denoiser(nn.Module):
         x: Latents,
         level: NoiseLevel,
         condition: Condition | None,
-        seen: Float[Tensor, "b 1 c h w"],
+        seen: Float[Tensor, "b #t c h w"],
         stride: Float[Tensor, "b t"] | None = None,
         shown: Shown | None = None,
     ) -> tuple[Float[Tensor, "b t s d"], Float[Tensor, "b t d"]]:

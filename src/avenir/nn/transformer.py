@@ -184,7 +184,7 @@ class SpaceTimeTransformer(nn.Module):
         x: Tokens,
         condition: PerFrame,
         grid: tuple[int, int],
-        look: Bool[Tensor, "b t m"] | None = None,
+        look: Bool[Tensor, "b m m"] | None = None,
         cache: Cache | None = None,
         after: Mapping[int, Callable[[Tokens], Tokens]] | None = None,
         context: Context | None = None,
@@ -192,7 +192,8 @@ class SpaceTimeTransformer(nn.Module):
         """Run the blocks over frames of `grid = (h, w)` tokens.
 
         `look[b, i, j]` says whether frame i may look at frame j; None lets all look at all. With
-        a `cache` of earlier frames, `x` holds the new ones only and sees the others through it.
+        a `cache` of earlier frames, `x` holds the new ones only and sees the others through it;
+        `look` is of all of them.
         What `after` holds for a block, counted from 1, gets its tokens; what it returns goes on.
         """
         first_t = 0 if cache is None else self._cached_frames(cache, grid)
@@ -212,9 +213,13 @@ class SpaceTimeTransformer(nn.Module):
         condition: PerFrame,
         grid: tuple[int, int],
         context: Context | None = None,
+        look: Bool[Tensor, "b m m"] | None = None,
     ) -> Cache:
-        """Return the cache of frames that all look at all, and of the last block no more."""
-        positions, things = self._positions(x, grid), Things.of(context, grid)
+        """Return the cache of frames, and of the last block no more.
+
+        `look` is as in `forward`, and may be of later frames as well.
+        """
+        positions, things = self._positions(x, grid, look), Things.of(context, grid)
         kept: list[KeysValues] = []
         *blocks, last = self.blocks
         assert isinstance(last, Block)
@@ -227,10 +232,11 @@ class SpaceTimeTransformer(nn.Module):
         self,
         x: Tokens,
         grid: tuple[int, int],
-        look: Bool[Tensor, "b t m"] | None = None,
+        look: Bool[Tensor, "b m m"] | None = None,
         first_t: int = 0,
     ) -> Positions:
-        size = (x.shape[1], *grid)
+        size, end = (x.shape[1], *grid), first_t + x.shape[1]
+        look = None if look is None else look[:, first_t:end, :end]
         return Positions(size, self.head_dim, self.factorised, look, first_t, self.views, x.device)
 
     def _cached_frames(self, cache: Cache, grid: tuple[int, int]) -> int:
@@ -263,6 +269,11 @@ class Exit(nn.Module):
     def _modulated(self, x: Tokens, condition: PerFrame) -> Tokens:
         shift, scale = self.modulation(silu(condition))[:, :, None].chunk(2, dim=-1)
         return _modulate(x, shift, scale)
+
+
+def in_order(b: int, t: int, device: torch.device) -> Bool[Tensor, "b t t"]:
+    """Let frames look at themselves and at those before them."""
+    return torch.ones(t, t, dtype=torch.bool, device=device).tril().expand(b, t, t)
 
 
 def sinusoids(level: Float[Tensor, "b t"], width: int, longest: float = 1000.0) -> PerFrame:

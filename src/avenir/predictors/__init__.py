@@ -93,6 +93,22 @@ def check_sinks(sinks: int, past: int) -> None:
         )
 
 
+def guided(
+    before: Condition | None, after: Condition | None, guidance: float | dict[str, float]
+) -> list[tuple[float, Condition | None, Condition | None]]:
+    """Say what to predict under, each with its share: all that is known, and less, to be left.
+
+    `before` and `after` lead into the past and into what is predicted. Under all + sum over guided
+    parts of (guidance - 1)·(all - all but the part).
+    """
+    if before is None or after is None:
+        return [(1.0, before, after)]
+    every = guidance if isinstance(guidance, dict) else {None: guidance}
+    pushes = {part: push - 1 for part, push in every.items() if push != 1}
+    less = [(-p, before.absent(part), after.absent(part)) for part, p in pushes.items()]
+    return [(1.0 + sum(pushes.values()), before, after), *less]
+
+
 Hidden = Float[Tensor, "b t d h w"]
 """Tokens inside a predictor, as a small video: `h w` of the latents divided by `patch`."""
 

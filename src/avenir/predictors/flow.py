@@ -24,6 +24,7 @@ from avenir.degradation import (
     Shown,
     Target,
     Times,
+    before_each,
     draw_shown,
     draw_tau,
     hidden_error,
@@ -35,17 +36,19 @@ from avenir.device import normal
 from avenir.errors import AvenirError
 from avenir.losses.shortcut import HALVINGS, draw_steps, in_one_and_in_two
 from avenir.nn.denoiser import Denoiser
+from avenir.nn.transformer import in_order
 from avenir.predictors import (
     LatentShape,
     Memory,
     Predictor,
     Tap,
     check_sinks,
+    guided,
     remembered,
     through_grid,
 )
-from avenir.samplers import Denoise, ddim, ddpm, euler, heun, schedule
-from avenir.shapes import Latents
+from avenir.samplers import Sampler, sample, schedule
+from avenir.shapes import Latents, NoiseLevel
 
 _FLOOR = 0.05
 """Least share of data or noise that is divided by: x-prediction's velocity near the data needs it
@@ -55,7 +58,7 @@ _FLOOR = 0.05
 class SamplingConfig(Config):
     """How a chunk is drawn."""
 
-    sampler: Literal["euler", "heun", "ddim", "ddpm"] = "euler"
+    sampler: Sampler = "euler"
     """Which loop of samplers.py."""
     num_steps: int = Field(10, ge=1)
     """Steps from noise to data."""
@@ -107,7 +110,8 @@ class FlowConfig(Config):
     """Chance that parts of its hidden frames are given: some of several views, or all of one but a
     rectangle; none: never."""
     forcing: float = Field(0.0, ge=0, le=1)
-    """Chance that every frame of a window is noised by its own level: diffusion forcing."""
+    """Chance that every frame of a window is noised by its own level: diffusion forcing. Above 0
+    every frame is learnt, and predicted, from those before it alone."""
     past_noise: float = Field(0.1, ge=0, le=1)
     """Most noise put on the past in training, its level told to the model."""
     shortcut: float = Field(0.0, ge=0, le=1)
@@ -154,6 +158,8 @@ class Flow(Denoiser, Predictor):
             looks=shape.context,
         )
         self.config, self.path = config, Path(config.path)
+        # Forced frames are learnt each from those before it: so is what is predicted and kept.
+        self.causal = config.forcing > 0
         # Completing begins where there is no past, which must have been met in training.
         from_nothing = config.scratch is not None or config.forcing > 0
         self.completes = config.inpainting is not None and from_nothing
@@ -178,11 +184,12 @@ class Flow(Denoiser, Predictor):
             latents = self._with_own_past(latents, condition, own, progress.generator)
         degradation = self.degrade(latents, progress.generator, full=own)
         tau = degradation.level[:, :, None, None, None]
-        true, x, seen = self._mixed(latents, degradation, progress.generator)
+        true, x, last = self._mixed(latents, degradation, progress.generator)
         shown = None if degradation.shown is None else Shown(latents, degradation.shown)
         h, _ = self.grid(x)
         after = tap and {tap.layer: through_grid(tap, degradation.weight, h)}
         look, level = degradation.look, degradation.level
+        seen = self._told(x, level, last)
         said = self.forward(x, level, condition, seen, look=look, after=after, shown=shown)
 
         def measured(value: Latents) -> Latents:
@@ -204,11 +211,11 @@ class Flow(Denoiser, Predictor):
         steps = draw_steps(len(latents), self.shift, chance)
         degradation = self.degrade(latents, chance, steps.start[:, 0])
         hidden = degradation.weight
-        _, x, seen = self._mixed(latents, degradation, chance)
+        _, x, last = self._mixed(latents, degradation, chance)
 
         def velocity(x: Latents, tau: Tensor, stride: Tensor) -> Latents:
             level = torch.where(hidden > 0, tau, degradation.level)
-            far = stride * hidden
+            far, seen = stride * hidden, self._told(x, level, last)
             said = self.forward(x, level, condition, seen, look=degradation.look, stride=far)
             tau = tau[:, :, None, None, None]
             return self.path.velocity(
@@ -230,6 +237,12 @@ class Flow(Denoiser, Predictor):
         level = degradation.level[:, :, None, None, None]
         x = self.path.mix(latents, noise, level)
         return Mixed(latents, noise), x, last_seen(x, degradation)
+
+    def _told(
+        self, x: Latents, level: NoiseLevel, last: Float[Tensor, "b 1 c h w"]
+    ) -> Float[Tensor, "b #t c h w"]:
+        """Say what every frame is shown: the last of the past or, in order, the one before it."""
+        return before_each(self.path, x, level) if self.causal else last
 
     def _with_own_past(
         self, latents: Latents, condition: Condition | None, rows: int, chance: torch.Generator
@@ -279,6 +292,7 @@ class Flow(Denoiser, Predictor):
         num_past[:full] = most
         noise = torch.rand(b, generator=generator, device=device) * config.past_noise
         hidden = hide_future(every, num_past, 1 - noise)
+        hidden = hidden.in_order() if self.causal else hidden
         if tau is not None or config.inpainting is None:
             return hidden
         size = (b, t, *self.grid(latents))
@@ -343,11 +357,14 @@ class Flow(Denoiser, Predictor):
     ) -> Latents:
         """Take noise to latents after a past; only the sampler of diffusion needs more chance."""
         sampling, (b, length), num_past = self.config.sampling, noise.shape[:2], past.shape[1]
-        seen = past[:, -1:] if num_past else torch.zeros_like(noise[:, :1])
-        sides = self._sides(before, after)
+        last = past[:, -1:] if num_past else torch.zeros_like(noise[:, :1])
+        sides = guided(before, after, sampling.guidance)
         past_level = torch.full((b, num_past), 1 - sampling.past_noise, device=noise.device)
+        look = in_order(b, num_past + length, noise.device) if self.causal else None
+        told = self._told(past, past_level, last)
         caches = [
-            self.remember(past, past_level, led, seen) if num_past else None for _, led, _ in sides
+            self.remember(past, past_level, led, told, look) if num_past else None
+            for _, led, _ in sides
         ]
 
         # In any other number of steps, strides that were never learnt: then along the flow itself.
@@ -357,39 +374,17 @@ class Flow(Denoiser, Predictor):
         def denoise(x: Latents, tau: Tensor, then: Tensor) -> Mixed:
             level, far = (each.expand(b, length) for each in (tau, strides * (then - tau)))
             best = torch.zeros_like(x)
+            window, levels = torch.cat([past, x], dim=1), torch.cat([past_level, level], dim=1)
+            seen = self._told(window, levels, last)[:, -length:]
             for (share, _, led), cache in zip(sides, caches, strict=True):
-                said = self.forward(x, level, led, seen, cache=cache, stride=far, shown=shown)
-                best = best + share * said
+                best = best + share * self.forward(
+                    x, level, led, seen, look=look, cache=cache, stride=far, shown=shown
+                )
             return self.path.ends(self.config.predicts, best, x, tau, floor=_FLOOR)
 
-        chunk = self._sample(denoise, noise, generator)
-        return chunk if shown is None else shown.over(chunk)
-
-    def _sides(
-        self, before: Condition | None, after: Condition | None
-    ) -> list[tuple[float, Condition | None, Condition | None]]:
-        """Say what to predict under, each with its share: all that is known, and less, to be left.
-
-        Under all + sum over guided parts of (guidance - 1)·(all - all but the part).
-        """
-        if before is None or after is None:
-            return [(1.0, before, after)]
-        guidance = self.config.sampling.guidance
-        every = guidance if isinstance(guidance, dict) else {None: guidance}
-        pushes = {part: push - 1 for part, push in every.items() if push != 1}
-        less = [(-p, before.absent(part), after.absent(part)) for part, p in pushes.items()]
-        return [(1.0 + sum(pushes.values()), before, after), *less]
-
-    def _sample(
-        self, denoise: Denoise, noise: Latents, generator: torch.Generator | None
-    ) -> Latents:
-        sampling = self.config.sampling
         taus = schedule(sampling.num_steps, sampling.schedule, self.shift)
-        if sampling.sampler == "ddpm":
-            assert generator is not None
-            return ddpm(denoise, self.path, noise, taus, generator)
-        sampler = {"euler": euler, "heun": heun, "ddim": ddim}[sampling.sampler]
-        return sampler(denoise, self.path, noise, taus)
+        chunk = sample(sampling.sampler, denoise, self.path, noise, taus, generator)
+        return chunk if shown is None else shown.over(chunk)
 
     def _noised_past(self, latents: Latents, generator: torch.Generator) -> Latents:
         share = self.config.sampling.past_noise

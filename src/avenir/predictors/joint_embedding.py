@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
-from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
+from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer, in_order
 from avenir.predictors import Hidden, LatentShape, Memory, Predictor, Tap, remembered, through_grid
 from avenir.shapes import Latents
 
@@ -103,8 +103,7 @@ class JointEmbedding(Predictor):
         if condition is not None:
             per_frame = per_frame + condition.per_frame
             x = x + self.enter_condition(condition.per_frame)[:, :, None]
-        causal = torch.ones(t, t, dtype=torch.bool, device=x.device).tril().expand(b, t, t)
-        look = causal if t > 1 else None
+        look = in_order(b, t, x.device) if t > 1 else None
         counts = torch.ones(b, t, device=x.device)
         after = None if tap is None else {tap.layer: through_grid(tap, counts, h)}
         x, kept = self.transformer(x, per_frame, (h, w), look, cache, after)
