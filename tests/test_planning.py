@@ -7,7 +7,7 @@ import torch
 
 from avenir.clip import Clip
 from avenir.data import Signal
-from avenir.device import CommonGenerator, generator, normal
+from avenir.device import SharedGenerator, generator, normal
 from avenir.errors import AvenirError
 from avenir.planning import Agent, PlanningConfig, bounds_of, latents_of, plan
 from avenir.world import World, load
@@ -121,7 +121,7 @@ def test_what_actions_cost_depends_on_nothing_but_the_actions(world):
     moment = world.begin(given.video, signals).repeated(4)
 
     def foreseen(rows: list[int]) -> torch.Tensor:
-        chance = CommonGenerator.drawn_by(generator("f"))
+        chance = SharedGenerator.drawn_by(generator("f"))
         return world.foresee(moment, actions[rows], chance)[:, -1]
 
     ends = foreseen([0, 1, 2, 3])

@@ -30,7 +30,7 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
     return torch.Generator(device).manual_seed(seed_of(*parts))
 
 
-class CommonGenerator(torch.Generator):
+class SharedGenerator(torch.Generator):
     """Common random numbers: what is drawn from it for a batch is the same for all its rows.
 
     Each row then meets the chance that it would meet alone, and rows differ by what they are given.
@@ -67,6 +67,6 @@ def _drawn(
     generator: torch.Generator,
     dtype: torch.dtype | None,
 ) -> Tensor:
-    own = shape if not isinstance(generator, CommonGenerator) else (1, *shape[1:])
+    own = shape if not isinstance(generator, SharedGenerator) else (1, *shape[1:])
     numbers = draw(tuple(own), generator=generator, dtype=dtype, device=generator.device)
     return numbers.expand(tuple(shape))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.device import CommonGenerator, generator
+from avenir.device import SharedGenerator, generator
 from avenir.errors import AvenirError
 from avenir.rollout import Moment
 from avenir.shapes import Latents
@@ -89,8 +89,8 @@ def plan(
         held = repeat(candidates, "k m a -> k (m f) a", f=config.hold * f_t)
         held = held[:, : config.num_steps * f_t].to(device)
         # Under the same chance: else a search among many finds who was lucky.
-        common = CommonGenerator.drawn_by(chance)
-        ends = world.foresee(moment.repeated(len(held)), held, common)[:, -1:]
+        shared = SharedGenerator.drawn_by(chance)
+        ends = world.foresee(moment.repeated(len(held)), held, shared)[:, -1:]
         return (ends - goal).abs().mean(dim=(1, 2, 3, 4)).cpu()
 
     with _drawn_in(world, config.sampler_steps):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from avenir.clip import Condition, Progress
-from avenir.device import CommonGenerator, generator, seed_of
+from avenir.device import SharedGenerator, generator, seed_of
 from avenir.errors import AvenirError
 from avenir.predictors import LatentShape, Predictor, Tap, TokenPredictor
 from avenir.registry import find, kinds
@@ -106,7 +106,7 @@ def test_under_common_chance_every_row_meets_what_it_would_meet_alone(predictor)
         return predictor.predict(memory, condition[1:].repeated(count), 2, chance)[0]
 
     alone = drawn(1, generator("common"))
-    together = drawn(3, CommonGenerator.drawn_by(generator("seed")).manual_seed(seed_of("common")))
+    together = drawn(3, SharedGenerator.drawn_by(generator("seed")).manual_seed(seed_of("common")))
     torch.testing.assert_close(together, alone.expand_as(together), atol=1e-5, rtol=0)
 
 

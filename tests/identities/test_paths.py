@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from avenir.degradation import Mixed, Path, draw_tau, hide_future, shift_of, shifted
-from avenir.device import CommonGenerator, generator
+from avenir.device import SharedGenerator, generator
 from avenir.samplers import ddim, ddpm, euler, heun, schedule
 
 TARGETS = ("data", "velocity", "noise")
@@ -98,9 +98,9 @@ def test_ddpm_draws_from_the_data():
 def test_ddpm_under_common_chance_draws_the_same_from_the_same():
     path, start = Path("diffusion"), torch.randn(1, 9).expand(4, 9)
     taus, seed = schedule(5, "linear"), generator("seed")
-    drawn = ddpm(wiener(path), path, start, taus, CommonGenerator.drawn_by(seed))
+    drawn = ddpm(wiener(path), path, start, taus, SharedGenerator.drawn_by(seed))
     alone = generator("seed")
-    alone.manual_seed(CommonGenerator.drawn_by(alone).initial_seed())
+    alone.manual_seed(SharedGenerator.drawn_by(alone).initial_seed())
     torch.testing.assert_close(drawn, ddpm(wiener(path), path, start[:1], taus, alone).expand(4, 9))
 
 
