@@ -17,6 +17,11 @@ SOURCES = sorted((ROOT / "src" / "avenir").rglob("*.py"))
 MOST_LINES, MOST_FUNCTION_LINES = 400, 80
 FORBIDDEN = {"utils", "util", "common", "base", "core", "manager", "helper", "helpers", "wrapper"}
 
+WRITING = {"write_text", "write_bytes", "write_table", "save_file", "mkdir", "touch", "symlink_to"}
+WRITING |= {"unlink", "rename", "rmdir", "rmtree", "NamedTemporaryFile", "mkstemp", "mkdtemp"}
+LOGS = {"src/avenir/study/running.py": 1}
+"""Files that are opened to be written where they are: logs, which nothing reads again."""
+
 PLANTED = [
     ("nn/conv.py", "import avenir.training", "avenir.nn -> avenir.training"),
     ("encoders/kl.py", "import avenir.predictors", "avenir.encoders.kl -> avenir.predictors"),
@@ -112,3 +117,41 @@ def test_the_sizes_and_names_are_really_looked_at(tmp_path, monkeypatch):
     path = tmp_path / "loss_utils.py"
     path.write_text("class BaseLoss:\n    def long(self):\n" + "        x = 1\n" * 400)
     assert len(list(problems(path))) == 4
+
+
+def writes(path: Path) -> Iterator[str]:
+    """Name calls that change the disk, but of a part that `files.whole` gave to be written."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
+            continue
+        given = [node.func.value] if isinstance(node.func, ast.Attribute) else []
+        given += [*node.args, *(keyword.value for keyword in node.keywords)]
+        if any(isinstance(each, ast.Name) and each.id == "part" for each in given):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        modes = [each.value for each in given if isinstance(each, ast.Constant)]
+        opens = any(isinstance(mode, str) and re.fullmatch("[wax][bt+]*", mode) for mode in modes)
+        if name in WRITING or (name == "open" and opens):
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {name}"
+
+
+def test_files_are_written_by_one_module():
+    """What is written anywhere else would not be whole after a cut."""
+    ours = "src/avenir/files.py"
+    found = [
+        each for path in SOURCES if str(path.relative_to(ROOT)) != ours for each in writes(path)
+    ]
+    logs = {name: sum(each.startswith(f"{name}:") for each in found) for name in LOGS}
+    assert logs == LOGS, found
+    assert len(found) == sum(LOGS.values()), found
+
+
+def test_a_planted_write_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / "writer.py"
+    path.write_text(
+        'path.write_text("")\nopen(path, "w")\npath.open(mode="ab")\npath.open()\n'
+        'with whole(path) as part:\n    part.write_text("")\n    pq.write_table(table, part)\n'
+        "pq.write_table(table, path)\n"
+    )
+    assert [int(re.findall(r":(\d+) ", each)[0]) for each in writes(path)] == [1, 2, 3, 8]

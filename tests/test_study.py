@@ -16,8 +16,9 @@ from avenir.data.lerobot import write_dataset
 from avenir.device import device_name
 from avenir.errors import AvenirError
 from avenir.evaluation.learning_report import write_learning_report
+from avenir.files import alone_in
 from avenir.study import Cell, Study, conclude, reseeded, run_folder
-from avenir.study.running import _alone_in, execute, films, measure, run, seconds_left
+from avenir.study.running import execute, films, measure, run, seconds_left
 from avenir.training.loop import is_finished, train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World
@@ -346,7 +347,7 @@ def test_what_is_left_is_told_by_the_kind_of_work():
 
 def test_two_studies_in_one_folder_are_refused(protocol, tmp_path):
     study = Study(protocol, [], tmp_path)
-    with _alone_in(tmp_path), pytest.raises(AvenirError, match="another study is at work"):
+    with alone_in(tmp_path, "study"), pytest.raises(AvenirError, match="another study is at work"):
         run(study, study.protocol.seeds, workers=1)
 
 

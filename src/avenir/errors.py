@@ -3,6 +3,7 @@
 AvenirError
 ├── Stopped         somebody ended what they were asked to do, or cannot do it
 ├── VideoError      a file that is no video, or a broken one
+├── DamagedError    a file of ours that is not as it was written
 └── TrainingError   a run that had to stop: loss not finite, folder of another recipe
 """
 
@@ -19,6 +20,10 @@ class Stopped(AvenirError):
 
 class VideoError(AvenirError):
     """A video file that cannot be read; the message names the file and the reason."""
+
+
+class DamagedError(AvenirError):
+    """A file that avenir wrote and that is not, or no longer, as it was written."""
 
 
 class TrainingError(AvenirError):

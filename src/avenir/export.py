@@ -7,7 +7,6 @@ that needs onnx, onnxscript and onnxruntime, which the extra `onnx` brings.
 """
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from avenir.config import Config
 from avenir.data import Signal
 from avenir.device import generator
 from avenir.errors import AvenirError
+from avenir.files import beside, make_folder, move_together, write_whole
 from avenir.predictors import Memory
 from avenir.predictors.flow import Flow
 from avenir.rollout import Moment
@@ -196,11 +196,8 @@ def export(world: World, folder: Path, past: Clip, report: Callable[[str], None]
     """
     about = _about(world)
     _check_length(about, past)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     past = past[-about.num_frames :]
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        scratch = Path(made) / "onnx"
-        scratch.mkdir()
+    with beside(folder) as scratch:
         _write(world, about, past, scratch, report)
         report("comparing with PyTorch")
         off = _difference(world, OnnxWorld(scratch), past)
@@ -209,11 +206,9 @@ def export(world: World, folder: Path, past: Clip, report: Callable[[str], None]
                 f"frames of the exported world differ from PyTorch's by {off:.1e}, more than "
                 f"{CLOSE:g}: nothing was written; other versions of onnxruntime may do better"
             )
-        folder.mkdir(exist_ok=True)
-        # Without it there is no world: whoever is stopped in between leaves none that is mixed.
-        (folder / "world.json").unlink(missing_ok=True)
-        for path in sorted(scratch.iterdir()):
-            path.replace(folder / path.name)
+        make_folder(folder)
+        # The last, in the order of names, is world.json: without it there is no world.
+        move_together({path: folder / path.name for path in sorted(scratch.iterdir())})
     return off
 
 
@@ -321,7 +316,7 @@ def _write(
     given = ["latents", "noise", *about.signals]
     step = _Step(world, about.num_latents)
     _traced(step, (latents, noise, *rows), given, ["frames", "latent"], folder / "step.onnx")
-    (folder / "world.json").write_text(about.model_dump_json(indent=2) + "\n")
+    write_whole(folder / "world.json", about.model_dump_json(indent=2) + "\n")
 
 
 def _traced(

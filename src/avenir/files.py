@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +46,31 @@ def write_together(files: Mapping[Path, str | bytes]) -> None:
         for part, data in zip(parts, files.values(), strict=True):
             with _opened(part, os.O_WRONLY) as file:
                 _write(file, data)
+
+
+def move_together(places: Mapping[Path, Path]) -> None:
+    """Move files of one disk to their places; they are treated as `write_together` treats its."""
+    for made in places:
+        _flush(made)
+    *others, last = places.values()
+    if others:
+        remove(last)
+    for made, path in places.items():
+        os.replace(made, path)
+        _flush(path.parent)
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder, `.NAME.part`, to make files in for another; it goes with the block."""
+    made = folder.with_name(f".{folder.name}.part")
+    _clear(made)
+    make_folder(folder.parent)
+    os.mkdir(made)
+    try:
+        yield made
+    finally:
+        _clear(made)
 
 
 def remove(path: Path) -> None:
@@ -84,7 +110,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with suppress(ValueError):
             rows.append(json.loads(line))
-    return rows
+    return [row for row in rows if isinstance(row, dict)]
 
 
 @contextmanager
@@ -109,8 +135,8 @@ def alone_in(folder: Path, work: str, *, wait: bool = False) -> Iterator[None]:
 
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder and in those below it; nobody else may write."""
-    for part in folder.rglob(".*.part"):
-        remove(part)
+    for part in sorted(folder.rglob(".*.part")):
+        _clear(part)
 
 
 @contextmanager
@@ -124,13 +150,7 @@ def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
             with _opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL):
                 pass
         yield parts
-        for part in parts:
-            _flush(part)
-        if len(paths) > 1:
-            remove(paths[-1])
-        for path, part in zip(paths, parts, strict=True):
-            os.replace(part, path)
-            _flush(path.parent)
+        move_together(dict(zip(parts, paths, strict=True)))
     except OSError as error:
         given = {str(part): str(path) for path, part in zip(paths, parts, strict=True)}
         error.filename = given.get(str(error.filename), error.filename) or str(paths[0])
@@ -139,6 +159,14 @@ def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for part in parts:
             with suppress(OSError):
                 os.unlink(part)
+
+
+def _clear(part: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it."""
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part)
+    else:
+        remove(part)
 
 
 def _check_regular(path: Path) -> None:

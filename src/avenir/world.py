@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from einops import repeat
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from avenir.assembly import assembled
@@ -24,6 +24,7 @@ from avenir.degradation import Shown
 from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
+from avenir.files import write_together
 from avenir.predictors import Predictor
 from avenir.rollout import Moment, completed, onward, rollout
 from avenir.shapes import Actions, Latents, Video
@@ -56,13 +57,10 @@ class World(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write `card.json` and `model.safetensors`; nothing else is needed to load it again."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         weights = {n: value.detach().cpu().contiguous() for n, value in self.state_dict().items()}
-        partial = folder / "model.safetensors.partial"
-        save_file(weights, partial)
-        partial.replace(folder / "model.safetensors")
-        (folder / "card.json").write_text(self.card.model_dump_json(indent=2))
+        card = self.card.model_dump_json(indent=2)
+        model, about = (Path(folder) / name for name in ("model.safetensors", "card.json"))
+        write_together({model: save(weights), about: card})
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str | None = None) -> "World":

@@ -11,8 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from avenir.errors import TrainingError
+from avenir.errors import AvenirError, TrainingError
+from avenir.files import alone_in, read_rows
+from avenir.tensors import load_tensors, save_tensors
 from avenir.training import loop, step
+from avenir.training.checkpoint import STATE
 from avenir.training.estimate import seconds_per_step
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
@@ -55,6 +58,32 @@ def uninterrupted(tmp_path_factory) -> Path:
     return train(tiny(), tmp_path_factory.mktemp("uninterrupted"))
 
 
+@pytest.fixture(scope="module")
+def one_stage(tmp_path_factory) -> tuple[Recipe, Path]:
+    """A recipe of one short stage, and its run."""
+    words = [w.removeprefix("encoder.") for w in WORDS if w.startswith("encoder.")]
+    recipe = load_recipe("recipes/quickstart_tokenizer.toml", words)
+    return recipe, train(recipe, tmp_path_factory.mktemp("one_stage"))
+
+
+def interrupted_at(
+    number: int, recipe: Recipe, runs: Path, monkeypatch, asked: int = signal.SIGINT
+) -> Path:
+    """Train until a signal at a step asks to end; return the folder that is left."""
+    original = step.Step.run
+
+    def interrupted(self, batch, progress):
+        if progress.step == number - 1:
+            signal.raise_signal(asked)
+        return original(self, batch, progress)
+
+    with monkeypatch.context() as patched, pytest.raises(loop.Interrupted) as stopped:
+        patched.setattr(step.Step, "run", interrupted)
+        train(recipe, runs)
+    assert stopped.value.exit_code == 128 + asked
+    return runs / recipe.name
+
+
 def test_a_finished_run_is_not_trained_again(uninterrupted):
     before = (uninterrupted / "model.safetensors").stat().st_mtime_ns
     train(tiny(), uninterrupted.parent)
@@ -82,6 +111,96 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path, monk
             calls.clear()
     monkeypatch.setattr(step.Step, "run", original)
     assert_same(train(tiny(), tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("harm", ["a bit", "the end", "all", "another run", "too many steps"])
+def test_from_a_damaged_state_a_run_begins_anew(one_stage, harm, tmp_path, monkeypatch, capsys):
+    recipe, complete = one_stage
+    folder = interrupted_at(7, recipe, tmp_path, monkeypatch)
+    state = folder / STATE
+    whole, (tensors, about) = state.read_bytes(), load_tensors(state)
+    at = len(whole) - 100
+    flipped = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+    harmed = {"a bit": flipped, "the end": whole[:at], "all": b""}
+    if harm in harmed:
+        state.write_bytes(harmed[harm])
+    else:
+        change = {"another run": {"key": "another"}, "too many steps": {"step": "13"}}
+        save_tensors(state, tensors, about | change[harm])
+    capsys.readouterr()
+    assert_same(train(recipe, tmp_path), complete)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"beginning anew, for '{state}' is" in said
+    assert "going on" not in said
+
+
+def test_what_an_old_full_disk_left_goes_on(one_stage, tmp_path, monkeypatch):
+    """Card and key are empty, the last row is torn: as earlier versions left them."""
+    recipe, complete = one_stage
+    folder = interrupted_at(7, recipe, tmp_path, monkeypatch)
+    (folder / "card.json").write_text("")
+    (folder / "key").write_text("")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "l')
+    assert_same(train(recipe, tmp_path), complete)
+    steps = [row["step"] for row in read_rows(folder / "metrics.jsonl")]
+    assert steps == [row["step"] for row in read_rows(complete / "metrics.jsonl")]
+
+
+def test_a_run_cut_before_its_state_was_removed_is_finished(one_stage, tmp_path, monkeypatch):
+    recipe, complete = one_stage
+    state = (interrupted_at(7, recipe, tmp_path, monkeypatch) / STATE).read_bytes()
+    folder = train(recipe, tmp_path)
+    card = (folder / "card.json").read_bytes()
+    (folder / STATE).write_bytes(state)
+    train(recipe, tmp_path)
+    assert (folder / "card.json").read_bytes() == card
+    assert not (folder / STATE).exists()
+    (folder / "card.json").unlink()  # a cut between the two files of a world
+    assert_same(train(recipe, tmp_path), complete)
+
+
+def test_a_folder_is_trained_in_by_one(one_stage, tmp_path):
+    recipe, _ = one_stage
+    with (
+        alone_in(tmp_path / recipe.name, "training"),
+        pytest.raises(AvenirError, match="another training is at work .* wait for it"),
+    ):
+        train(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_to_end_save(one_stage, number, tmp_path, monkeypatch):
+    recipe, complete = one_stage
+    interrupted_at(7, recipe, tmp_path, monkeypatch, number)
+    assert_same(train(recipe, tmp_path), complete)
+
+
+def test_a_hangup_that_is_ignored_stays_so(one_stage, tmp_path):
+    recipe, complete = one_stage
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with loop._stopping() as asked:
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not asked
+
+
+def test_ctrl_c_twice_ends_at_once(one_stage, tmp_path, monkeypatch):
+    recipe, complete = one_stage
+    original = step.Step.run
+
+    def interrupted(self, batch, progress):
+        if progress.step == 7:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, progress)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(step.Step, "run", interrupted)
+        train(recipe, tmp_path)
+    assert_same(train(recipe, tmp_path), complete)
 
 
 def test_ctrl_c_at_the_last_step_finishes_and_then_stops(uninterrupted, tmp_path, monkeypatch):

@@ -1,11 +1,17 @@
 """The stages that stand on a finished encoder: its decoder, and predictors on latents made once."""
 
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
 import pytest
 import torch
 
-from avenir.data import cached
+from avenir.data import Window, cached
 from avenir.data.cached import Cached, CachedConfig
-from avenir.errors import AvenirError
+from avenir.errors import AvenirError, DamagedError
+from avenir.tensors import load_tensors, save_tensors
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import fill_cache, make_source
@@ -75,24 +81,63 @@ def test_latents_of_another_encoder_are_refused(encoder_run, tmp_path):
         train(recipe, tmp_path / "runs")
 
 
-def test_two_runs_at_once_may_fill_one_cache(encoder_run, tmp_path, monkeypatch):
-    """The second run fills the whole cache while the first is about to name its first shard."""
+@pytest.fixture
+def latents(encoder_run, tmp_path) -> tuple[Path, Callable[[], None]]:
+    """A folder for the latents of two recordings, and what fills it."""
     world, folder = load(encoder_run, "cpu"), tmp_path / "latents"
     source = make_source(load_recipe("recipes/quickstart_tokenizer.toml").data)
     kept = {"train": list(source.recordings("train")[:2])}
+    return folder, lambda: fill_cache(world, source, kept, folder, 1, lambda *told: None)
 
-    def fill() -> None:
-        fill_cache(world, source, kept, folder, 1, lambda *told: None)
 
-    def save_while_another_fills(*saved) -> None:
-        save_file(*saved)
-        monkeypatch.setattr(cached, "save_file", save_file)
-        with monkeypatch.context() as other:
-            other.setattr(cached.os, "getpid", lambda: -1)
-            fill()
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    save_file = cached.save_file
-    monkeypatch.setattr(cached, "save_file", save_while_another_fills)
+
+def test_of_two_runs_that_fill_one_cache_the_second_waits_and_makes_nothing(latents, monkeypatch):
+    folder, fill = latents
+    save_tensors, made, others = cached.save_tensors, [], []
+
+    def save_while_another_begins(path, *more) -> None:
+        made.append(path.name)
+        if not others:
+            others.append(Thread(target=fill))
+            others[0].start()
+            time.sleep(0.2)
+        save_tensors(path, *more)
+
+    monkeypatch.setattr(cached, "save_tensors", save_while_another_begins)
     fill()
+    others[0].join()
+    assert made == ["train-000000-0.safetensors", "train-000001-0.safetensors"]
     assert len(Cached(CachedConfig(path=str(folder))).recordings("train")) == 2
-    assert not list(folder.glob("*.partial"))
+
+
+@pytest.mark.parametrize("harm", ["a bit", "the end", "all"])
+def test_a_damaged_shard_is_named_when_it_is_read_and_made_anew_when_asked(latents, harm):
+    folder, fill = latents
+    fill()
+    before = content(folder)
+    shard = folder / "train-000001-0.safetensors"
+    whole = shard.read_bytes()
+    at = len(whole) - 1000
+    flipped = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+    shard.write_bytes({"a bit": flipped, "the end": whole[:at], "all": b""}[harm])
+    cache = Cached(CachedConfig(path=str(folder)))
+    first, second = cache.recordings("train")
+    cache.read([Window(first, 0.0, 8)])
+    with pytest.raises(DamagedError, match=r"train-000001-0.*damaged.*avenir encode"):
+        cache.read([Window(second, 0.0, 8)])
+    fill()
+    assert content(folder) == before
+    Cached(CachedConfig(path=str(folder))).read([Window(second, 0.0, 8)])
+
+
+def test_a_shard_of_other_latents_is_named(latents):
+    folder, fill = latents
+    fill()
+    shard = folder / "train-000001-0.safetensors"
+    save_tensors(shard, load_tensors(shard)[0], {"key": "another"})
+    cache = Cached(CachedConfig(path=str(folder)))
+    with pytest.raises(DamagedError, match="of another encoder or data set"):
+        cache.read([Window(cache.recordings("train")[1], 0.0, 8)])

@@ -2,6 +2,7 @@
 `avenir --help` answers at once. A user's mistake ends in one sentence, not in a traceback.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from avenir.cli.quickstart import quickstart
 from avenir.cli.show import show
 from avenir.cli.study import study
 from avenir.cli.train import train
-from avenir.errors import AvenirError
+from avenir.errors import AvenirError, sentence
 
 app = typer.Typer(
     help="World models on one bench: encode video, condition it, predict what comes next.",
@@ -51,6 +52,13 @@ for name, verb in {
     app.command(name)(verb)
 
 
+def _of_files() -> tuple[type[Exception], ...]:
+    """Name the errors of the libraries that read and write files, of those that were imported."""
+    errors = {"av.error": "FFmpegError", "safetensors": "SafetensorError"}
+    errors["pyarrow"] = "ArrowException"
+    return tuple(getattr(sys.modules[name], e) for name, e in errors.items() if name in sys.modules)
+
+
 def main() -> None:
     """Run a verb; exit 0 when done, 1 on a mistake, 2 on wrong usage, 128 + n when stopped."""
     # Kinds and policies that are named by a dotted path may lie where the command is run.
@@ -60,6 +68,16 @@ def main() -> None:
     except AvenirError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
+    except OSError as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        sys.exit(1)
+    except _of_files() as error:
+        print(f"error: a file is damaged, or no such file: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # of Ctrl-C: at another one, what is still being put away is left
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise

@@ -177,8 +177,9 @@ def _row(episode: dict[str, Any]) -> dict[str, Any]:
 def _save(report: dict[str, Any], to: Path) -> None:
     import json
 
-    to.mkdir(parents=True, exist_ok=True)
-    (to / "import_report.json").write_text(json.dumps(report, indent=2) + "\n")
+    from avenir.files import write_whole
+
+    write_whole(to / "import_report.json", json.dumps(report, indent=2) + "\n")
 
 
 def _show(report: dict[str, Any], to: Path) -> None:

@@ -26,6 +26,7 @@ def passport(
     """
     from avenir.evaluation.passport import measure_passports
     from avenir.evaluation.passport_results import PassportConfig, table
+    from avenir.files import write_whole
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
@@ -37,9 +38,8 @@ def passport(
     settings = PassportConfig.parse({"num_clips": clips, "num_frames": frames, "seed": seed})
     judge = _evaluator(evaluator, source, worlds)
     found = measure_passports(worlds, source, settings, judge, Preparation())
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "passport.json").write_text(found.model_dump_json(indent=2) + "\n")
-    (out / "passport.md").write_text(table(found))
+    write_whole(out / "passport.json", found.model_dump_json(indent=2) + "\n")
+    write_whole(out / "passport.md", table(found))
     typer.echo(table(found))
     say(f"passport: {out / 'passport.md'}")
 

@@ -50,6 +50,7 @@ def plan(
     policies that keep to the road, more or less, in the dream and in the simulator.
     """
     from avenir.errors import AvenirError
+    from avenir.files import write_whole
     from avenir.planning import PlanningConfig
     from avenir.world import load
 
@@ -60,13 +61,12 @@ def plan(
     config = PlanningConfig.parse(table | {"num_steps": num_steps})
     if (goal is None) != (video is None):
         raise AvenirError("--goal and --video go together: a picture to reach, and from where")
-    out.parent.mkdir(parents=True, exist_ok=True)
     if goal is not None and video is not None:
         _reach(world, video, goal, config, observe, seed, out)
         return
     found = _judged(world, run, overrides or [], starts, observe, seconds, config, seed)
     out = out.with_suffix(".json")
-    out.write_text(found.model_dump_json(indent=2) + "\n")
+    write_whole(out, found.model_dump_json(indent=2) + "\n")
     _show(found, out)
 
 
@@ -83,6 +83,7 @@ def _reach(
     import csv
 
     from avenir.device import generator
+    from avenir.files import whole
     from avenir.planning import latents_of
     from avenir.planning import plan as seek
     from avenir.training.log import say
@@ -100,7 +101,7 @@ def _reach(
         writer.append(imagined)
     signal = world.card.signals["actions"]
     names = signal.names or tuple(f"action {i}" for i in range(signal.size))
-    with out.with_suffix(".csv").open("w", newline="") as file:
+    with whole(out.with_suffix(".csv")) as part, part.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(names)
         rows.writerows(actions.tolist())

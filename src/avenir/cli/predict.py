@@ -145,6 +145,7 @@ def _fill(world: "World", given: bytes, hole: bytes, seed: int, out: Path) -> No
     """Write the text with its hole filled, and say what was filled in."""
     from avenir.data.text import clip_of, text_of
     from avenir.errors import AvenirError
+    from avenir.files import write_whole
     from avenir.training.log import say
 
     before, found, after = given.partition(hole)
@@ -157,7 +158,7 @@ def _fill(world: "World", given: bytes, hole: bytes, seed: int, out: Path) -> No
     left, right = (clip_of(part, tokenizer=said) for part in (before, after))
     length = clip_of(hole, tokenizer=said).seconds
     made = text_of(world.fill(left, right, length, seed), said)
-    out.write_bytes(before + made + after)
+    write_whole(out, before + made + after)
     say(f"filled: {made.decode(errors='replace')!r}")
     say(f"{out}: {len(made):,} bytes filled between {len(before):,} and {len(after):,}")
 
@@ -167,10 +168,11 @@ def _write_on(world: "World", given: bytes, num_tokens: int, seed: int, out: Pat
     import sys
 
     from avenir.data.text import clip_of, text_of
+    from avenir.files import whole
     from avenir.training.log import say
 
     said, length = world.card.tokenizer, 0
-    with out.open("wb") as file:
+    with whole(out) as part, part.open("wb") as file:
         file.write(given)
         past = clip_of(given, tokenizer=said)
         for piece in world.stream(past, float(max(1, num_tokens)), seed=seed):

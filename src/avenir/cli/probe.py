@@ -27,6 +27,7 @@ def probe(
     random network and, on synthetic, a network trained on the labels stand beside every encoder.
     """
     from avenir.evaluation.semantics import SemanticsConfig, measure_semantics, table
+    from avenir.files import write_whole
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
@@ -35,9 +36,8 @@ def probe(
     source = make_source(data_of(next(iter(runs.values())), overrides))
     settings = SemanticsConfig(num_train_windows=windows, num_clips=clips, seed=seed)
     semantics = measure_semantics(_encoders(runs, source), source, settings, Preparation())
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "semantics.json").write_text(semantics.model_dump_json(indent=2))
-    (out / "semantics.md").write_text(table(semantics))
+    write_whole(out / "semantics.json", semantics.model_dump_json(indent=2))
+    write_whole(out / "semantics.md", table(semantics))
     say(table(semantics))
     say(f"written: {out / 'semantics.md'}, {out / 'semantics.json'}")
 

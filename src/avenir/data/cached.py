@@ -1,27 +1,25 @@
 """Latents encoded once: every recording at several temporal phases, in safetensors shards.
 
-A shard holds one recording. Writing can be stopped and goes on where it stopped; a changed encoder
-or data set changes the cache's key, and an old cache is refused. Knows no encoder: a function that
-encodes is given.
+A shard holds one recording and a checksum. Writing can be stopped and goes on where it stopped; a
+changed encoder or data set changes the cache's key, and an old cache is refused. Knows no encoder:
+a function that encodes is given.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
 from pydantic import Field
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from avenir.clip import Batch, Clip
 from avenir.config import Config
 from avenir.data import Recording, Signal, Source, Split, Window
-from avenir.errors import AvenirError
+from avenir.errors import AvenirError, DamagedError
+from avenir.files import alone_in, sweep, write_whole
 from avenir.shapes import Compression, Video
+from avenir.tensors import load_tensors, save_tensors
 
 Encode = Callable[[Video], tuple[Tensor, Tensor | None]]
 """Video `b T C H W` to mean and log-variance, `b t c h w` each."""
@@ -67,6 +65,7 @@ class Cached(Source):
         self.fps, self.size, self.signals = self.index.fps, self.index.size, self.index.signals
         self.compression, self.views = Compression(*self.index.compression), self.index.views
         self.skipped = []
+        self._shards: dict[str, dict[str, Tensor]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -106,7 +105,7 @@ class Cached(Source):
         f_t = self.compression.t
         first = int(window.start_seconds * self.fps / f_t + 1e-6)
         length = window.num_frames // f_t
-        shard = self._shards[window.recording.name]
+        shard = self._shard(window.recording.name)
         return {
             name: value[first * f_t : (first + length) * f_t]
             if name.startswith("signal.")
@@ -114,11 +113,21 @@ class Cached(Source):
             for name, value in shard.items()
         }
 
-    @cached_property
-    def _shards(self) -> dict[str, dict[str, Tensor]]:
-        """Map every shard; safetensors reads from disk what is touched."""
-        names = [name for shards in self.index.shards.values() for name, _ in shards]
-        return {name: _load(self.folder / f"{name}.safetensors") for name in names}
+    def _shard(self, name: str) -> dict[str, Tensor]:
+        """Map a shard, and look once whether it is what was written."""
+        if name not in self._shards:
+            path = self.folder / f"{name}.safetensors"
+            try:
+                tensors, about = load_tensors(path)
+                if about.get("key") != self.fingerprint:
+                    raise DamagedError(f"{str(path)!r} is of another encoder or data set")
+            except DamagedError as error:
+                raise DamagedError(
+                    f"{error}; run the command that wrote these latents again, `avenir encode` or "
+                    "`avenir train`: it makes anew what is not whole"
+                ) from None
+            self._shards[name] = tensors
+        return self._shards[name]
 
 
 def write_cache(
@@ -134,8 +143,21 @@ def write_cache(
 
     `encoder` is the hash of what encodes. Shards of the same encoder and data are kept.
     """
+    with alone_in(folder, "encoding", wait=True):
+        sweep(folder)
+        yield from _write(source, recordings, folder, encode, compression, encoder, phases)
+
+
+def _write(
+    source: Source,
+    recordings: Mapping[Split, Sequence[Recording]],
+    folder: Path,
+    encode: Encode,
+    compression: Compression,
+    encoder: str,
+    phases: int,
+) -> Iterator[int]:
     key = f"{source.fingerprint}-{encoder}"
-    folder.mkdir(parents=True, exist_ok=True)
     shards: dict[str, list[tuple[str, int]]] = {}
     for split, members in recordings.items():
         shards[split] = []
@@ -162,9 +184,7 @@ def write_cache(
         signals=source.signals,
         shards=shards,
     )
-    partial = _partial(folder / "index.json")
-    partial.write_text(index.model_dump_json(indent=1))
-    partial.replace(folder / "index.json")
+    write_whole(folder / "index.json", index.model_dump_json(indent=1))
 
 
 def _write_shard(batch: Batch, path: Path, encode: Encode, f_t: int, key: str) -> None:
@@ -175,23 +195,12 @@ def _write_shard(batch: Batch, path: Path, encode: Encode, f_t: int, key: str) -
     if doubt:
         tensors["log_variance"] = torch.cat(doubt, dim=1)[0].cpu()
     tensors |= {f"signal.{n}": s[0].float().contiguous() for n, s in batch.signals.items()}
-    partial = _partial(path)
-    save_file(tensors, partial, {"key": key})
-    partial.replace(path)
-
-
-def _partial(path: Path) -> Path:
-    """Name what is being written; two runs that fill one cache write the same, each its own."""
-    return path.with_name(f"{path.name}.{os.getpid()}.partial")
+    save_tensors(path, tensors, {"key": key})
 
 
 def _is_of(path: Path, key: str) -> bool:
-    if not path.exists():
+    """Say whether a shard is there, whole, and of these latents."""
+    try:
+        return load_tensors(path)[1].get("key") == key
+    except DamagedError:
         return False
-    with safe_open(path, "pt") as shard:
-        return (shard.metadata() or {}).get("key") == key
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as shard:
-        return {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118

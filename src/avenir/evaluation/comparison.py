@@ -29,6 +29,7 @@ from avenir.evaluation.report import details, page, resource, section
 from avenir.evaluation.settings import Report
 from avenir.evaluation.side_by_side import GAIN, Column, side_by_side
 from avenir.evaluation.tables import facts_list, written
+from avenir.files import write_whole
 from avenir.world import World
 
 FORMAT = 1
@@ -130,9 +131,8 @@ def compare(
         compared.append(found)
         columns.append(column)
     comparison = Comparison(about=about, command=command, models=tuple(compared))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.json").write_text(comparison.model_dump_json(indent=2) + "\n")
-    (folder / "comparison.html").write_text(_page(comparison, columns))
+    write_whole(folder / "comparison.json", comparison.model_dump_json(indent=2) + "\n")
+    write_whole(folder / "comparison.html", _page(comparison, columns))
     return comparison
 
 

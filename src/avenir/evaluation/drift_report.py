@@ -17,6 +17,7 @@ from avenir.evaluation.metrics import METRICS, Metric
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
 from avenir.evaluation.tables import plain_table, title_of, written
+from avenir.files import write_whole
 
 FORMAT = 1
 """Version of `drift.json`."""
@@ -70,10 +71,9 @@ class Ageing(Config):
 
 def write_drift_report(folder: Path, ageing: Ageing, films: Sequence[Sequence[Shown]]) -> Path:
     """Write `drift.json` and `drift.html`; `films` are every world's clips to look at."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "drift.json").write_text(ageing.model_dump_json(indent=2) + "\n")
+    write_whole(folder / "drift.json", ageing.model_dump_json(indent=2) + "\n")
     path = folder / "drift.html"
-    path.write_text(drift_page(ageing, films))
+    write_whole(path, drift_page(ageing, films))
     return path
 
 

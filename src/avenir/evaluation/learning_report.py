@@ -19,16 +19,16 @@ from avenir.evaluation.learning_table import how_foretold, learning_tables
 from avenir.evaluation.report import page, resource, section
 from avenir.evaluation.side_by_side import Column, side_by_side
 from avenir.evaluation.tables import plain_table
+from avenir.files import write_whole
 
 
 def write_learning_report(folder: Path, conclusion: Conclusion, films: Sequence[Column]) -> Path:
     """Write `conclusion.json`, `results.md` and `report.html`; return the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.md").write_text(learning_tables(conclusion))
+    write_whole(folder / "results.md", learning_tables(conclusion))
     text = json.dumps(conclusion.model_dump(mode="json"), indent=1)
-    (folder / "conclusion.json").write_text(text)
+    write_whole(folder / "conclusion.json", text)
     path = folder / "report.html"
-    path.write_text(learning_page(conclusion, films))
+    write_whole(path, learning_page(conclusion, films))
     return path
 
 

@@ -42,6 +42,7 @@ from avenir.evaluation.tables import (
     steering_table,
     title_of,
 )
+from avenir.files import write_whole
 
 _CONTROL = {"true": "true actions", "shuffled": "another recording's actions"}
 
@@ -55,16 +56,15 @@ def write_report(
     looks: Looks | None = None,
 ) -> None:
     """Write everything an evaluation leaves behind into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
+    write_whole(folder / "results.json", evaluation.model_dump_json(indent=2) + "\n")
     sheet = b""
     if examples:
         buffer = io.BytesIO()
         contact_sheet(examples, evaluation.fps).save(buffer, "PNG", optimize=True)
         sheet = buffer.getvalue()
-        (folder / "contact_sheet.png").write_bytes(sheet)
+        write_whole(folder / "contact_sheet.png", sheet)
     html = report_page(evaluation, examples, sheet, recipe, provenance, looks)
-    (folder / "report.html").write_text(html)
+    write_whole(folder / "report.html", html)
 
 
 def report_page(

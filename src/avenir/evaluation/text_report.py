@@ -11,6 +11,7 @@ from typing import Any
 from avenir.evaluation.report import how, page, section
 from avenir.evaluation.tables import plain_table, written
 from avenir.evaluation.text import WITHOUT_WORLD, Filled, Passage, TextEvaluation, Written
+from avenir.files import write_whole
 
 _STYLE = """
 .passage { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
@@ -23,9 +24,8 @@ def write_text_report(
     folder: Path, evaluation: TextEvaluation, recipe: str, provenance: Mapping[str, Any]
 ) -> None:
     """Write everything an evaluation of text leaves behind into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(evaluation.model_dump_json(indent=2) + "\n")
-    (folder / "report.html").write_text(text_page(evaluation, recipe, provenance))
+    write_whole(folder / "results.json", evaluation.model_dump_json(indent=2) + "\n")
+    write_whole(folder / "report.html", text_page(evaluation, recipe, provenance))
 
 
 def text_page(evaluation: TextEvaluation, recipe: str, provenance: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field
 from avenir.card import Card
 from avenir.config import Config, read_toml
 from avenir.device import best_device
-from avenir.errors import AvenirError
+from avenir.errors import AvenirError, DamagedError
 from avenir.evaluation.conclusion import Comparison, Conclusion, Gate, Row, compare_arms
 from avenir.evaluation.distances import check_independent
 from avenir.evaluation.foretelling import foretell
@@ -237,7 +237,12 @@ def run_folder(recipe: Recipe, runs: Path) -> Path:
 
 def read_row(path: Path, expected: str) -> Row:
     """Read a row of the experiment with this hash."""
-    row = Row.parse(json.loads(path.read_text()), str(path))
+    try:
+        row = Row.parse(json.loads(path.read_text()), str(path))
+    except ValueError:
+        raise DamagedError(
+            f"{str(path)!r} is damaged: remove it and run the study again, which gathers it anew"
+        ) from None
     if row.protocol != expected:
         raise AvenirError(
             f"{str(path)!r} is a row of experiment {row.protocol}, not of {expected}: protocol, "

@@ -4,7 +4,6 @@ Runs are named by what they are made of: nothing is trained twice, and a study t
 on where it was. Knows nothing of verdicts.
 """
 
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -25,7 +24,6 @@ import torch
 
 from avenir.clip import Clip
 from avenir.device import best_device, generator
-from avenir.errors import AvenirError
 from avenir.evaluation.conclusion import Row
 from avenir.evaluation.continuation import Task
 from avenir.evaluation.distances import check_judge
@@ -34,6 +32,7 @@ from avenir.evaluation.passport import measure_passports
 from avenir.evaluation.passport_results import Passport, PassportConfig
 from avenir.evaluation.readout import labelled, readout_of
 from avenir.evaluation.side_by_side import Column
+from avenir.files import alone_in, make_folder, write_whole
 from avenir.study import Cell, Study, run_folder
 from avenir.training import log
 from avenir.training.estimate import seconds_per_step
@@ -81,7 +80,6 @@ def execute(
     study: Study, cells: Sequence[Cell], workers: int, ahead: Sequence[Recipe | Path] = ()
 ) -> None:
     """Do what cells need, in parallel processes of one thread each; and what later ones will."""
-    (study.folder / "rows").mkdir(parents=True, exist_ok=True)
     version = commit()
     jobs: dict[Path, Job] = {}
     for cell in cells:
@@ -102,7 +100,7 @@ def execute(
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with (
-        _alone_in(study.folder),
+        alone_in(study.folder, "study"),
         ProcessPoolExecutor(workers, context, _prepare, (os.getpid(), stop)) as pool,
         _telling(stop),
     ):
@@ -193,9 +191,7 @@ def measure(
         commit=version,
         device=world.card.provenance.get("device", "unknown"),
     )
-    partial = row_path.with_suffix(".partial")
-    partial.write_text(row.model_dump_json(indent=1))
-    partial.replace(row_path)
+    write_whole(row_path, row.model_dump_json(indent=1))
 
 
 def _passport(study: Study, world: World, name: str) -> Passport:
@@ -293,23 +289,10 @@ def commit() -> str:
 
 def _call(job: Job, path: Path) -> None:
     """Run a job in its process, what it says going to a file beside what it makes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with (path.parent / f"{path.name}.log").open("a") as file:
         log.console.file = file
         job.call(*job.arguments)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold a study's folder: two at work in it would write the same runs."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AvenirError(
-                f"another study is at work in {str(folder)!r}: wait for it, or give another --out"
-            ) from None
-        yield
 
 
 @contextmanager
@@ -323,14 +306,18 @@ def _telling(stop: Event) -> Iterator[None]:
 
 
 def _prepare(parent: int, stop: Event) -> None:
-    """Prepare a worker: one thread, stopped when told, and no life after its parent's."""
+    """Prepare a worker: one thread, stopped when told, and no life after its parent's.
+
+    Ctrl-C reaches all processes of a terminal: what it means is for the parent to say.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent and not stop.wait(0.5):
             pass
         if not stop.is_set():
             os._exit(1)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

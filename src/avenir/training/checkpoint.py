@@ -1,16 +1,14 @@
 """The state of a run on disk: everything that resuming bit for bit needs, in one safetensors file.
 
-Written beside the old one and moved into its place, so that a kill at any moment leaves one whole
-state. Holds no code.
+A kill at any moment leaves one whole state, and damage is noticed. Holds no code.
 """
 
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from avenir.errors import AvenirError
+from avenir.errors import AvenirError, DamagedError
+from avenir.tensors import load_tensors, save_tensors
 from avenir.training.ema import EMA
 from avenir.training.optim import Optimiser
 
@@ -26,36 +24,40 @@ def save_state(
     for number, optimiser in enumerate(optimisers):
         for index, state in enumerate(_states(optimiser)):
             tensors |= {f"optim.{number}.{index}.{name}": v for name, v in state.items()}
-    partial = folder / f"{STATE}.partial"
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(whole, partial, {"step": str(step), "key": key})
-    partial.replace(folder / STATE)
+    save_tensors(folder / STATE, whole, {"step": str(step), "key": key})
 
 
-def load_state(folder: Path, model: nn.Module, optimisers: list[Optimiser], ema: EMA) -> int:
-    """Restore a run and return how many steps it has done.
+def load_state(
+    folder: Path, steps: int, key: str, model: nn.Module, optimisers: list[Optimiser], ema: EMA
+) -> int:
+    """Restore a run of so many `steps` and return how many it has done.
 
-    Raises AvenirError when another version of avenir wrote it.
+    Raises DamagedError, and changes nothing, when the state is not as it was written or is of
+    another run; AvenirError when another version of avenir wrote it.
     """
-    with safe_open(folder / STATE, "pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, about = load_tensors(folder / STATE)
+    done = about.get("step", "")
+    if about.get("key") != key:
+        raise DamagedError(f"{str(folder / STATE)!r} is of another run")
+    if not (done.isdecimal() and 0 <= int(done) <= steps):
+        raise DamagedError(f"{str(folder / STATE)!r} is after step {done!r} of {steps}")
     try:
         model.load_state_dict(_under("model.", tensors))
-    except RuntimeError:
+        for name, value in ema.average.items():
+            value.copy_(tensors[f"ema.{name}"])
+    except (RuntimeError, KeyError):
         raise AvenirError(
             f"the unfinished run in {str(folder)!r} was written by another version of avenir: go "
             "on with that one, or remove the folder and begin anew"
         ) from None
-    for name, value in _under("ema.", tensors).items():
-        ema.average[name].copy_(value)
     for number, optimiser in enumerate(optimisers):
         for index, parameter in enumerate(_parameters(optimiser)):
             state = _under(f"optim.{number}.{index}.", tensors)
             optimiser.state[parameter] = {
                 name: value.to(parameter.device) for name, value in state.items()
             }
-    return int(metadata["step"])
+    return int(done)
 
 
 def _parameters(optimiser: Optimiser) -> list[nn.Parameter]:

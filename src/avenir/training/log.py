@@ -1,6 +1,8 @@
 """What a run says while it trains: a bar on a terminal, lines elsewhere, and `metrics.jsonl`."""
 
 import json
+import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from avenir.files import append_row, flush, read_rows, write_whole
+
 console = Console(stderr=True, highlight=False)
 
 
@@ -31,8 +35,11 @@ class Log:
 
     def record(self, row: dict[str, Any]) -> None:
         """Append one row to `metrics.jsonl`."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(self.path, row)
+
+    def flush(self) -> None:
+        """Bring all rows to the disk: what is saved after them has them."""
+        flush(self.path)
 
     @contextmanager
     def bar(self) -> Iterator["Log"]:
@@ -67,11 +74,10 @@ class Log:
         self.record(row)
 
     def _forget_after(self, step: int) -> None:
-        """Drop rows of steps that a resumed run is about to do again."""
+        """Drop rows of steps that a resumed run is about to do again, and a torn one."""
         if self.path.exists():
-            rows = [json.loads(line) for line in self.path.read_text().splitlines() if line]
-            kept = [row for row in rows if row.get("step", 0) <= step]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            kept = [row for row in read_rows(self.path) if row.get("step", 0) <= step]
+            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 class Steps:
@@ -105,6 +111,15 @@ class Preparation:
         if time.monotonic() - self.told > 5 or done >= total:
             self.told = time.monotonic()
             say(f"{what}: {done:,} of {total:,}")
+
+
+def hush() -> None:
+    """Say nothing any longer: the terminal is gone, and to write to it would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for told in (1, 2):
+        if stat.S_ISCHR(os.fstat(told).st_mode):
+            os.dup2(nowhere, told)
+    os.close(nowhere)
 
 
 def say(words: str) -> None:

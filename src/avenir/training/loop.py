@@ -4,6 +4,7 @@ Everything random in a step derives from (seed, step, rank), so a run that was s
 and goes on later gives, bit for bit, what it would have given without.
 """
 
+import json
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -14,14 +15,16 @@ from typing import Any
 
 import torch
 
+from avenir.card import Card
 from avenir.clip import Progress
 from avenir.data import Source, batches
 from avenir.device import best_device, device_name, generator, seed_of
-from avenir.errors import AvenirError, TrainingError
+from avenir.errors import AvenirError, DamagedError, TrainingError
+from avenir.files import alone_in, remove, sweep, write_whole
 from avenir.training.aligned import AlignedEncoderTask, AlignedPredictorTask
 from avenir.training.checkpoint import STATE, load_state, save_state
 from avenir.training.estimate import estimate, peak_bytes
-from avenir.training.log import Log, Preparation, say
+from avenir.training.log import Log, Preparation, hush, say
 from avenir.training.recipe import Recipe
 from avenir.training.samples import write_samples
 from avenir.training.step import Step
@@ -57,14 +60,16 @@ def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
     keys = {role: each.card.provenance.get("key", "unknown") for role, each in parents.items()}
     key = recipe.key(data.fingerprint, keys)
     folder = folder or runs / recipe.name
-    state = _claim(folder, recipe, key)
-    if state == "finished":
-        say(f"{folder} holds this run already")
-        return folder
-    task = make_task(recipe, data, parents)
-    task.prepare(runs, Preparation())
-    lineage = {role: each.card.model_dump(mode="json") for role, each in parents.items()}
-    _run(recipe, task, folder, key, lineage)
+    if not _holds(folder, key):
+        with alone_in(folder, "training"):
+            if not _holds(folder, key):
+                _claim(folder, recipe, key)
+                task = make_task(recipe, data, parents)
+                task.prepare(runs, Preparation())
+                lineage = {role: w.card.model_dump(mode="json") for role, w in parents.items()}
+                _run(recipe, task, folder, key, lineage)
+                return folder
+    say(f"{folder} holds this run already")
     return folder
 
 
@@ -132,10 +137,7 @@ def _run(
 ) -> None:
     steps, device = recipe.train.steps if task.learns else 0, best_device()
     step = Step(recipe, task)
-    first = 0
-    if (folder / STATE).exists():
-        first = load_state(folder, task.trained, step.optimisers, step.ema)
-        say(f"{recipe.name}: going on after step {first}")
+    first = _resumed(recipe.name, folder, steps, key, task, step)
     feed = batches(
         task.source,
         num_frames=task.num_frames,
@@ -170,6 +172,7 @@ def _run(
                 _save_average(folder / "snapshots" / f"{done:06d}", done, key, task, step)
             late = time.monotonic() - saved > recipe.train.save_seconds
             if done < steps and (stop or late):
+                log.flush()
                 save_state(folder, done, key, task.trained, step.optimisers, step.ema)
                 _save_average(folder, done, key, task, step)
                 saved = time.monotonic()
@@ -197,8 +200,9 @@ def _run(
         "threads": torch.get_num_threads(),
         "finished": True,
     }
+    log.flush()
     _save_world(folder, task.world, provenance)
-    (folder / STATE).unlink(missing_ok=True)
+    remove(folder / STATE)
     if stop:  # asked at the last step: nothing is left to do here, but others may be waiting
         raise Interrupted(recipe.name, steps, steps, folder, stop[0])
 
@@ -214,6 +218,19 @@ class Interrupted(TrainingError):
         self.exit_code = 128 + number
 
 
+def _resumed(name: str, folder: Path, steps: int, key: str, task: Task, step: Step) -> int:
+    """Go on from the state that a run left, and return how many steps it has done."""
+    if not (folder / STATE).exists():
+        return 0
+    try:
+        done = load_state(folder, steps, key, task.trained, step.optimisers, step.ema)
+    except DamagedError as error:
+        say(f"{name}: beginning anew, for {error}")
+        return 0
+    say(f"{name}: going on after step {done}")
+    return done
+
+
 def _save_average(folder: Path, done: int, key: str, task: Task, step: Step) -> None:
     step.ema.swap(task.trained)
     _save_world(folder, task.world, {"key": key, "steps": done, "finished": False})
@@ -227,23 +244,38 @@ def _save_world(folder: Path, world: World, provenance: dict[str, object]) -> No
 
 def is_finished(folder: Path) -> bool:
     """Say whether a folder holds a run whose training has ended."""
-    return (folder / "model.safetensors").exists() and not (folder / STATE).exists()
+    try:
+        card = Card.parse(json.loads((folder / "card.json").read_text()))
+    except (OSError, ValueError, AvenirError):
+        return False
+    return (folder / "model.safetensors").exists() and card.provenance.get("finished") is True
 
 
-def _claim(folder: Path, recipe: Recipe, key: str) -> str:
-    """Make the folder this run's own, or say that it is finished, unfinished, or another's."""
-    marker = folder / "key"
-    if not marker.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.toml").write_text(recipe.toml())
-        marker.write_text(key)
-        return "new"
-    if marker.read_text() != key:
+def _holds(folder: Path, key: str) -> bool:
+    """Say whether a folder holds this run, finished; one of another run is refused."""
+    if _key_of(folder) not in ("", key):
         raise TrainingError(
             f"{folder} holds a run of another recipe, or of other data or parents (compare its "
             "recipe.toml): name another folder with --out, or remove it"
         )
-    return "finished" if is_finished(folder) else "unfinished"
+    if not (_key_of(folder) and is_finished(folder)):
+        return False
+    remove(folder / STATE)  # of a run that was cut just then
+    return True
+
+
+def _claim(folder: Path, recipe: Recipe, key: str) -> None:
+    """Make the folder this run's own, without what one that was killed left unfinished."""
+    sweep(folder)
+    if not _key_of(folder):
+        write_whole(folder / "recipe.toml", recipe.toml())
+        write_whole(folder / "key", key)
+
+
+def _key_of(folder: Path) -> str:
+    """Return the key of the run that a folder is of; of none, it is empty."""
+    marker = folder / "key"
+    return marker.read_text(errors="replace") if marker.is_file() else ""
 
 
 def _sample_steps(recipe: Recipe) -> set[int]:
@@ -253,15 +285,25 @@ def _sample_steps(recipe: Recipe) -> set[int]:
 
 @contextmanager
 def _stopping() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list, to be looked at between steps."""
+    """Collect Ctrl-C, SIGTERM and SIGHUP in a list, to be looked at between steps.
+
+    A second Ctrl-C ends at once: what was saved before is whole.
+    """
     asked: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number in asked:
+            raise KeyboardInterrupt
         asked.append(number)
+        if number == signal.SIGHUP:
+            hush()
         say("stopping after this step …")
 
+    taken = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
+        taken.append(signal.SIGHUP)
     try:
-        old = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+        old = {number: signal.signal(number, remember) for number in taken}
     except ValueError:  # signals can only be caught in the main thread
         yield asked
         return

@@ -46,7 +46,6 @@ def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, coun
     error = (made[:, hidden:].clamp(-1, 1) - batch.video[:, hidden:]).square().mean((1, 2, 3, 4))
     psnr = float((10 * torch.log10(4 / error)).mean())
     log.record({"step": step, "validation_psnr": psnr})
-    folder.mkdir(exist_ok=True)
     write(folder / f"step_{step:06d}.mp4", Clip.from_video(_tiles(batch.video, made), data.fps))
 
 

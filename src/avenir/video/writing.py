@@ -108,8 +108,9 @@ class Writer:
             self._container.close()
 
     def _open(self) -> None:
+        part = self._file.enter_context(whole(self.path))
         self._container = av.open(
-            str(self._file.enter_context(whole(self.path))),
+            part,
             mode="w",
             format=CONTAINERS[self.path.suffix],
             options={} if self.path.suffix == ".mkv" else {"movflags": "+faststart"},
