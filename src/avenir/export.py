@@ -27,6 +27,7 @@ from avenir.data import Signal
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.files import beside, make_folder, move_together, write_whole
+from avenir.finite import finite
 from avenir.predictors import Memory
 from avenir.predictors.flow import Flow
 from avenir.rollout import Moment
@@ -154,11 +155,11 @@ class OnnxWorld:
         rows = self._led(moment, action, text, told)
         given = {"latents": past, "noise": noise, **rows}
         frames, made = self._step.run(None, {name: value.numpy() for name, value in given.items()})
-        latents = torch.cat([past[:, 1:], torch.from_numpy(made)], dim=1)
+        latents = torch.cat([past[:, 1:], finite(torch.from_numpy(made))], dim=1)
         return OnnxMoment(
             Memory(latents, None),
             latents[:, :0],
-            torch.from_numpy(frames),
+            finite(torch.from_numpy(frames)),
             moment.num_imagined + 1,
             {name: each[:, about.f_t :] for name, each in rows.items()},
         )

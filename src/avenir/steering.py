@@ -22,6 +22,9 @@ Told = Mapping[str, Tensor]
 """Other signals by name: a row `s` for all frames, or `F s`, one for each."""
 
 
+_REACH = 10
+"""Times the width of what training saw, further than which nothing is believed."""
+
 _GIVEN_APART = {"actions": "actions", "caption": "text"}
 """Signals that are not told by name, and what they are given as."""
 
@@ -49,12 +52,13 @@ def laid(
             signals[name][seen:] = signals[name][seen - 1]
     if actions is not None:
         _check(actions, taken["actions"].size)
+        _check_bounds("actions", taken["actions"], actions)
         signals["actions"][seen - 1 : seen - 1 + horizon][: len(actions)] = actions[:horizon]
     if text:
         captions = captioned(taken["caption"], text, horizon)
         signals["caption"][seen : seen + len(captions)] = captions
     for name, rows in (told or {}).items():
-        ahead = _each_frame(name, rows, taken[name].size, horizon)
+        ahead = _each_frame(name, rows, taken[name], horizon)
         signals[name][seen : seen + len(ahead)] = ahead
     return {name: signal[None] for name, signal in signals.items()}
 
@@ -86,13 +90,14 @@ def laid_ahead(
     signals, num_frames = {}, (1 + num_ahead) * f_t
     if actions is not None:
         # Those into a latent frame begin with the one at the last frame before it.
+        _check_bounds("actions", taken["actions"], actions)
         before = actions.new_full((len(actions), f_t - 1, actions.shape[-1]), torch.nan)
         signals = {"actions": torch.cat([before, actions, actions[:, :1] * torch.nan], dim=1)}
     if text:
         caption = captioned(taken["caption"], text, num_frames)
         signals["caption"] = caption.expand(batch_size, -1, -1)
     for name, rows in (told or {}).items():
-        ahead = _each_frame(name, rows, taken[name].size, num_ahead * f_t)
+        ahead = _each_frame(name, rows, taken[name], num_ahead * f_t)
         whole = ahead.new_full((num_frames, taken[name].size), torch.nan)
         whole[f_t : f_t + len(ahead)] = ahead
         signals[name] = whole.expand(batch_size, -1, -1)
@@ -161,11 +166,37 @@ def _check(actions: Tensor, size: int) -> None:
         )
 
 
-def _each_frame(name: str, rows: Tensor, size: int, num_frames: int) -> Float[Tensor, "F s"]:
+def _each_frame(name: str, rows: Tensor, signal: Signal, num_frames: int) -> Float[Tensor, "F s"]:
     """Return a row for each of so many frames, or for as many as there are."""
+    size = signal.size
     if rows.dim() not in (1, 2) or rows.shape[-1] != size:
         raise AvenirError(
             f"{name} of shape {tuple(rows.shape)} was told; this world takes `F {size}`, one row "
             f"for each imagined frame, or one row of {size} for all"
         )
+    _check_bounds(name, signal, rows)
     return (rows.expand(num_frames, -1) if rows.dim() == 1 else rows[:num_frames]).float()
+
+
+def _check_bounds(name: str, signal: Signal, rows: Float[Tensor, "*b s"]) -> None:
+    """Refuse numbers that are infinite, or out of bounds by more than `_REACH` times their width.
+
+    What is a little out of them is the user's to try.
+    """
+    rows = rows.cpu().double()
+    low, high = (torch.tensor(bound).double() for bound in (signal.low, signal.high))
+    wrong = rows.isinf()
+    if signal.low:
+        # Of what never changes nobody knows how far it may go.
+        room = _REACH * torch.where(high > low, high - low, low.abs().clamp(min=1))
+        wrong = wrong | (rows < low - room) | (rows > high + room)
+    if not wrong.any():
+        return
+    column = int(wrong.reshape(-1, signal.size).any(0).nonzero()[0])
+    value = float(rows[..., column][wrong[..., column]][0])
+    which = f"number {column}" if column >= len(signal.names) else repr(signal.names[column])
+    taught = f", {low[column]:g} to {high[column]:g}," if signal.low else ""
+    raise AvenirError(
+        f"{which} of {name} was given as {value:g}, so far from what the world was taught{taught} "
+        "that nothing can be imagined: tell something else, or go back"
+    )

@@ -25,6 +25,7 @@ from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.files import write_together
+from avenir.finite import check_weights, finite
 from avenir.predictors import Predictor
 from avenir.rollout import Moment, completed, onward, rollout
 from avenir.shapes import Actions, Latents, Video
@@ -74,6 +75,7 @@ class World(nn.Module):
                 f"the weights in {str(folder)!r} do not fit what its card describes: it was "
                 "written by another version of avenir; use that one, or train again elsewhere"
             ) from None
+        check_weights(world)
         return world.eval().to(device or best_device())
 
     # Using ------------------------------------------------------------------------------------
@@ -145,8 +147,8 @@ class World(nn.Module):
         chance = generator("fill", seed, device=device)
         hole = predictor.fill(past, coming, condition, length, chance)
         seen = self._latest(past)
-        video = self.encoder.decode(torch.cat([seen, hole], dim=1))[:, seen.shape[1] * f_t :]
-        video = video[..., : before.size[0], : before.size[1]]
+        video = finite(self.encoder.decode(torch.cat([seen, hole], dim=1)), self)
+        video = video[:, seen.shape[1] * f_t :][..., : before.size[0], : before.size[1]]
         return Clip.from_video(video, self.card.fps, name=f"{before.name}, filled")
 
     def predict_views(self, clip: Clip, views: Collection[int], seed: int = 0) -> Clip:
@@ -174,17 +176,15 @@ class World(nn.Module):
 
         Groups end at the last frame: of frames that are over the oldest are left out.
         """
-        where, first = (
-            check_views(views, self.card.views),
-            video.shape[1] % self.encoder.compression.t,
-        )
+        where = check_views(views, self.card.views)
+        first = video.shape[1] % self.encoder.compression.t
         latents = self._observed(video)
         cut = {name: signal[:, first:] for name, signal in signals.items()}
         condition = self._condition(cut, latents.shape[1], len(latents))
         given = (~where).repeat_interleave(latents.shape[-1] // self.card.views)
         shown = Shown(latents, given.to(self._device).expand(latents[:, :, 0].shape))
         chunks = completed(self._foretells, shown, condition, generator)
-        made = self.encoder.decode(torch.cat(list(chunks), dim=1))
+        made = finite(self.encoder.decode(torch.cat(list(chunks), dim=1)), self)
         return made[..., : video.shape[-2], : video.shape[-1]]
 
     @torch.no_grad()
@@ -241,8 +241,8 @@ class World(nn.Module):
         f_t, size = self.encoder.compression.t, moment.video.shape[-2:]
         ahead = self._led(moment, actions, 1, text, told)
         latents, memory = self._foretells.predict(moment.memory, ahead, 1, generator)
-        window = torch.cat([moment.seen, latents], dim=1)
-        video = self.encoder.decode(window)[:, -f_t:, :, : size[0], : size[1]]
+        window = torch.cat([moment.seen, finite(latents, self)], dim=1)
+        video = finite(self.encoder.decode(window), self)[:, -f_t:, :, : size[0], : size[1]]
         return Moment(memory, self._latest(window), video.cpu(), moment.num_imagined + 1)
 
     def dream(
@@ -272,7 +272,7 @@ class World(nn.Module):
             )
         ahead = self._led(moment, actions, num_ahead)
         chunks = onward(self._foretells, moment.memory, ahead, num_ahead, generator)
-        return torch.cat(list(chunks), dim=1)
+        return finite(torch.cat(list(chunks), dim=1), self)
 
     def _led(
         self,
@@ -324,7 +324,7 @@ class World(nn.Module):
         for _ in known:
             next(videos)
         for video in videos:
-            yield video[:, :horizon, :, : size[0], : size[1]]
+            yield finite(video, self)[:, :horizon, :, : size[0], : size[1]]
             horizon -= video.shape[1]
 
     @torch.no_grad()
@@ -340,7 +340,9 @@ class World(nn.Module):
             latents = self.encoder.encode(clip.video.to(self._device))
             window = latents if earlier is None else torch.cat([earlier, latents], dim=1)
             num_old = (window.shape[1] - latents.shape[1]) * self.encoder.compression.t
-            video = self.encoder.decode(window)[:, num_old : num_old + clip.num_frames]
+            video = finite(self.encoder.decode(window), self)[
+                :, num_old : num_old + clip.num_frames
+            ]
             video = video[..., : clip.size[0], : clip.size[1]]
             made = Clip.from_video(video, clip.fps, name=f"{clip.name}, reconstructed")
             yield replace(made, edges=clip.edges)
