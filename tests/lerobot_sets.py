@@ -98,7 +98,7 @@ def numbered_set(
     pq.write_table(pa.table(rows), root / TABLE)
 
 
-def version_2(root: Path, clips: list[Clip]) -> None:
+def version_2(root: Path, clips: list[Clip], tasks: list[str] | None = None) -> None:
     """One parquet and one mp4 per episode; the names of the numbers nested, as robots write."""
     camera = "observation.images.cam_high"
     info = {
@@ -133,11 +133,12 @@ def version_2(root: Path, clips: list[Clip]) -> None:
             "episode_index": pa.array([i] * clip.num_frames),
         }
         pq.write_table(pa.table(columns), path)
-        lines.append(json.dumps({"episode_index": i, "length": clip.num_frames}))
+        about = {} if tasks is None else {"tasks": [tasks[i]]}
+        lines.append(json.dumps({"episode_index": i, "length": clip.num_frames} | about))
     (root / "meta" / "episodes.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def version_3(root: Path, clips: list[Clip]) -> None:
+def version_3(root: Path, clips: list[Clip], tasks: list[str] | None = None) -> None:
     """All episodes one after the other in one parquet and one mp4."""
     camera = "observation.images.front"
     info = {
@@ -169,6 +170,7 @@ def version_3(root: Path, clips: list[Clip]) -> None:
         f"videos/{camera}/from_timestamp": ((ends - lengths) / 20).tolist(),
         f"videos/{camera}/to_timestamp": (ends / 20).tolist(),
     }
+    episodes |= {} if tasks is None else {"tasks": [[task] for task in tasks]}
     pq.write_table(pa.table(episodes), root / "meta" / "episodes" / file)
     columns = {
         "action": np.concatenate([clip.signals["actions"][:, 0].numpy() for clip in clips]),

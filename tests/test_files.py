@@ -13,6 +13,7 @@ from avenir.errors import AvenirError, sentence
 from avenir.files import (
     alone_in,
     append_row,
+    link,
     make_folder,
     read_rows,
     remove,
@@ -34,6 +35,21 @@ def test_a_file_is_there_when_the_block_ends_and_not_before(tmp_path):
         assert not path.exists()
         assert part.parent == path.parent
     assert left_in(path.parent) == {"file.txt": b"new"}
+
+
+def test_a_file_gets_a_second_place_or_a_copy_there(tmp_path, monkeypatch):
+    write_whole(tmp_path / "one.txt", "new")
+    write_whole(tmp_path / "deep" / "two.txt", "old")
+    link(tmp_path / "one.txt", tmp_path / "deep" / "two.txt")
+    assert (tmp_path / "deep" / "two.txt").samefile(tmp_path / "one.txt")
+
+    def unsupported(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unsupported)
+    link(tmp_path / "one.txt", tmp_path / "deep" / "two.txt")
+    assert left_in(tmp_path / "deep") == {"two.txt": b"new"}
+    assert not (tmp_path / "deep" / "two.txt").samefile(tmp_path / "one.txt")
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -80,6 +80,18 @@ def remove(path: Path) -> None:
         _flush(path.parent)
 
 
+def link(path: Path, to: Path) -> None:
+    """Put a file in a second place without writing it again, or a copy where that cannot be."""
+    make_folder(to.parent)
+    remove(to)
+    try:
+        os.link(path, to)
+        _flush(to.parent)
+    except OSError:  # some file systems have no second names
+        with whole(to) as part:
+            shutil.copyfile(path, part)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, if they are not there."""
     if folder.is_dir():

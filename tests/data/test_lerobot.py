@@ -13,7 +13,7 @@ from tests.lerobot_sets import NAMES, film, version_2, version_3
 from avenir import video
 from avenir.data import Signal, Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig, LeRobotWriter, write_dataset
-from avenir.data.lerobot.reading import Layout
+from avenir.data.lerobot.reading import MEMORY, Layout
 from avenir.errors import AvenirError
 
 
@@ -55,7 +55,7 @@ def test_an_episode_that_a_cut_kept_from_being_listed_is_listed_when_writing_goe
     out.append([film(24, 1)], source="film1", split="test", task="another")
     complete = {path: path.read_bytes() for path in listed}
     for path, before in listed.items():
-        assert complete[path] != before
+        assert complete[path] != before or path.name == MEMORY
         path.write_bytes(before)
     orphans = out._files(2)
     for path in orphans:

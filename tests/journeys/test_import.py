@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from avenir.cli import app
 from avenir.clip import Clip
+from avenir.data import Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig
 from avenir.video import read, write
+from tests import lerobot_sets
+from tests.lerobot_sets import version_2, version_3
 
 
 def film(path: Path, num_frames: int = 45, actions: bool = False) -> None:
@@ -110,3 +114,120 @@ def test_hostile_files_are_all_reported(real_data, tmp_path):
     assert {row["name"][:2] for row in report["skipped"]} == {"02", "04", "05", "11", "12"}
     assert len(report["imported"]) == 7
     assert any("01_truncated" in note for note in report["notes"])
+
+
+# Again
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    found = {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+    found.pop("import_report.json", None)
+    return found
+
+
+def notes_of(to: Path) -> str:
+    return " ".join(json.loads((to / "import_report.json").read_text())["notes"])
+
+
+def correct_the_csvs(videos: Path) -> None:
+    for i in range(3):
+        (videos / f"day{i}.csv").write_text("steer,pedal\n" + "7,7\n" * 45)
+
+
+def replace_a_video(videos: Path) -> None:
+    film(videos / "day1.mp4", num_frames=44)
+
+
+def break_a_csv(videos: Path) -> None:
+    (videos / "day1.csv").write_text("steer,pedal\n1,2\n")
+
+
+def change_and_add(videos: Path) -> None:
+    correct_the_csvs(videos)
+    film(videos / "day00.mp4", num_frames=30, actions=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        (correct_the_csvs, ()),
+        (replace_a_video, ()),
+        (break_a_csv, ()),
+        (change_and_add, ()),
+        (lambda videos: None, ("--test", "day2")),
+        (lambda videos: None, ("--delta-actions",)),
+    ],
+)
+def test_an_import_again_is_what_a_fresh_one_would_be(videos, tmp_path, change, more):
+    to, words = tmp_path / "to", ("--size", "16x16", "--fps", 15)
+    assert run(videos, "--to", to, *words, "--test", "day0").exit_code == 0
+    change(videos)
+    more = more if "--test" in more else (*more, "--test", "day0")
+    result = run(videos, "--to", to, *words, *more)
+    assert result.exit_code == 0, result.output
+    assert run(videos, "--to", tmp_path / "fresh", *words, *more).exit_code == 0
+    assert contents(to) == contents(tmp_path / "fresh")
+    assert "changed since they were imported" in notes_of(to)
+    before = {path: path.stat().st_mtime_ns for path in to.rglob("*.mp4")}
+    assert run(videos, "--to", to, *words, *more).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in to.rglob("*.mp4")} == before
+    assert "changed since they were imported" not in notes_of(to)
+
+
+def test_what_is_not_there_any_more_is_kept_and_named(videos, tmp_path):
+    to = tmp_path / "to"
+    assert run(videos, "--to", to, "--test", "day0").exit_code == 0
+    for path in videos.glob("day1.*"):
+        path.unlink()
+    assert run(videos, "--to", to, "--test", "day0").exit_code == 0
+    assert "day1: not there any more; kept as they were imported" in notes_of(to)
+    correct_the_csvs(videos)
+    (videos / "day1.csv").unlink()
+    assert run(videos, "--to", to, "--test", "day0").exit_code == 0
+    report = json.loads((to / "import_report.json").read_text())
+    assert [row["name"] for row in report["imported"]] == ["day2", "day3", "day0", "day1"]
+    data = LeRobot(LeRobotConfig(path=str(to)))
+    first = {
+        name: float(data.clip(Window(recording, 0.0, 4)).signals["actions"][0, 0])
+        for name, recording in zip(
+            ("day2", "day3", "day1", "day0"),
+            (*data.recordings("train"), *data.recordings("test")),
+            strict=True,
+        )
+    }
+    assert first == {"day2": 7, "day3": 2, "day1": 2, "day0": 7}
+
+
+def test_a_data_set_remembers_that_its_actions_add_up(tmp_path):
+    film(tmp_path / "videos" / "a.mp4", num_frames=90, actions=True)
+    film(tmp_path / "videos" / "b.mp4", num_frames=90, actions=True)
+    for path in (tmp_path / "videos").glob("*.csv"):
+        path.write_text("dx\n" + "1\n2\n3\n" * 30)
+    to = tmp_path / "to"
+    assert run(tmp_path / "videos", "--to", to, "--fps", 30, "--delta-actions").exit_code == 0
+    data = LeRobot(LeRobotConfig(path=str(to), fps=10))
+    assert data.signals["actions"].change == "delta"
+    clip = data.clip(data.spread("train", 30, 1)[0])
+    assert clip.signals["actions"].unique().tolist() == [6]
+    assert run(to, "--to", tmp_path / "slow", "--fps", 10).exit_code == 0
+    slow = LeRobot(LeRobotConfig(path=str(tmp_path / "slow")))
+    assert slow.signals["actions"].change == "delta"
+    assert slow.clip(slow.spread("train", 30, 1)[0]).signals["actions"].unique().tolist() == [6]
+
+
+@pytest.mark.parametrize("version", [version_2, version_3])
+def test_what_is_done_in_an_episode_survives(tmp_path, version):
+    said = ["pick up the bottle", "Flasche abräumen", "pick up the bottle"]
+    version(tmp_path / "robot", [lerobot_sets.film(24, seed) for seed in range(3)], said)
+    assert run(tmp_path / "robot", "--to", tmp_path / "to", "--fps", 20).exit_code == 0
+    files = (tmp_path / "to" / "meta" / "episodes").rglob("*.parquet")
+    rows = [pq.read_table(path).to_pylist()[0] for path in files]
+    tasks = {row["source"]: row["tasks"] for row in rows}
+    assert tasks == {f"episode_{i:06d}": [task] for i, task in enumerate(said)}
+    listed = pq.read_table(tmp_path / "to" / "meta" / "tasks.parquet")["task"].to_pylist()
+    assert set(listed) == set(said)
+    version(tmp_path / "mute", [lerobot_sets.film(24, seed) for seed in range(3)])
+    assert run(tmp_path / "mute", "--to", tmp_path / "to2", "--fps", 20).exit_code == 0
+    listed = pq.read_table(tmp_path / "to2" / "meta" / "tasks.parquet")["task"].to_pylist()
+    assert listed == ["video"]

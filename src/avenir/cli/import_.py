@@ -1,10 +1,11 @@
 """`avenir import`: a folder of videos, or a game that is played, becomes a LeRobot data set.
 
-Resized, at one rate, split by recording; broken files are named and left out. Stopped and started
-again, it goes on with the recordings that are missing.
+Resized, at one rate, split by recording; broken files are named and left out. Started again, it
+goes on with the recordings that are missing, and brings up to date those that changed.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from avenir.clip import Clip
-    from avenir.data import Recording, Source
+    from avenir.data import Recording, Source, Split
     from avenir.data.lerobot import LeRobotWriter
 
 _PLAYED: dict[str, Any] = {"rich_help_panel": "When an environment is recorded"}
@@ -63,8 +64,6 @@ def import_(
     """Turn videos, or a game, into a data set to train on, and say what could not be read."""
     import warnings
 
-    from avenir.data.lerobot import LeRobotWriter
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         same = Path(videos).resolve() == to.resolve()
@@ -76,11 +75,11 @@ def import_(
             )
         else:
             source = _source(Path(videos), _size(size), fps, test, delta_actions)
-        writer = LeRobotWriter(to, fps, source.size, source.signals)
-        report = _write(source, writer)
+        report = _write(source, to)
     # What libraries tell their developers is no business of whoever imports.
     told = [warning for warning in caught if issubclass(warning.category, UserWarning)]
-    report["notes"] = sorted({str(warning.message) for warning in told})
+    report["notes"] += source.notes
+    report["notes"] += sorted({str(warning.message) for warning in told})
     _save(report, to)
     _show(report, to)
     if not report["imported"]:
@@ -95,7 +94,7 @@ def _source(
     kind = "lerobot" if (videos / "meta" / "info.json").is_file() else "folder"
     found = find("data", kind)
     table: dict[str, Any] = {"path": str(videos), "size": size, "fps": fps, "memory_gb": 0}
-    table |= {"test": tuple(test or ()), "action_change": "delta" if delta else "absolute"}
+    table |= {"test": tuple(test or ())} | ({"action_change": "delta"} if delta else {})
     return found(found.Config.parse(table))
 
 
@@ -119,36 +118,131 @@ def _environment(
 
 def _size(words: str) -> tuple[int, int]:
     height, _, width = words.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) * int(width)):
+    if not (height.isdecimal() and width.isdecimal() and int(height) * int(width)):
         raise AvenirError(f"size {words!r} was given; write height x width: 64x64")
     return int(height), int(width)
 
 
-def _write(source: "Source", writer: "LeRobotWriter") -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Job:
+    """A recording to import, and what makes its episode what it is."""
+
+    recording: "Recording"
+    split: str
+    task: str
+    made_from: dict[str, str]
+
+    def has(self, episode: dict[str, Any]) -> bool:
+        """Tell whether an episode has its frames and rows."""
+        return all((episode.get(key) or "") == value for key, value in self.made_from.items())
+
+    def is_done(self, episode: dict[str, Any]) -> bool:
+        """Tell whether an episode is what it would become."""
+        same = (episode["split"], episode["tasks"]) == (self.split, [self.task])
+        return same and self.has(episode)
+
+
+def _jobs(source: "Source") -> dict[str, _Job]:
+    change = source.signals["actions"].change if "actions" in source.signals else ""
+    splits: tuple[Split, ...] = ("train", "test")
+    jobs: dict[str, _Job] = {}
+    for split in splits:
+        for each in source.recordings(split):
+            signals = f"{change} {each.signals}" if each.signals else ""
+            made_from = {"origin": each.origin, "signals": signals}
+            jobs[each.name] = _Job(each, split, each.task or "video", made_from)
+    return jobs
+
+
+def _write(source: "Source", to: Path) -> dict[str, Any]:
+    """Write what is missing, or all of it anew where something changed; report what there is."""
+    from avenir.data.lerobot import LeRobotWriter, renewal
+
+    renewal.settle(to)
+    writer, jobs = LeRobotWriter(to, source.fps, source.size, source.signals), _jobs(source)
+    skipped = [{"name": each.name, "reason": each.reason} for each in source.skipped]
+    left_out = {each.name for each in source.skipped} - jobs.keys()
+    gone = [e for e in writer.episodes if e["source"] not in jobs.keys() | left_out]
+    stale = [e for e in writer.episodes if e not in gone and not _is_done(e, jobs)]
+    notes = _said("changed since they were imported, and brought up to date", stale)
+    notes += _said("not there any more; kept as they were imported", gone)
+    if stale:
+        writer = _renew(writer, source, jobs, gone, skipped)
+    else:
+        renewal.abandon(to)
+        there = {episode["source"] for episode in writer.episodes}
+        todo = [job for name, job in jobs.items() if name not in there]
+        _append(writer, source, todo, None, skipped)
+    imported = [_row(episode) for episode in writer.episodes]
+    return {"imported": imported, "skipped": skipped, "notes": notes}
+
+
+def _is_done(episode: dict[str, Any], jobs: dict[str, _Job]) -> bool:
+    job = jobs.get(episode["source"])
+    return job is not None and job.is_done(episode)
+
+
+def _said(what: str, episodes: list[dict[str, Any]]) -> list[str]:
+    names = [episode["source"] for episode in episodes]
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return [f"{', '.join(names[:8])}{more}: {what}"] if names else []
+
+
+def _renew(
+    old: "LeRobotWriter",
+    source: "Source",
+    jobs: dict[str, _Job],
+    gone: list[dict[str, Any]],
+    skipped: list[dict[str, str]],
+) -> "LeRobotWriter":
+    """Write a data set anew beside the old one, taking over what is as it was, and replace it."""
+    from avenir.data.lerobot import LeRobotWriter, renewal
+
+    new = renewal.begin(old)
+    known = {episode["source"] for episode in gone}
+    if not all(e["source"] in known or _is_done(e, jobs) for e in new.episodes):
+        renewal.abandon(old.root)  # it was begun for what changed again since
+        new = renewal.begin(old)
+    there = {episode["source"] for episode in new.episodes}
+    todo = [job for name, job in jobs.items() if name not in there]
+    _append(new, source, todo, old, skipped)
+    for episode in gone:
+        if episode["source"] not in there:
+            new.adopt(old, episode, split=episode["split"], task=episode["tasks"][0])
+    if not new.episodes:
+        return new
+    renewal.finish(old.root)
+    return LeRobotWriter(old.root, source.fps, source.size, source.signals)
+
+
+def _append(
+    writer: "LeRobotWriter",
+    source: "Source",
+    jobs: list[_Job],
+    old: "LeRobotWriter | None",
+    skipped: list[dict[str, str]],
+) -> None:
+    """Append what the jobs ask for, taken over from the old data set where it is the same."""
     from rich.progress import Progress
 
-    imported = [_row(episode) for episode in writer.episodes]
-    there = {row["name"] for row in imported}
-    skipped = [{"name": s.name, "reason": s.reason} for s in source.skipped]
-    todo = [
-        (recording, split)
-        for split in ("train", "test")
-        for recording in source.recordings(split)
-        if recording.name not in there
-    ]
+    before = {} if old is None else {episode["source"]: episode for episode in old.episodes}
     with Progress(transient=True) as progress:
-        bar = progress.add_task("importing", total=sum(r.seconds for r, _ in todo))
-        for recording, split in todo:
-            progress.update(bar, description=recording.name)
+        bar = progress.add_task("importing", total=sum(job.recording.seconds for job in jobs))
+        for job in jobs:
+            name = job.recording.name
+            progress.update(bar, description=name)
+            episode = before.get(name)
             try:
-                writer.append(_pieces(source, recording), source=recording.name, split=split)
-                imported.append(_row(writer.episodes[-1]))
+                if old is not None and episode is not None and job.has(episode):
+                    writer.adopt(old, episode, split=job.split, task=job.task)
+                else:
+                    about = {"source": name, "split": job.split, "task": job.task}
+                    writer.append(_pieces(source, job.recording), **about, **job.made_from)
             except AvenirError as error:
-                skipped.append({"name": recording.name, "reason": str(error)})
+                skipped.append({"name": name, "reason": str(error)})
                 if isinstance(error, Stopped):
                     break
-            progress.advance(bar, recording.seconds)
-    return {"imported": imported, "skipped": skipped}
+            progress.advance(bar, job.recording.seconds)
 
 
 def _pieces(source: "Source", recording: "Recording") -> "Iterator[Clip]":

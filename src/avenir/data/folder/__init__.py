@@ -174,7 +174,7 @@ class Folder(Source):
             footage = video.Pictures(files.paths[first:], fps, self.size, in_memory=in_memory)
         else:
             footage = video.Footage(path, self.size, in_memory=in_memory, start_seconds=begin)
-        recording = Recording(files.name, until - begin, origin, self._hash_of(actions, begin))
+        recording = Recording(files.name, until - begin, origin, _hash_of(actions, begin))
         return _Track(recording, footage, stamps, actions)
 
     def _joined(
@@ -214,13 +214,6 @@ class Folder(Source):
             since = f"{stamps[first]:.2f} to " if first else ""
             _warn(f"{name} covers {since}{until:.2f} of {end:.2f} s; only these are used")
         return first, until
-
-    def _hash_of(self, actions: tables.Joined | None, begin: float) -> str:
-        """Hash what is recorded beside the frames, and how it is read."""
-        if actions is None:
-            return ""
-        about = f"{actions.names} {self.config.action_change} {begin}"
-        return _hash(about.encode(), actions.rows.tobytes(), actions.seconds.tobytes())
 
     def _copies(self, origins: dict[str, str]) -> Iterator[str]:
         """Say which recordings are copies of one video."""
@@ -280,6 +273,14 @@ class Folder(Source):
 
 def _last_duration(stamps: np.ndarray, fps: float) -> float:
     return float(np.median(np.diff(stamps))) if len(stamps) > 1 else 1 / fps
+
+
+def _hash_of(actions: tables.Joined | None, begin: float) -> str:
+    """Hash what is recorded beside the frames, and where it begins; empty where nothing is."""
+    if actions is None:
+        return ""
+    about = f"{actions.names} {begin}"
+    return _hash(about, actions.rows.tobytes(), actions.seconds.tobytes())
 
 
 def _hash(*parts: str | bytes) -> str:

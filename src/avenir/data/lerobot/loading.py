@@ -235,7 +235,10 @@ def _track(episode: Episode, footage: Film | Album, origin: str, rows: Rows, fps
     on_grid = times[-1] == (len(times) - 1) / fps
     end = len(times) / fps if on_grid else float(times[-1]) + 1 / fps
     values = {name: value[: len(times)] for name, value in rows.values.items()}
-    recording = Recording(episode.name, end, origin)
+    signals = sha256(f"{episode.start_seconds} {end} {sorted(values)}".encode())
+    for name in sorted(values):
+        signals.update(values[name].tobytes())
+    recording = Recording(episode.name, end, origin, signals.hexdigest(), episode.task)
     return Track(episode.index, recording, footage, episode.start_seconds, times, values)
 
 

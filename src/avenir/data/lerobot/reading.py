@@ -83,6 +83,14 @@ class _Listed(BaseModel):
 
     episode_index: NonNegativeInt
     length: PositiveInt
+    tasks: Any = None
+
+    @property
+    def task(self) -> str:
+        """What is done in it, in words; empty where nobody said."""
+        tasks = [self.tasks] if isinstance(self.tasks, str) else self.tasks
+        named = [task for task in tasks if isinstance(task, str)] if isinstance(tasks, list) else []
+        return "; ".join(dict.fromkeys(named))
 
 
 class _Placed(_Listed):
@@ -113,6 +121,8 @@ class Episode:
     """None where the pictures are in the table."""
     start_seconds: float
     """Where the episode begins in the video file."""
+    task: str = ""
+    """What is done in it, in words; empty where nobody said."""
 
     @property
     def name(self) -> str:
@@ -245,10 +255,11 @@ class Layout:
                 "episode_index": row.episode_index,
             }
             table = self._path("data_path", place)
-            yield Episode(row.episode_index, row.length, table, self._video(camera, place), 0.0)
+            video = self._video(camera, place)
+            yield Episode(row.episode_index, row.length, table, video, 0.0, row.task)
 
     def _episodes_of_version_3(self, camera: str) -> Iterator[Episode | Skipped]:
-        columns = {"episode_index": "episode_index", "length": "length"}
+        columns = {"episode_index": "episode_index", "length": "length", "tasks": "tasks"}
         columns |= {"data_chunk": "data/chunk_index", "data_file": "data/file_index"}
         kind: type[_Placed] = _Placed
         if self.info.features[camera].dtype == "video":
@@ -275,10 +286,10 @@ class Layout:
             place = {"chunk_index": row.data_chunk, "file_index": row.data_file}
             table = self._path("data_path", place)
         if not isinstance(row, _Filmed):
-            return Episode(row.episode_index, row.length, table, None, 0.0)
+            return Episode(row.episode_index, row.length, table, None, 0.0, row.task)
         place = {"chunk_index": row.video_chunk, "file_index": row.video_file}
         video = self._video(camera, place)
-        return Episode(row.episode_index, row.length, table, video, row.from_timestamp)
+        return Episode(row.episode_index, row.length, table, video, row.from_timestamp, row.task)
 
     def _video(self, camera: str, place: dict[str, Any]) -> Path | None:
         """Find the video file of an episode; None where a camera's pictures are in the table."""

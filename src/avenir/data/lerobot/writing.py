@@ -16,9 +16,10 @@ import torch
 
 from avenir.clip import Clip
 from avenir.data import Signal
-from avenir.data.lerobot.reading import FEATURES, KEYS
+from avenir.data.lerobot.reading import FEATURES, KEYS, MEMORY
+from avenir.data.lerobot.tables import matrix
 from avenir.errors import AvenirError
-from avenir.files import remove, whole, write_whole
+from avenir.files import link, remove, whole, write_whole
 from avenir.video import Writer
 
 CHUNK = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -55,8 +56,10 @@ class LeRobotWriter:
         if size[0] % 2 or size[1] % 2:
             raise AvenirError(f"size {size[0]}x{size[1]} was given; mp4 needs even sides")
         self.root, self.fps, self.size, self.camera = root, fps, size, camera
+        self.signals = signals
         self.columns = {name: signal for name, signal in FEATURES.items() if signal in signals}
         self.features = self._features(signals)
+        self.action_change = signals["actions"].change if "actions" in signals else None
         self.keys = {n: signals[s].keys for n, s in self.columns.items() if signals[s].keys}
         self.episodes = self._written()
         for path in self._files(len(self.episodes)):  # of an interrupted episode
@@ -65,14 +68,23 @@ class LeRobotWriter:
             self._write_meta()
 
     def append(
-        self, clips: Iterable[Clip], *, source: str, split: str = "train", task: str = "video"
+        self,
+        clips: Iterable[Clip],
+        *,
+        source: str,
+        split: str = "train",
+        task: str = "video",
+        origin: str = "",
+        signals: str = "",
     ) -> int:
-        """Write the pieces of one recording as the next episode; return how many frames it has."""
+        """Write the pieces of one recording as the next episode; return how many frames it has.
+
+        `origin` and `signals` are hashes of what it is made from, by which it is known again.
+        """
         index = len(self.episodes)
         totals = _Totals()
         rows: dict[str, list[np.ndarray]] = {name: [] for name in self.columns}
-        video_path, table_path = self._files(index)
-        with Writer(video_path, self.fps) as video:
+        with Writer(self._files(index)[0], self.fps) as video:
             for clip in clips:
                 video.append(clip)
                 totals.add(self.camera, clip.frames[::8].double().flatten(2) / 255)
@@ -81,13 +93,40 @@ class LeRobotWriter:
         values = {name: np.concatenate(parts) for name, parts in rows.items()}
         for name, value in values.items():
             totals.add(name, torch.from_numpy(value).double()[:, :, None])
-        episode = self._episode(index, video.num_frames, source, split, task)
-        _write_table(table_path, self._table(episode, values))
-        row = pa.Table.from_pylist([episode | totals.columns()])
-        _write_table(self._path("meta/episodes", index), row)  # from now on the episode exists
-        self.episodes.append(episode | totals.columns())
-        self._write_meta()
+        about = {"source": source, "split": split, "origin": origin, "signals": signals}
+        self._list(index, video.num_frames, task, about, values, totals.columns())
         return video.num_frames
+
+    def adopt(
+        self, other: "LeRobotWriter", episode: dict[str, Any], *, split: str, task: str
+    ) -> None:
+        """Take an episode of another data set of the same settings as the next one of this."""
+        index = len(self.episodes)
+        (video, table), (new_video, _) = other._files(episode["episode_index"]), self._files(index)
+        link(video, new_video)
+        rows = pq.read_table(table, columns=list(self.columns))
+        values = {name: matrix(rows[name]) for name in self.columns}
+        about = {key: episode.get(key) or "" for key in ("source", "split", "origin", "signals")}
+        statistics = {key: value for key, value in episode.items() if key.startswith("stats/")}
+        self._list(index, episode["length"], task, about | {"split": split}, values, statistics)
+
+    def _list(
+        self,
+        index: int,
+        num_frames: int,
+        task: str,
+        about: dict[str, str],
+        values: dict[str, np.ndarray],
+        statistics: dict[str, Any],
+    ) -> None:
+        """Write an episode's rows, and put it on the list: from then on it exists."""
+        episode = self._episode(index, num_frames, task, about)
+        _write_table(self._files(index)[1], self._table(episode, values))
+        _write_table(
+            self._path("meta/episodes", index), pa.Table.from_pylist([episode | statistics])
+        )
+        self.episodes.append(episode | statistics)
+        self._write_meta()
 
     def _files(self, index: int) -> tuple[Path, Path]:
         """Name an episode's video and table."""
@@ -131,7 +170,7 @@ class LeRobotWriter:
         return [pq.read_table(file).to_pylist()[0] for file in files]
 
     def _episode(
-        self, index: int, num_frames: int, source: str, split: str, task: str
+        self, index: int, num_frames: int, task: str, about: dict[str, str]
     ) -> dict[str, Any]:
         chunk, file = divmod(index, FILES_PER_CHUNK)
         first = self.episodes[-1]["dataset_to_index"] if self.episodes else 0
@@ -143,8 +182,7 @@ class LeRobotWriter:
             "length": num_frames,
             "dataset_from_index": first,
             "dataset_to_index": first + num_frames,
-            "source": source,
-            "split": split,
+            **about,
             **{f"{kind}/{k}": v for kind in ("data", "meta/episodes") for k, v in place.items()},
             **{f"videos/{self.camera}/{k}": v for k, v in stretch.items()},
         }
@@ -193,6 +231,9 @@ class LeRobotWriter:
             "video_path": f"videos/{{video_key}}/{CHUNK}.mp4",
             "features": self.features,
         }
+        if self.action_change is not None:
+            memory = {"action_change": self.action_change}
+            write_whole(self.root / "meta" / MEMORY, json.dumps(memory, indent=2))
         if self.keys:
             write_whole(self.root / "meta" / KEYS, json.dumps(self.keys, indent=2))
         write_whole(self.root / "meta" / "info.json", json.dumps(info, indent=2))
@@ -205,10 +246,14 @@ class _Totals:
         self.parts: dict[str, list[torch.Tensor]] = {}
 
     def add(self, name: str, values: torch.Tensor) -> None:
-        """Add values `n channels pixels`."""
-        count = torch.full(values.shape[1:2], float(len(values)), dtype=torch.double)
-        sums = (values.mean(2).sum(0), values.square().mean(2).sum(0))
-        part = (count, *sums, values.amin((0, 2)), values.amax((0, 2)))
+        """Add values `n channels pixels`; those of one pixel may be unknown, NaN."""
+        known = values.isfinite()
+        count = known.all(2).sum(0, dtype=torch.double)
+        low = some = high = values
+        if not known.all():
+            low, some, high = (values.where(known, other) for other in (torch.inf, 0, -torch.inf))
+        sums = (some.mean(2).sum(0), some.square().mean(2).sum(0))
+        part = (count, *sums, low.amin((0, 2)), high.amax((0, 2)))
         self.parts.setdefault(name, []).append(torch.stack(part))
 
     def columns(self) -> dict[str, list[Any]]:
@@ -217,17 +262,17 @@ class _Totals:
         for name, parts in self.parts.items():
             stacked = torch.stack(parts)
             count, first, second = stacked[:, :3].sum(0)
-            mean = first / count
+            mean = first / count.clamp(min=1)
             statistics = {
-                "min": stacked[:, 3].amin(0),
-                "max": stacked[:, 4].amax(0),
+                "min": stacked[:, 3].amin(0).where(count > 0, 0),
+                "max": stacked[:, 4].amax(0).where(count > 0, 0),
                 "mean": mean,
-                "std": (second / count - mean**2).clamp(min=0).sqrt(),
+                "std": (second / count.clamp(min=1) - mean**2).clamp(min=0).sqrt(),
             }
             shape = (-1, 1, 1) if "images" in name else (-1,)
             for key, value in statistics.items():
                 columns[f"stats/{name}/{key}"] = value.reshape(shape).tolist()
-            columns[f"stats/{name}/count"] = [int(count[0])]
+            columns[f"stats/{name}/count"] = [int(count.max())]
         return columns
 
 
@@ -238,8 +283,9 @@ def _merged(episodes: list[dict[str, Any]], name: str) -> dict[str, Any]:
         for key in ("min", "max", "mean", "std")
     }
     count = np.array([episode[f"stats/{name}/count"][0] for episode in episodes])
-    mean = np.average(columns["mean"], 0, count)
-    square = np.average(columns["std"] ** 2 + columns["mean"] ** 2, 0, count)
+    weight = np.maximum(count, 1e-9)  # where nothing is known, of nothing
+    mean = np.average(columns["mean"], 0, weight)
+    square = np.average(columns["std"] ** 2 + columns["mean"] ** 2, 0, weight)
     return {
         "min": columns["min"].min(0).tolist(),
         "max": columns["max"].max(0).tolist(),
