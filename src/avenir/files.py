@@ -80,6 +80,13 @@ def remove(path: Path) -> None:
         _flush(path.parent)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+        _flush(folder.parent)
+
+
 def link(path: Path, to: Path) -> None:
     """Put a file in a second place without writing it again, or a copy where that cannot be."""
     make_folder(to.parent)

@@ -63,8 +63,8 @@ def test_a_cut_at_any_moment_leaves_a_data_set_that_is_renewed_again(tmp_path, m
         pass
 
     wanted, done, cut_at = fresh(tmp_path / "fresh"), 0, [0]
-    for owner, name in ((renewal.shutil, "rmtree"), (Path, "replace"), (renewal, "remove")):
-        real = getattr(owner, name)
+    for name in ("remove_folder", "move_together", "remove", "write_whole"):
+        real = getattr(renewal, name)
 
         def counted(*words, real=real):
             cut_at[0] -= 1
@@ -72,7 +72,7 @@ def test_a_cut_at_any_moment_leaves_a_data_set_that_is_renewed_again(tmp_path, m
                 raise Cut
             return real(*words)
 
-        monkeypatch.setattr(owner, name, counted)
+        monkeypatch.setattr(renewal, name, counted)
     while True:
         done += 1
         root = tmp_path / str(done)

@@ -5,11 +5,10 @@ set; when that is whole it takes the place of the old one. A cut at any moment l
 set, or one that `settle` ends. Knows nothing of sources, or of what changed.
 """
 
-import shutil
 from pathlib import Path
 
 from avenir.data.lerobot.writing import LeRobotWriter
-from avenir.files import flush, remove, write_whole
+from avenir.files import move_together, remove, remove_folder, write_whole
 
 RENEWED = ".renewed"
 """Where it is written until it is whole."""
@@ -30,7 +29,7 @@ def begin(old: LeRobotWriter) -> LeRobotWriter:
 def abandon(root: Path) -> None:
     """Remove what was renewed and is not whole; first that it is a data set."""
     remove(root / RENEWED / "meta" / "info.json")
-    _remove_folder(root / RENEWED)
+    remove_folder(root / RENEWED)
 
 
 def finish(root: Path) -> None:
@@ -45,17 +44,10 @@ def settle(root: Path) -> None:
     if not (renewed / _WHOLE).is_file():
         return
     if (renewed / "meta").is_dir():
-        _remove_folder(root / "meta")
+        remove_folder(root / "meta")
     for name in _PARTS:
         if (renewed / name).is_dir():
-            _remove_folder(root / name)
-            (renewed / name).replace(root / name)
-            flush(root)
+            remove_folder(root / name)
+            move_together({renewed / name: root / name})
     remove(renewed / _WHOLE)
-    shutil.rmtree(renewed)
-
-
-def _remove_folder(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-        flush(folder.parent)
+    remove_folder(renewed)
