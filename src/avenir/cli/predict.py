@@ -10,6 +10,7 @@ from avenir.cli.arguments import Run, Seed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy as np
     from torch import Tensor
 
     from avenir.data import Signal
@@ -66,8 +67,8 @@ def predict(
     if fill:
         raise AvenirError("--fill was given for a video; it fills holes in texts: leave it out")
     observed = world.fitted(read(video, observe, start, world.card.fps))
-    steering = None if actions is None else _read_actions(actions)
     fps, num_frames = world.card.fps, round(seconds * world.card.fps)
+    steering = None if actions is None else _read_actions(actions, world.takes, num_frames, fps)
     spoken = _spoken(text, num_frames, fps) if text else None
     told = _told(tell or [], world.takes, num_frames, fps)
     pieces = world.stream(observed, seconds, steering, seed=seed, text=spoken, told=told)
@@ -185,19 +186,61 @@ def _write_on(world: "World", given: bytes, num_tokens: int, seed: int, out: Pat
     say(f"{out}: {len(given):,} bytes given, then {length:,} written")
 
 
-def _read_actions(path: Path) -> "Tensor":
-    import csv
+def _read_actions(
+    path: Path, takes: "Mapping[str, Signal]", num_frames: int, fps: float
+) -> "Tensor":
+    """Read the action of every imagined frame, or of as many as there are, `F a`.
 
+    Columns are found by name. Where one says when rows are, or of which imagined frame, they are
+    resampled by it; otherwise each row is of one frame.
+    """
+    import numpy as np
     import torch
+
+    from avenir import tables
+    from avenir.errors import AvenirError
+    from avenir.steering import check_taken
+    from avenir.training.log import say
+    from avenir.video import resample
+
+    check_taken(takes, torch.empty(0), None)
+    signal, frames = takes["actions"], np.arange(num_frames)
+    try:
+        table = tables.read(path)
+        columns, notes = tables.signals_by_name(table, signal.names, signal.size)
+        rows, where = table.rows[:, columns], [f"line {line}" for line in table.lines]
+        if tables.has_times(table, signal.names):
+            end, any_number = num_frames / fps, 2**31  # of a longer table the rest is not used
+            used, seconds, more = tables.place(table, frames / fps, end, num_declared=any_number)
+            rows = resample(rows[used], seconds, end, 0.0, num_frames, fps, signal.change)
+            rows[frames / fps < seconds[0] - 0.5 / fps] = np.nan  # nothing is said of these
+            until = float(seconds[-1]) + max(1 / fps, float(np.diff(seconds[-2:]).sum()))
+            rows = rows[: max(1, round(until * fps))]
+            where = [f"the row at {frame / fps:.2f} s" for frame in frames]
+            notes += more
+        _check_bounds(rows, signal, where)
+    except AvenirError as error:
+        raise AvenirError(f"{str(path)!r} does not hold actions of this world: {error}") from None
+    for note in (*table.notes, *notes):
+        say(f"{path}: {note}")
+    return torch.from_numpy(rows).float()
+
+
+def _check_bounds(rows: "np.ndarray", signal: "Signal", where: list[str]) -> None:
+    """Refuse the first number that is further out of bounds than rounding takes it."""
+    import numpy as np
 
     from avenir.errors import AvenirError
 
-    try:
-        with path.open(newline="") as file:
-            rows = [[float(value) for value in row] for row in list(csv.reader(file))[1:]]
-        return torch.tensor(rows)
-    except (OSError, ValueError) as error:
+    if not signal.low:
+        return
+    low, high = np.array(signal.low), np.array(signal.high)
+    room = 0.01 * np.maximum(high - low, 1e-3 * np.maximum(abs(low), abs(high)))
+    wrong = np.argwhere((rows < low - room) | (rows > high + room))
+    if len(wrong):
+        row, column = wrong[0]
+        name = signal.names[column] if signal.names else str(column)
         raise AvenirError(
-            f"{str(path)!r} does not hold actions: {error}; write a csv with a header and one row "
-            "of numbers for each imagined frame"
-        ) from None
+            f"{where[row]}, column {name!r} is {rows[row, column]:g}, and the world was trained on "
+            f"{low[column]:g} to {high[column]:g}; stay within"
+        )

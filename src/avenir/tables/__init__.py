@@ -6,7 +6,16 @@
 Knows nothing of video files or models.
 """
 
-from avenir.tables.joining import Joined, join, signal_columns
+from avenir.tables.joining import Joined, has_times, join, place, signals_by_name
 from avenir.tables.reading import Table, printable, read
 
-__all__ = ["Joined", "Table", "join", "printable", "read", "signal_columns"]
+__all__ = [
+    "Joined",
+    "Table",
+    "has_times",
+    "join",
+    "place",
+    "printable",
+    "read",
+    "signals_by_name",
+]

@@ -115,6 +115,51 @@ def join(
     columns, notes = signal_columns(table)
     if not columns:
         raise table.wrong("it has no column of numbers beside times; give it one for each signal")
+    names = tuple(table.names[column] for column in columns)
+    used, seconds, found = place(table, stamps, end_seconds, num_declared=num_declared, files=files)
+    rows = table.rows[used][:, columns].astype(np.float32)
+    return Joined(names, rows, seconds, (*table.notes, *notes, *found))
+
+
+def signals_by_name(table: Table, names: Sequence[str], size: int) -> tuple[list[int], list[str]]:
+    """Find the column of each signal by its name, or by order where either has no names.
+
+    Returns the columns in the order of `names`, and notes on what is not used. Raises AvenirError
+    that names what the table has and what is wanted, unless it has each of them and no other.
+    """
+    columns, notes = list(range(table.rows.shape[1])), list[str]()
+    if table.names:
+        columns, notes = signal_columns(table, names)
+    given = [table.names[column] for column in columns] if table.names and names else []
+    fold = str if sorted(given) == sorted(names) else str.casefold
+    column_of = {fold(name): column for name, column in zip(given, columns, strict=False)}
+    if (given and sorted(column_of) != sorted(map(fold, names))) or len(columns) != size:
+        has = ", ".join(given) or f"{len(columns)} columns"
+        raise table.wrong(
+            f"it has {has}; the world takes {', '.join(names) or f'{size} numbers'}: give each of "
+            "these and no other, under its name"
+        )
+    lacking = ~(abs(table.rows[:, columns]) < MOST).all(1)
+    if lacking.any():
+        line = table.lines[lacking.argmax()]
+        raise table.wrong(f"line {line} lacks a finite number; write one in each column")
+    return [column_of[fold(name)] for name in names] if given else columns, notes
+
+
+def has_times(table: Table, keep: Sequence[str] = ()) -> bool:
+    """Tell whether a column says when rows are, or of which frame; those in `keep` do not."""
+    return any(_role(name) in ("time", "frame") for name in table.names if name not in keep)
+
+
+def place(
+    table: Table,
+    stamps: np.ndarray,
+    end_seconds: float,
+    *,
+    num_declared: int = 0,
+    files: Sequence[str] = (),
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return which rows are of frames, when each of those begins, and notes; see `join`."""
     seconds, found = _when(table, _Frames(stamps, end_seconds, num_declared), files)
     used = np.flatnonzero(np.isfinite(seconds))
     if not len(used):
@@ -127,9 +172,7 @@ def join(
         if widest > max(1.0, 10 * np.median(steps)):
             until = since + widest
             found.append(f"no row is of {since:.2f} to {until:.2f} s; the one before is kept")
-    names = tuple(table.names[column] for column in columns)
-    rows = table.rows[used][:, columns].astype(np.float32)
-    return Joined(names, rows, seconds[used], (*table.notes, *notes, *found))
+    return used, seconds[used], found
 
 
 @dataclass(frozen=True)
