@@ -553,6 +553,15 @@ def test_actions_resample_to_faster_rates():
     assert slow[1].tolist() == [0, 1, 0, 2, 0, 4]  # beside the step to the next recorded frame
 
 
+def test_a_row_that_is_unknown_leaves_the_others_known():
+    values, stamps = np.array([[1.0, 1], [2, np.nan], [4, 4], [8, 8]]), np.arange(4) / 20
+    found = resample(values, stamps, 0.2, 0, 2, 10, "delta")
+    np.testing.assert_array_equal(found, [[3, np.nan], [12, 12]])
+    frames = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
+    clip = Clip(frames, 20.0, {"moved": torch.from_numpy(values)}).resampled(10.0, ["moved"])
+    np.testing.assert_array_equal(clip.signals["moved"], found)
+
+
 @pytest.mark.parametrize("fps", [3, 7.3, 10, 30, 45])
 def test_sums_of_deltas_do_not_depend_on_the_rate(fps):
     rng = np.random.default_rng(0)

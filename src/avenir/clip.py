@@ -148,8 +148,12 @@ class Clip:
         first[-1] = min(int(first[-1]), self.num_frames)
         signals = {}
         for name, signal in self.signals.items():
-            total = torch.cat([torch.zeros_like(signal[:1]), signal.cumsum(0)])
-            added = total[first[1:]] - total[first[:-1]]
+            known = signal.isfinite()
+            total, unknown = (
+                torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])[first].diff(dim=0)
+                for each in (signal.where(known, 0), (~known).to(signal.dtype))
+            )
+            added = total.where(unknown == 0, torch.nan)
             last = signal[torch.maximum(first[1:] - 1, first[:-1])]
             signals[name] = added if name in summed else last
         frames = self.frames[..., first[:-1], :, :, :]

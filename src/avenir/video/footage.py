@@ -127,8 +127,12 @@ def resample(
     first, past = bounds[:-1], bounds[1:]
     last_row = len(values) - 1
     if how == "delta":
-        sums = np.concatenate([np.zeros_like(values[:1], np.float64), np.cumsum(values, 0, float)])
-        return (sums[past] - sums[first]).astype(values.dtype)
+        # A row that is unknown makes those it is added to unknown, and none after them.
+        known = np.isfinite(values)
+        totals = (np.cumsum(each, 0, float) for each in (np.where(known, values, 0), ~known))
+        sums, unknown = (np.concatenate([np.zeros_like(each[:1]), each]) for each in totals)
+        added = (sums[past] - sums[first]).astype(values.dtype)
+        return np.where(unknown[past] > unknown[first], np.nan, added).astype(values.dtype)
     rows = first if how == "observed" else np.maximum(past - 1, first)
     return values[np.minimum(rows, last_row)]
 
