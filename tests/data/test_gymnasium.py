@@ -79,6 +79,90 @@ def test_our_driver_keeps_to_the_road_and_gets_somewhere():
     assert places[-1] - places[0] > 20  # of about 300 tiles, in six seconds
 
 
+class Drawing(gymnasium.Env):
+    """An environment that shows what it is asked to, and is nothing else."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, shown, render_mode=None) -> None:
+        self.shown, self.render_mode = shown, render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+    def render(self):
+        if self.shown is NotImplemented:
+            raise NotImplementedError
+        return self.shown
+
+
+@pytest.fixture
+def drawing(monkeypatch):
+    """Register an environment of that kind, and give its source."""
+
+    def made(shown, **table):
+        unchecked = {"order_enforce": False, "disable_env_checker": True}
+        gymnasium.register("Drawing-v0", lambda **more: Drawing(shown, **more), **unchecked)
+        return source("Drawing-v0", **table)
+
+    yield made
+    gymnasium.registry.pop("Drawing-v0", None)
+
+
+GREY = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
+COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=-1)
+ALIKE = GREY[..., None].repeat(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("shown", "seen"),
+    [
+        (COLOUR, COLOUR),
+        (GREY, ALIKE),
+        (GREY[..., None], ALIKE),
+        (np.concatenate([COLOUR, GREY[..., None]], axis=-1), COLOUR),
+        ([ALIKE, COLOUR], COLOUR),
+        ((GREY,), ALIKE),
+    ],
+    ids=["colour", "grey", "one channel", "alpha", "list", "grey in a tuple"],
+)
+def test_pictures_of_every_kind_are_seen_in_colour(drawing, shown, seen):
+    clip = whole(drawing(shown))
+    assert torch.equal(clip.frames[0], torch.tensor(seen).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("shown", "given"),
+    [
+        (None, "gave nothing"),
+        (NotImplemented, "gave nothing"),
+        (COLOUR / np.float32(255), r"gave float32 of shape \(32, 32, 3\)"),
+        (COLOUR.transpose(2, 0, 1), r"gave uint8 of shape \(3, 32, 32\)"),
+        ([], "gave float64"),
+        ("a house", "gave <U7"),
+    ],
+    ids=["none", "cannot", "floats", "channels first", "no frame", "words"],
+)
+def test_what_is_no_picture_is_said_once_with_the_environment(drawing, tmp_path, shown, given):
+    from typer.testing import CliRunner
+
+    from avenir.cli import app
+
+    with pytest.raises(AvenirError, match=f"'Drawing-v0' was asked for a picture and {given}"):
+        whole(drawing(shown))
+    words = f"import Drawing-v0 --to {tmp_path / 'to'} --size 32x32 --episodes 9 --seconds 0.4"
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code != 0 and isinstance(result.exception, AvenirError | SystemExit)
+    said = " ".join(result.output.split())
+    assert said.count("was asked for a picture") == 1 and 'render_mode="rgb_array"' in said
+
+
 def test_keys_follow_from_what_actions_are():
     assert source().signals["actions"].keys == {
         "ArrowLeft": (-1.0, 0.0, 0.0),

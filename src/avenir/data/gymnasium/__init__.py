@@ -21,6 +21,7 @@ from avenir.clip import Clip, cover
 from avenir.config import Config
 from avenir.data import Recording, Signal, Skipped, Source, Split, Window
 from avenir.data.gymnasium.human import Human
+from avenir.data.gymnasium.pictures import as_picture, drawn
 from avenir.data.gymnasium.policies import Policy, policy_named
 from avenir.device import seed_of
 from avenir.errors import AvenirError
@@ -161,8 +162,9 @@ class Gymnasium(Source):
 
     def _picture(self, environment: Environment, observation: Any) -> torch.Tensor:
         """Return what is seen, resized: the observation if it is a picture, or else a drawing."""
-        picture = observation if _is_picture(environment) else environment.render()
-        return cover(torch.tensor(np.asarray(picture)).permute(2, 0, 1), *self.size)
+        seen = _is_picture(environment)
+        picture = as_picture(environment, observation) if seen else drawn(environment)
+        return cover(torch.tensor(picture).permute(2, 0, 1), *self.size)
 
     def _made(self) -> Environment:
         """Make the environment, without a limit on the length of its episodes."""

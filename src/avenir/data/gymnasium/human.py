@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from avenir.data import Signal
+from avenir.data.gymnasium.pictures import drawn
 from avenir.data.gymnasium.policies import Act
 from avenir.errors import AvenirError, Stopped
 
@@ -109,12 +110,7 @@ def _pygame() -> Any:
 
 def _show(pygame: Any, environment: gymnasium.Env[Any, Any], title: str) -> None:
     """Draw the environment, enlarged, in a window that is opened where there is none."""
-    picture = np.asarray(environment.render())
-    if picture.ndim != 3:
-        raise Stopped(
-            "policy 'human' was asked for; this environment draws no picture to be looked at: ask "
-            "for another policy"
-        )
+    picture = drawn(environment)
     height, width = picture.shape[:2]
     times = max(1, min(_MOST_PIXELS[0] // height, _MOST_PIXELS[1] // width))
     size = (times * width, times * height)
