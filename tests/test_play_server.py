@@ -6,9 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache
+from importlib import import_module
+from itertools import groupby
+from types import SimpleNamespace
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -20,7 +24,7 @@ from avenir.errors import AvenirError
 from avenir.serving.messages import offered, written
 from avenir.serving.overlays import Overlays
 from avenir.serving.player import Player
-from avenir.serving.stages import openings_of, stages_of
+from avenir.serving.stages import Steering, openings_of, stages_of
 from avenir.world import World, load
 
 from .test_serving import hearing_run, weather_run  # noqa: F401
@@ -29,8 +33,17 @@ pytest.importorskip("starlette")
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from websockets.sync.client import ClientConnection, connect  # noqa: E402
 
+from avenir.serving import app as serving_app  # noqa: E402
 from avenir.serving import page as serving_page  # noqa: E402
-from avenir.serving.app import MOST_BYTES, MOST_PAGES, Server, listen, serving  # noqa: E402
+from avenir.serving import player as serving_player  # noqa: E402
+from avenir.serving.app import (  # noqa: E402
+    MOST_BYTES,
+    MOST_PAGES,
+    Server,
+    is_local,
+    listen,
+    serving,
+)
 
 
 class Running:
@@ -52,9 +65,9 @@ class Running:
 
         asyncio.run(main())
 
-    def connected(self, origin: str = "") -> ClientConnection:
-        origin = origin or f"http://{self.address}"
-        return connect(f"ws://{self.address}/play", origin=origin, max_size=None, close_timeout=1)
+    def connected(self, origin: str = "", said: str = "") -> ClientConnection:
+        address, origin = f"ws://{self.address}/play{said}", origin or f"http://{self.address}"
+        return connect(address, origin=origin, max_size=None, close_timeout=1)
 
     def num_tasks(self) -> int:
         async def count() -> int:
@@ -75,7 +88,9 @@ class Running:
         self.thread.join()
 
 
-def served(world: World, source: Synthetic, overlays: bool = False) -> Running:
+def served(
+    world: World, source: Synthetic, overlays: bool = False, token: str | None = None
+) -> Running:
     openings = openings_of(source, world, 2, 6)
     stages, signal = stages_of(world, openings, True), source.signals["actions"]
     takes = {name: source.signals.get(name, taken) for name, taken in world.takes.items()}
@@ -93,7 +108,7 @@ def served(world: World, source: Synthetic, overlays: bool = False) -> Running:
         return replace(seen, probes=probes)
 
     players = lambda: Player(stages, openings, takes)  # noqa: E731
-    return Running(Server(players, about, "a key", fitted if overlays else None))
+    return Running(Server(players, about, "a key", fitted if overlays else None, token))
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +185,150 @@ def test_foreign_names_and_foreign_pages_are_refused(running):
         with pytest.raises(InvalidStatus) as refused:
             running.connected(origin)
         assert refused.value.response.status_code == 403
+
+
+@pytest.fixture(scope="module")
+def guarded(tiny_run) -> Iterator[Running]:
+    source = Synthetic(SyntheticConfig(episode_frames=20))
+    running = served(load(tiny_run), source, token="a-Token_9")
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize("said", ["", "?token=", "?token=a-token_9", "?token=%F1", "?x=a-Token_9"])
+def test_without_the_token_neither_page_nor_socket_is_given(guarded, said):
+    with pytest.raises(HTTPError, match="403") as page:
+        urlopen(f"http://{guarded.address}/{said}")
+    assert b"its token included" in page.value.read()
+    assert page.value.headers["cache-control"] == "no-store"
+    page.value.close()
+    with pytest.raises(InvalidStatus) as refused:
+        guarded.connected(said=said)
+    assert refused.value.response.status_code == 403 and not guarded.server.pages
+
+
+def test_with_the_token_it_is_played_as_ever(guarded):
+    with urlopen(f"http://{guarded.address}/?token=a-Token_9") as page:
+        assert b"<main>" in page.read()
+        assert page.headers["referrer-policy"] == "no-referrer"  # the token stays here
+    with guarded.connected(said="?token=a-Token_9") as page:
+        assert "hello" in told(page)
+
+
+def test_the_token_is_for_who_can_be_reached_by_others():
+    local = ["127.0.0.1", "127.0.0.2", "::1", "localhost"]
+    others = ["0.0.0.0", "::", "192.168.1.2", "studio.local", ""]
+    assert [is_local(host) for host in local + others] == [True] * 4 + [False] * 5
+
+
+def test_the_address_that_is_printed_is_the_one_that_is_answered(guarded, monkeypatch, capsys):
+    play = import_module("avenir.cli.play")
+    ran = SimpleNamespace(run=lambda sockets: [each.close() for each in sockets])
+    monkeypatch.setattr(serving_app, "serving", lambda server, host: ran)
+    play._serve(guarded.server, "127.0.0.1", 0)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "/?token=a-Token_9 (Ctrl-C ends it)" in said and "nobody else" in said
+    assert b"${location.search}" in (serving_app.STATIC / "play.js").read_bytes()
+
+
+def ended(open_socket: socket.socket, seconds: float) -> float:
+    """Wait for the other side to end a connection; return how long that took."""
+    open_socket.settimeout(seconds)
+    began = time.monotonic()
+    with suppress(ConnectionError):
+        while open_socket.recv(2**16):
+            pass
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HT",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /stat",
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nx",
+    ],
+    ids=["nothing", "half a line", "no end", "one and a half", "half a body"],
+)
+def test_a_request_that_does_not_end_is_ended(running, monkeypatch, sent):
+    monkeypatch.setattr(serving_app, "REQUEST_SECONDS", 0.5)
+    host, port = running.address.split(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall(sent)
+        assert 0.2 < ended(slow, 10) < 2
+
+
+def test_whoever_asks_letter_by_letter_is_let_go_and_who_plays_is_not(running, monkeypatch):
+    monkeypatch.setattr(serving_app, "REQUEST_SECONDS", 0.5)
+    host, port = running.address.split(":")
+    with running.connected() as page, socket.create_connection((host, int(port))) as slow:
+        with pytest.raises(ConnectionError):
+            for _ in range(100):
+                slow.sendall(b"x")
+                time.sleep(0.05)
+        assert "hello" in told(page)
+        say(page, "step")
+        while shown(page)[0]["step"] < 1:
+            pass
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system knows no such time")
+def test_a_socket_that_takes_nothing_is_let_go_of_to_the_last(tiny_run, monkeypatch):
+    monkeypatch.setattr(serving_app, "UNTAKEN_SECONDS", 1.0)
+    monkeypatch.setattr(serving_page, "_PATIENCE_SECONDS", 0.5)
+    running = served(load(tiny_run), Synthetic(SyntheticConfig(episode_frames=20)))
+    try:
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.connect(("127.0.0.1", int(running.address.split(":")[1])))
+            words = f"Host: {running.address}\r\nOrigin: http://{running.address}\r\n"
+            words += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            words += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            stalled.sendall(f"GET /play HTTP/1.1\r\n{words}".encode())
+            message = b'{"do":"go"}'
+            stalled.sendall(bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message)
+            connections = running.web.server_state.connections
+            waited = time.monotonic()
+            while not running.server.pages and time.monotonic() < waited + 20:
+                time.sleep(0.01)
+            while (running.server.pages or connections) and time.monotonic() < waited + 20:
+                time.sleep(0.05)
+            assert not running.server.pages and not connections
+    finally:
+        running.stop()
+
+
+def test_a_page_that_rewinds_without_end_gets_its_share_and_no_more(running, monkeypatch):
+    monkeypatch.setattr(serving_player, "_EVERY", 1000)  # nothing is kept on the way
+    monkeypatch.setattr(serving_player, "MOST_KEPT", 3)
+    taken, plain = list[Player](), Player._led
+
+    def slow(player: Player, told: Steering) -> dict:
+        if begun:
+            time.sleep(0.06)  # more than a page has: both ask for more than there is
+            taken.append(player)
+        return plain(player, told)
+
+    monkeypatch.setattr(Player, "_led", slow)
+    begun: list[bool] = []
+    with running.connected() as greedy, running.connected() as other:
+        for page in (greedy, other):
+            assert "hello" in told(page)
+            shown(page)
+        for _ in range(30):
+            say(greedy, "step")
+            shown(greedy)
+        begun.append(True)
+        for _ in range(4):
+            say(greedy, "rewind", steps=1)  # 28 steps are played again, each time
+        say(other, "go")
+        while shown(other)[0]["step"] < 12:
+            pass
+    # From when both play on they take turns.
+    runs = [len(list(same)) for _, same in groupby(taken, key=id)]
+    assert len(runs) > 15 and max(runs[1:-1]) <= 2, runs
 
 
 def test_playing_steps_at_its_own_rate_and_answers_keys(running):

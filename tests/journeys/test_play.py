@@ -17,7 +17,7 @@ from avenir.errors import AvenirError
 from avenir.serving.overlays import Overlays
 from avenir.world import World
 
-from ..test_play_server import Running, hearing, outside, running  # noqa: F401
+from ..test_play_server import Running, guarded, hearing, outside, running  # noqa: F401
 from ..test_serving import hearing_run, weather_run  # noqa: F401
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -43,7 +43,7 @@ def pause(page):
     page.wait_for_function("latest.paused")
 
 
-def opened(browser, running: Running, **context):  # noqa: F811
+def opened(browser, running: Running, said: str = "", **context):  # noqa: F811
     """Open the page where nothing else may be fetched, and wait for its first frame."""
     page = browser.new_context(bypass_csp=True, **context).new_page()
     page.faults = []
@@ -53,7 +53,7 @@ def opened(browser, running: Running, **context):  # noqa: F811
     page.on(
         "request", lambda r: r.url.startswith((here, "data:", "blob:")) or page.faults.append(r.url)
     )
-    page.goto(here)
+    page.goto(here + said)
     page.wait_for_selector("canvas")
     return page
 
@@ -90,6 +90,12 @@ def test_it_plays_from_the_keyboard_alone(browser, running):  # noqa: F811
     for _ in range(12):  # every control is reached with the tabulator, and shows that it is
         page.keyboard.press("Tab")
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+    assert page.faults == []
+
+
+def test_the_page_of_an_address_with_a_token_plays(browser, guarded):  # noqa: F811
+    page = opened(browser, guarded, "?token=a-Token_9")
+    page.wait_for_function("latest.step > 3")
     assert page.faults == []
 
 

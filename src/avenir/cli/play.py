@@ -1,6 +1,7 @@
 """`avenir play`: step into a world, in a browser."""
 
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +56,7 @@ def play(
     from avenir.world import load
 
     with needing("playing"):
-        from avenir.serving.app import Server
+        from avenir.serving.app import Server, is_local
     # One core is left to the page: threads that wait for a busy core make every step wait.
     torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 2) - 1)))
     world = load(run)
@@ -85,6 +86,7 @@ def play(
         about,
         key,
         lambda: Overlays.of(world, openings, source, Preparation()),
+        token=None if is_local(host) else secrets.token_urlsafe(16),
     )
     _serve(server, host, port)
 
@@ -161,8 +163,10 @@ def _serve(server: "Server", host: str, port: int) -> None:
             f"nobody can be served at {host}:{port}: {error.strerror}; give another --port, or "
             "--port 0 for any that is free"
         ) from None
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        say(f"anybody who reaches {host} can play: there is no password")
+    token = ""
+    if server.token is not None:
+        say("whoever knows this address can play, and nobody else: its token is new every time")
+        token = f"?token={server.token}"
     where = f"[{host}]" if ":" in host else host
-    say(f"play at http://{where}:{listening.getsockname()[1]}/   (Ctrl-C ends it)")
+    say(f"play at http://{where}:{listening.getsockname()[1]}/{token}   (Ctrl-C ends it)")
     serving(server, host).run(sockets=[listening])

@@ -9,9 +9,8 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from itertools import islice
 from typing import Any, Protocol
 
 from anyio import CapacityLimiter, create_task_group, to_thread
@@ -39,8 +38,11 @@ _MOST_WAITING = 16
 """Messages that wait for the end of a step."""
 _PATIENCE_SECONDS = 5.0
 """How long a page may take to receive a frame."""
-_STEPS_A_TURN = 5
-"""When a playthrough is opened; then it is the turn of other pages."""
+_STEPS_SHOWN = 5
+"""When a playthrough is opened, one step in so many is shown."""
+
+
+_END = object()
 
 
 class Gone(Exception):
@@ -192,9 +194,9 @@ class Page:
             elif what == "begin":
                 await self._in_turn(player.begin, whole(said, "clip"), whole(said, "seed"))
             elif what == "rewind":
-                await self._in_turn(player.rewind, player.now - whole(said, "steps"))
+                await self._by_turns(player.rewinding(player.now - whole(said, "steps")))
             elif what == "branch":
-                await self._in_turn(player.branch, whole(said, "number"))
+                await self._by_turns(player.branching(whole(said, "number")))
             elif what == "step":
                 await self._in_turn(player.step, player.action(self.held))
             elif what == "keep":
@@ -240,15 +242,25 @@ class Page:
         return kept
 
     async def _open(self, text: str) -> None:
-        """Play a playthrough again and stop; others have their turn in between."""
+        """Play a playthrough again and stop."""
         playthrough = await self._in_turn(read_playthrough, text)
         again = self.player.open(playthrough, self.server.world)
+        self.paused = True
+        await self._by_turns(again, _STEPS_SHOWN)
+
+    async def _by_turns(self, steps: Generator[None, None, None], shown: int = 0) -> None:
+        """Take steps to their end, one in each turn: others have theirs in between.
+
+        Of `shown` steps one is shown; of 0 none.
+        """
+        done = 0
         try:
-            self.paused = True
-            while await self._in_turn(_some_of, again, _STEPS_A_TURN):
-                await self._show(0.0)
+            while await self._in_turn(_one_of, steps):
+                done += 1
+                if shown and done % shown == 0:
+                    await self._show(0.0)
         finally:
-            again.close()
+            steps.close()
 
     async def _show(self, seconds: float) -> None:
         player, shown = self.player, [n for n in self.shown if n in self.player.line.states[0]]
@@ -304,6 +316,6 @@ def _timed(work: Callable[..., Any], *arguments: Any) -> float:
     return time.perf_counter() - began
 
 
-def _some_of(steps: Iterator[None], count: int) -> bool:
-    """Take some steps, and say whether there are more."""
-    return sum(1 for _ in islice(steps, count)) == count
+def _one_of(steps: Generator[None, None, None]) -> bool:
+    """Take a step, and say whether there was one."""
+    return next(steps, _END) is not _END

@@ -4,7 +4,7 @@ Knows keys, actions, words and other signals; knows nothing of networks or pages
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,11 +137,20 @@ class Player:
 
     def rewind(self, step: int) -> None:
         """Stand after step `step` of what was done, with what was said and pushed then."""
+        for _ in self.rewinding(step):
+            pass
+
+    def rewinding(self, step: int) -> Generator[None, None, None]:
+        """Rewind, and stop after each step that is not kept and has to be played again.
+
+        Whoever asks for it goes on to its end before anything else is done.
+        """
         told = self.line.told
         step = min(max(0, step), len(told))
         self.now = max(kept for kept in self.line.states if kept <= step)
         while self.now < step:
             self._advance()
+            yield
         far = [kept for kept in self.line.states if abs(kept - step) > MOST_KEPT and kept % _EVERY]
         for kept in far:
             del self.line.states[kept]
@@ -150,12 +159,17 @@ class Player:
 
     def branch(self, number: int) -> None:
         """Go back to a branch, as far as it had come; the present line becomes one in its place."""
+        for _ in self.branching(number):
+            pass
+
+    def branching(self, number: int) -> Generator[None, None, None]:
+        """Go back to a branch as `rewinding` does."""
         if not 0 <= number < len(self.branches):
             raise AvenirError(
                 f"branch {number} was asked for; there are {len(self.branches)}, counted from 0"
             )
         self.line, self.branches[number] = self.branches[number], self.line.thinned()
-        self.rewind(len(self.line.told))
+        yield from self.rewinding(len(self.line.told))
 
     def frames(self, stage: str) -> UInt8[Tensor, "f_t C H W"]:
         """Return the frames that a stage shows now."""
@@ -182,7 +196,7 @@ class Player:
         checksums = self.line.checksums[: self.now]
         return Playthrough.of(world, past, self.takes, self.seed, told, checksums)
 
-    def open(self, playthrough: Playthrough, world: str) -> Iterator[None]:
+    def open(self, playthrough: Playthrough, world: str) -> Generator[None, None, None]:
         """Play it again from its own opening, a step at a time, and stand at its end.
 
         Raises AvenirError for one of another world, for one that is damaged, and for one whose

@@ -20,7 +20,7 @@ window.avenir = measured;  // for whoever measures from outside
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  socket = new WebSocket(`${scheme}://${location.host}/play`);
+  socket = new WebSocket(`${scheme}://${location.host}/play${location.search}`);
   socket.binaryType = "arraybuffer";
   socket.onmessage = (event) =>
     typeof event.data === "string" ? hear(JSON.parse(event.data)) : draw(event.data);
