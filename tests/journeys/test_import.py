@@ -1,6 +1,7 @@
 """A folder of videos, some of them broken, is imported and trained from."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -116,6 +117,50 @@ def test_hostile_files_are_all_reported(real_data, tmp_path):
     assert any("01_truncated" in note for note in report["notes"])
 
 
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "suffix"),
+    [
+        ("timestamp,steer,acc", lambda k: (f"{1.7e9 + k / 30:.6f}", k, 1), ".csv"),
+        ("timestamp,steer,acc", lambda k: (round(1.7e12 + k / 0.03), k, 1), ".csv"),
+        ("timestamp,steer,acc", lambda k: (int(1.7e18) + round(k / 3e-8), k, 1), ".csv"),
+        ("timestamp,steer,acc", lambda k: (f"{k / 0.03:.3f}", k, 1), ".csv"),
+        ("Timestamp,steer,acc", lambda k: (f"{k / 30:.6f}", k, 1), ".csv"),
+        ("frame_index,timestamp,steer,acc", lambda k: (k, f"{k / 30:.5f}", k, 1), ".csv"),
+        (",steer,acc", lambda k: (k, k, 1), ".csv"),
+        ("acc,steer", lambda k: (1, k), ".CSV"),
+    ],
+)
+def test_every_row_is_of_its_frame(tmp_path, header, cells, suffix):
+    for name in ("a", "b"):
+        film(tmp_path / "videos" / f"{name}.mp4", num_frames=60)
+        rows = "\n".join(",".join(map(str, cells(k))) for k in range(60))
+        (tmp_path / "videos" / f"{name}{suffix}").write_text(f"{header}\n{rows}\n")
+    assert run(tmp_path / "videos", "--to", tmp_path / "to", "--fps", 30).exit_code == 0
+    info = json.loads((tmp_path / "to" / "meta" / "info.json").read_text())
+    names = info["features"]["action"]["names"]
+    assert sorted(names) == ["acc", "steer"]
+    for path in (tmp_path / "to" / "data").rglob("*.parquet"):
+        rows = dict(
+            zip(names, zip(*pq.read_table(path)["action"].to_pylist(), strict=True), strict=True)
+        )
+        assert rows == {"steer": tuple(range(60)), "acc": (1,) * 60}
+
+
+def test_tables_that_do_not_fit_are_named_with_the_cure(tmp_path):
+    for name, num_rows in (("many", 300), ("few", 20), ("good", 45), ("fine", 45)):
+        film(tmp_path / "videos" / f"{name}.mp4")
+        rows = "\n".join(map(str, range(num_rows)))
+        (tmp_path / "videos" / f"{name}.csv").write_text(f"speed\n{rows}\n")
+    assert run(tmp_path / "videos", "--to", tmp_path / "to").exit_code == 0
+    report = json.loads((tmp_path / "to" / "import_report.json").read_text())
+    reasons = {row["name"]: row["reason"] for row in report["skipped"]}
+    assert set(reasons) == {"many", "few"}
+    assert "many.csv: it has 300 rows for 45 frames; give it one per frame" in reasons["many"]
+
+
 # Again
 
 
@@ -173,6 +218,36 @@ def test_an_import_again_is_what_a_fresh_one_would_be(videos, tmp_path, change, 
     assert run(videos, "--to", to, *words, *more).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in to.rglob("*.mp4")} == before
     assert "changed since they were imported" not in notes_of(to)
+
+
+def test_a_data_set_that_does_not_know_what_it_is_made_from_is_written_anew(videos, tmp_path):
+    to, words = tmp_path / "to", ("--size", "16x16", "--test", "day0")
+    assert run(videos, "--to", to, *words).exit_code == 0
+    wanted = contents(to)
+    (to / "meta" / "avenir.json").unlink()
+    for path in (to / "meta" / "episodes").rglob("*.parquet"):  # as they once were written
+        pq.write_table(pq.read_table(path).drop_columns(["origin", "signals"]), path)
+    assert run(videos, "--to", to, *words).exit_code == 0
+    assert contents(to) == wanted
+
+
+def test_names_that_are_not_utf_8_are_imported(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9"))
+    try:
+        for name in (b"caf\xe9", "10²5".encode()):
+            film(folder / os.fsdecode(name + b".mp4"), actions=True)
+    except OSError:
+        pytest.skip("this file system has no names that are not UTF-8")
+    result = run(folder, "--to", tmp_path / "to", "--test", "caf*")
+    assert result.exit_code == 0, result.output
+    data = LeRobot(LeRobotConfig(path=str(tmp_path / "to")))
+    assert data.signals["actions"].names == ("steer", "pedal")
+    report = json.loads((tmp_path / "to" / "import_report.json").read_text())
+    assert {row["name"]: row["split"] for row in report["imported"]} == {
+        "caf\\xe9": "test",
+        "10²5": "train",
+    }
+    assert "not UTF-8" in str(run(folder, "--to", folder / "to").exception)
 
 
 def test_what_is_not_there_any_more_is_kept_and_named(videos, tmp_path):

@@ -64,6 +64,10 @@ def import_(
     """Turn videos, or a game, into a data set to train on, and say what could not be read."""
     import warnings
 
+    from avenir.tables import printable
+
+    if printable(str(to)) != str(to):
+        raise AvenirError(f"--to {str(to)!r} is not UTF-8, which tables need; give another name")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         same = Path(videos).resolve() == to.resolve()

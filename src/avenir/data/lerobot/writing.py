@@ -120,6 +120,9 @@ class LeRobotWriter:
         statistics: dict[str, Any],
     ) -> None:
         """Write an episode's rows, and put it on the list: from then on it exists."""
+        if self.action_change is not None:
+            memory = {"action_change": self.action_change}
+            write_whole(self.root / "meta" / MEMORY, json.dumps(memory, indent=2))
         episode = self._episode(index, num_frames, task, about)
         _write_table(self._files(index)[1], self._table(episode, values))
         _write_table(
@@ -231,9 +234,6 @@ class LeRobotWriter:
             "video_path": f"videos/{{video_key}}/{CHUNK}.mp4",
             "features": self.features,
         }
-        if self.action_change is not None:
-            memory = {"action_change": self.action_change}
-            write_whole(self.root / "meta" / MEMORY, json.dumps(memory, indent=2))
         if self.keys:
             write_whole(self.root / "meta" / KEYS, json.dumps(self.keys, indent=2))
         write_whole(self.root / "meta" / "info.json", json.dumps(info, indent=2))
