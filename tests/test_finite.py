@@ -57,7 +57,8 @@ def test_a_verb_names_the_weight(tiny_run, tmp_path, monkeypatch, capsys, part, 
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 1 and not out.exists()
-    assert f"the weights {name!r} hold numbers that are not finite" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"the weights {name!r} of {str(run)!r} hold numbers that are not finite" in said
 
 
 @pytest.mark.parametrize("part", ["encoder.", "predictor."])

@@ -275,7 +275,8 @@ def test_whoever_asks_letter_by_letter_is_let_go_and_who_plays_is_not(running, m
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system knows no such time")
-def test_a_socket_that_takes_nothing_is_let_go_of_to_the_last(tiny_run, monkeypatch):
+@pytest.mark.parametrize("plays", [True, False])
+def test_a_socket_that_takes_nothing_is_let_go_of_to_the_last(tiny_run, monkeypatch, plays):
     monkeypatch.setattr(serving_app, "UNTAKEN_SECONDS", 1.0)
     monkeypatch.setattr(serving_page, "_PATIENCE_SECONDS", 0.5)
     running = served(load(tiny_run), Synthetic(SyntheticConfig(episode_frames=20)))
@@ -287,7 +288,8 @@ def test_a_socket_that_takes_nothing_is_let_go_of_to_the_last(tiny_run, monkeypa
             words += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             words += "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             stalled.sendall(f"GET /play HTTP/1.1\r\n{words}".encode())
-            message = b'{"do":"go"}'
+            message = b'{"do":"go"}' if plays else b'{"do":"pause"}'
+            assert stalled.recv(12) == b"HTTP/1.1 101"
             stalled.sendall(bytes([0x81, 0x80 | len(message), 0, 0, 0, 0]) + message)
             connections = running.web.server_state.connections
             waited = time.monotonic()

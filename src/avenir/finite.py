@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from avenir.errors import AvenirError
 
 
-def check_weights(module: nn.Module) -> None:
-    """Raise AvenirError, naming the first, where weights are not finite."""
+def check_weights(module: nn.Module, where: str = "this world") -> None:
+    """Raise AvenirError, naming the first and `where` they are, when weights are not finite."""
     broken = [name for name, value in module.state_dict().items() if not value.isfinite().all()]
     if broken:
         more = f" and {len(broken) - 1} others" if len(broken) > 1 else ""
         raise AvenirError(
-            f"the weights {broken[0]!r}{more} hold numbers that are not finite: training diverged, "
-            "or the file is damaged; copy it again, or train again at a lower rate"
+            f"the weights {broken[0]!r}{more} of {where} hold numbers that are not finite: "
+            "training diverged, or the file is damaged; copy it again, or train at a lower rate"
         )
 
 

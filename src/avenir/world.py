@@ -75,7 +75,7 @@ class World(nn.Module):
                 f"the weights in {str(folder)!r} do not fit what its card describes: it was "
                 "written by another version of avenir; use that one, or train again elsewhere"
             ) from None
-        check_weights(world)
+        check_weights(world, repr(str(folder)))
         return world.eval().to(device or best_device())
 
     # Using ------------------------------------------------------------------------------------
