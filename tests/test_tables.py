@@ -65,9 +65,18 @@ def test_times_of_any_unit_and_origin_find_their_frames(tmp_path, header, scale,
     assert bool(since) == any("first frame" in note for note in found.notes)
 
 
+def test_few_rows_are_placed_as_many_are(tmp_path):
+    rows = [[1.7e12 + 1000 * k, k] for k in range(3)]  # a row per second, of three
+    np.testing.assert_array_equal(joined(tmp_path, "timestamp,steer", rows).seconds, [0, 1, 2])
+    assert joined(tmp_path, "t,steer", [[1.5, 7]]).seconds.tolist() == [1.5]
+    assert "'t' runs from 500 to 500" in refused(tmp_path, "t,steer", [[500, 7]])
+
+
 def test_dates_are_times(tmp_path):
     rows = [[f"2024-03-01 12:00:{k / FPS:09.6f}", k] for k in NUMBERS]
     np.testing.assert_array_equal(joined(tmp_path, "datetime,steer", rows).seconds, STAMPS)
+    rows = [[f"00:00:{k / FPS:09.6f}", k] for k in range(30, COUNT)]
+    np.testing.assert_array_equal(joined(tmp_path, "time,steer", rows).rows[:, 0], NUMBERS[30:])
 
 
 def test_a_row_belongs_to_the_nearest_frame_within_half_a_frame(tmp_path):
@@ -110,6 +119,7 @@ def test_a_hole_in_a_table_is_said(tmp_path):
     ("header", "when", "about"),
     [
         ("timestamp", lambda k: 1_700_000_000 + k / 100, "'timestamp' runs from 1700000000"),
+        ("timestamp", lambda k: 1_700_000_000 + k / 29, "'timestamp' runs from 1700000000"),
         ("time_ms", lambda k: 50_000 + 100 * k, "'time_ms' runs from 50000"),
         ("timestamp", lambda k: k * 1000, "'timestamp' runs from 0 to 89000"),
         ("timestamp", lambda k: -k / FPS, "line 3, column 'timestamp' runs backwards"),
@@ -213,7 +223,8 @@ def test_text_and_empty_columns_are_left_out_aloud(tmp_path):
         ("steer", ["1e300"], "line 4, column 'steer'"),
         ("steer,", [0, "0.5"], "column 2, which has no name"),
         ("steer", [0, 1], "line 4 does not have 1 values"),
-        ("steer,steer", [0, 0], "two columns are named 'steer'"),
+        ("steer,steer", [0, 0], "2 columns are named 'steer'"),
+        ("," * 10_000 + "steer", [0], "its first line has 10001 values"),
         ("0.1", [0], "its first line holds numbers"),
         ("timestamp", [0.1], "no column of numbers"),
     ],

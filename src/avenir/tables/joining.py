@@ -7,6 +7,7 @@ not used is said in `notes`.
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PureWindowsPath
@@ -19,7 +20,7 @@ from avenir.tables.reading import Table
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Seconds of each unit that times are written in."""
 SLACK = 0.05
-"""Share of a recording by which clocks may differ over it, up to a second."""
+"""Share of a recording by which numbers and times that count from its start may go on past it."""
 MOST = 1e30
 """Numbers above this are damaged: what is computed of them is not finite."""
 
@@ -308,11 +309,11 @@ def _times(table: Table, column: int) -> tuple[np.ndarray, str | None]:
         return table.rows[:, column], unit
     values = table.rows[:, column].copy()
     for row, word in words.items():
-        try:
-            moment = datetime.fromisoformat(word)
-        except ValueError:
-            continue
-        values[row] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        for text in (word, f"1970-01-01 {word}"):  # a date, or a time of the day
+            with suppress(ValueError):
+                moment = datetime.fromisoformat(text)
+                values[row] = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+                break
     return values, "s"
 
 
@@ -320,8 +321,7 @@ def _in_recording(
     table: Table, name: str, values: np.ndarray, unit: str | None, frames: _Frames
 ) -> tuple[np.ndarray, list[str]]:
     """Turn times of an unknown unit and origin into the recording's seconds, by their span."""
-    length = frames.end
-    slack = max(2 * frames.step, min(1.0, SLACK * length))
+    length, slack = frames.end, max(2 * frames.step, SLACK * frames.end)
     units = UNITS if unit is None else {unit: UNITS[unit]}
     for each, scale in units.items():
         first, last, is_said = values[0] * scale, values[-1] * scale, each in ("s", unit)
@@ -330,7 +330,9 @@ def _in_recording(
         if -frames.step / 2 <= first < length and last <= length + slack:
             return values * scale, [] if is_said else [f"column {name!r} is taken as {each}"]
     for each, scale in units.items():
-        if abs((values[-1] - values[0]) * scale - frames.stamps[-1]) <= slack and len(values) > 1:
+        span = (values[-1] - values[0]) * scale
+        row, short = span / max(1, len(values) - 1), frames.stamps[-1] - span
+        if -2 * frames.step < short < max(2 * frames.step, min(1.5 * row, length / 2)):
             said = f"column {name!r} counts {each} from {values[0]:g}: its first row is taken as "
             return (values - values[0]) * scale, [said + "the first frame's"]
     seconds = values * UNITS[unit or "s"]

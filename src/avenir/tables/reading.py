@@ -4,6 +4,7 @@ import csv
 import math
 import stat
 from array import array
+from collections import Counter
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import chain
@@ -16,6 +17,8 @@ from avenir.errors import AvenirError
 
 MAX_BYTES = 2**27
 """A csv above this size is refused: it holds a million rows of ten numbers."""
+MAX_COLUMNS = 10**4
+"""Nothing has more signals than this."""
 MAX_WORDS = 10**6
 """Words beyond these are not kept."""
 NOTHING = ("", "nan", "none", "null", "na", "n/a")
@@ -87,6 +90,11 @@ def _of_lines(path: Path, reader: Any, has_decimal_commas: bool) -> Table:
     first = next(filled, (0, []))
     header = [word.strip().lstrip("#% ") for word in first[1]]
     named = any(word and math.isnan(_number(word)) for word in header)
+    if len(header) > MAX_COLUMNS:
+        raise AvenirError(
+            f"{printable(path.name)}: its first line has {len(header)} values, and at most "
+            f"{MAX_COLUMNS} are read; write one line for each row"
+        )
     cells, notes = _Cells(len(header), has_decimal_commas), ()
     for line, row in chain([] if named or not header else [first], filled):
         if cells.torn:
@@ -101,9 +109,9 @@ def _of_lines(path: Path, reader: Any, has_decimal_commas: bool) -> Table:
     table = Table(path, names, cells.rows, np.array(cells.lines, int), cells.words, notes)
     if not cells.lines:
         raise table.wrong("it has no rows; give it a header and one row of numbers per frame")
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise table.wrong(f"two columns are named {twice[0]!r}; give each a name of its own")
+    name, count = Counter(name for name in names if name).most_common(1)[0] if named else ("", 1)
+    if count > 1:
+        raise table.wrong(f"{count} columns are named {name!r}; give each a name of its own")
     return table
 
 
