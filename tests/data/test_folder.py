@@ -261,12 +261,15 @@ def test_a_table_of_no_recording_is_named(tmp_path):
 
 
 def test_columns_are_matched_by_name(tmp_path):
+    for name in "ef":
+        film(tmp_path / f"{name}.mp4")
+        table(tmp_path / f"{name}.csv", "speed", [[0]] * 60)
     for name, header in (("a", "steer,pedal"), ("b", "pedal,steer"), ("c", "steer,pedal")):
         film(tmp_path / f"{name}.mp4")
         pair = [1, 2] if header.startswith("steer") else [2, 1]
         table(tmp_path / f"{name}.csv", header, [pair] * 60)
     folder = source(tmp_path, test=("b",))
-    assert folder.skipped == []
+    assert {skipped.name for skipped in folder.skipped} == {"e", "f"}
     for split in ("train", "test"):
         batch = folder.read(folder.draw(split, 4, 2, 0))
         assert batch.signals["actions"].unique(dim=1).flatten(0, 1).tolist() == [[1, 2]] * 2

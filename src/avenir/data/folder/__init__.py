@@ -6,6 +6,7 @@ A recording is one video file, or one folder of pictures in order; which there a
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,22 +230,23 @@ class Folder(Source):
 
     def _same_columns(self, tracks: list[_Track]) -> list[_Track]:
         """Give all recordings the actions that most have: leave out the others, or all actions."""
-        columns = [track.names for track in tracks]
-        wanted = max(columns, key=lambda names: (columns.count(names), len(names)), default=())
-        if not wanted:
-            if any(columns):
+        columns = Counter(frozenset(track.names) for track in tracks)
+        most = max(columns, key=lambda names: (columns[names], len(names)), default=frozenset())
+        if not most:
+            with_actions = sum(bool(track.names) for track in tracks)
+            if with_actions:
                 _warn(
-                    f"{sum(map(bool, columns))} of {len(tracks)} recordings have actions; "
+                    f"{with_actions} of {len(tracks)} recordings have actions; "
                     "none are used: give most of them a csv, or take the others out"
                 )
             return [replace(track, actions=None) for track in tracks]
+        wanted = next(track.names for track in tracks if most == set(track.names))
         for track in tracks:
-            if sorted(track.names) != sorted(wanted):
+            if set(track.names) != most:
                 given = f"actions {', '.join(track.names)}" if track.names else "no csv of actions"
                 reason = f"has {given}; the others have {', '.join(wanted)}: give it the same"
                 self.skipped.append(Skipped(track.recording.name, reason))
-        alike = [track for track in tracks if sorted(track.names) == sorted(wanted)]
-        return [track.reordered(wanted) for track in alike]
+        return [track.reordered(wanted) for track in tracks if set(track.names) == most]
 
     def _signals(self) -> dict[str, Signal]:
         train = [self._tracks_by_name[recording.name] for recording in self.recordings("train")]
