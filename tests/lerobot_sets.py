@@ -1,5 +1,6 @@
 """Small LeRobot data sets as other tools write them: both versions, whole or a little off."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 
 from avenir import video
 from avenir.clip import Clip
@@ -96,6 +98,29 @@ def numbered_set(
     }
     rows = {name: column for name, column in (rows | columns).items() if column is not None}
     pq.write_table(pa.table(rows), root / TABLE)
+
+
+def pictures_set(path: Path, lengths: list[int], group_rows: int = 7, kind: str = "PNG") -> None:
+    """A data set as `use_videos=False` writes it: the pictures of a camera in the table."""
+    numbered_set(path, lengths)
+    pictures = []
+    for frame in numbered(sum(lengths)).frames:
+        file = io.BytesIO()
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(file, kind)
+        pictures.append({"bytes": file.getvalue(), "path": f"frame-{len(pictures):06d}.png"})
+    info = json.loads((path / INFO).read_text())
+    info["features"] = {
+        "observation.images.front": {"dtype": "image", "shape": [24, 32, 3]},
+        "action": info["features"]["action"],
+    }
+    info["video_path"] = None
+    (path / INFO).write_text(json.dumps(info))
+    listed = pq.read_table(path / LIST)
+    pq.write_table(listed.select([n for n in listed.column_names if "video" not in n]), path / LIST)
+    table = pq.read_table(path / TABLE).append_column("observation.images.front", [pictures])
+    pq.write_table(table, path / TABLE, row_group_size=group_rows)
+    for video_file in path.rglob("*.mp4"):
+        video_file.unlink()
 
 
 def version_2(root: Path, clips: list[Clip], tasks: list[str] | None = None) -> None:

@@ -14,6 +14,9 @@ from avenir.data import Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig, joining
 from avenir.errors import AvenirError
 
+AGES = np.r_[np.arange(29) / 20, 1e9]
+"""Timestamps whose last is years later."""
+
 
 def source(path: Path, **settings) -> LeRobot:
     return LeRobot(LeRobotConfig.parse({"path": str(path), "size": (24, 32), **settings}))
@@ -99,7 +102,7 @@ def test_timestamps_of_another_zero_are_moved(tmp_path):
 
 @pytest.mark.parametrize("num_frames", [30, 33])
 @pytest.mark.parametrize(
-    "stamps", [np.zeros(30), np.arange(30) * 50.0, -np.arange(30) / 20, np.full(30, np.nan)]
+    "stamps", [np.zeros(30), np.arange(30) * 50.0, -np.arange(30) / 20, np.full(30, np.nan), AGES]
 )
 def test_timestamps_that_are_none_are_said(tmp_path, stamps, num_frames):
     numbered_set(tmp_path, [30], num_frames=num_frames, timestamp=stamps)

@@ -165,9 +165,9 @@ class LeRobot(Source):
         named: list[str] = []
         for part in parts:
             width, names = widths[part].shape[1], self.layout.names(part)
-            if len(names) != width:
-                names = tuple(map(str, range(width))) if len(parts) > 1 else ()
             last = part.removeprefix("observation.state.").removeprefix("action.")
+            if len(names) != width:
+                names = () if last == part else tuple(map(str, range(width)))
             named += names if last == part else [f"{last}.{name}" for name in names]
         return tuple(named)
 

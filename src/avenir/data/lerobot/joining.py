@@ -9,18 +9,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MAX_DROPPED = 10
+"""A recorder that lost more rows than this for each that it kept recorded nothing."""
+
 
 def recorded(timestamps: np.ndarray | None, num_rows: int, fps: float) -> np.ndarray | None:
     """Return the seconds of every row: the timestamps, or the grid of `fps` without any.
 
-    None where timestamps cannot be those of the rows: they stand still, run backwards, or are in
-    another unit than seconds.
+    None where timestamps cannot be those of the rows: they stand still, run backwards, are in
+    another unit than seconds, or say that `MAX_DROPPED` times as many rows were dropped as there
+    are.
     """
     if timestamps is None:
         return np.arange(num_rows) / fps
-    steps = np.diff(timestamps)
-    usable = bool(np.isfinite(timestamps).all() and (steps > 0).all())
-    return timestamps if usable and (num_rows == 1 or 0.5 < np.median(steps) * fps < 2) else None
+    with np.errstate(over="ignore", invalid="ignore"):
+        frames = np.diff(timestamps) * fps
+    if not np.isfinite(timestamps).all() or not (frames > 0).all():
+        return None
+    usable = num_rows == 1 or (
+        0.5 < np.median(frames) < 2 and frames.sum() < (1 + MAX_DROPPED) * num_rows
+    )
+    return timestamps if usable else None
 
 
 def timeline(seconds: np.ndarray, fps: float) -> np.ndarray:

@@ -98,13 +98,14 @@ def _rows(
         try:
             found |= read_rows(table, columns, indices)
         except VideoError as error:
-            damaged[table] = error
+            damaged[table] = error.with_traceback(None)  # which would keep what was read
     missing = {episode.index for episode in episodes} - found.keys()
     for table in layout.tables if missing else ():
+        if table in damaged:
+            continue
         try:
             elsewhere = read_rows(table, columns, missing)
-        except VideoError as error:
-            damaged.setdefault(table, error)
+        except VideoError:
             continue
         found |= elsewhere
         missing -= elsewhere.keys()
@@ -176,7 +177,7 @@ class _Reels:
             try:
                 self.opened[path] = self._open(path)
             except VideoError as error:
-                self.opened[path] = error
+                self.opened[path] = error.with_traceback(None)
         reel = self.opened[path]
         if isinstance(reel, VideoError):
             raise reel

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     Field,
     FiniteFloat,
-    NonNegativeInt,
     PositiveInt,
     TypeAdapter,
     ValidationError,
@@ -40,6 +39,8 @@ CAMERA_TYPES = ("video", "image")
 """Types of features that are pictures: in an mp4, or inside the tables."""
 
 Change = Literal["absolute", "delta"]
+Index = Annotated[int, Field(ge=0, lt=2**53)]
+"""A number of an episode or a file; a table keeps larger ones as others."""
 _Model = TypeVar("_Model")
 _FORMAT = re.compile(r"(0?\d{1,2}d)?")
 """How a number may be written into a path: `03d`. A width of two billion is no file name."""
@@ -81,8 +82,8 @@ class Remembered(BaseModel):
 class _Listed(BaseModel):
     """An episode in the list of version 2."""
 
-    episode_index: NonNegativeInt
-    length: PositiveInt
+    episode_index: Index
+    length: Annotated[Index, Field(gt=0)]
     tasks: Any = None
 
     @property
@@ -96,15 +97,15 @@ class _Listed(BaseModel):
 class _Placed(_Listed):
     """An episode in the list of version 3; `data` only hints where its rows are."""
 
-    data_chunk: NonNegativeInt | None = None
-    data_file: NonNegativeInt | None = None
+    data_chunk: Index | None = None
+    data_file: Index | None = None
 
 
 class _Filmed(_Placed):
     """One whose frames are in a video file."""
 
-    video_chunk: NonNegativeInt
-    video_file: NonNegativeInt
+    video_chunk: Index
+    video_file: Index
     from_timestamp: FiniteFloat
 
 
@@ -193,7 +194,10 @@ class Layout:
             if wanted is None or wanted in (camera, camera.rpartition(".")[2]):
                 return camera
         asked = "a camera" if wanted is None else f"camera {wanted!r}"
-        there = ", ".join(self.cameras) or "no feature of dtype 'video' or 'image'"
+        there = (
+            ", ".join(name[:80] for name in self.cameras[:20])
+            or "no feature of dtype 'video' or 'image'"
+        )
         raise AvenirError(f"{asked} was asked of {str(self.root)!r}; there is {there}")
 
     def columns(self) -> tuple[dict[str, list[str]], list[str]]:
@@ -277,7 +281,7 @@ class Layout:
                 try:
                     yield self._placed(camera, kind.model_validate(row))
                 except ValidationError as error:
-                    where = f"{path.name}, episode {row['episode_index']}"
+                    where = f"{path.name}, episode {str(row['episode_index'])[:20]}"
                     yield Skipped(where, _told(error, columns))
 
     def _placed(self, camera: str, row: _Placed) -> Episode:
@@ -305,8 +309,9 @@ class Layout:
         """
         template = getattr(self.info, setting) or ""
         try:
-            parts = list(Formatter().parse(template))
-            for _, field, form, conversion in parts:
+            if not template:
+                raise ValueError("nothing")
+            for _, field, form, conversion in Formatter().parse(template):
                 if field is not None and (
                     field not in place or conversion or not _FORMAT.fullmatch(form or "")
                 ):
@@ -325,6 +330,8 @@ def _inside(path: str) -> str:
     """Return a relative path that does not climb out; ValueError otherwise."""
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\0" in path:
         raise ValueError("it leads out of the data set")
+    if len(path) > 1000:
+        raise ValueError("it is too long")
     return path
 
 

@@ -14,8 +14,12 @@ import pyarrow.parquet as pq
 
 from avenir.errors import VideoError
 
-MAX_NUMBERS = 2**27
-"""Numbers that are read from one table: 0.5 GB of them, hundreds of times what LeRobot writes."""
+MAX_ROWS = 2**23
+"""Rows of one table: three days at 30 a second, tens of times what LeRobot writes."""
+MAX_BYTES = 2**29
+"""Bytes of one table in memory, in the columns that are read."""
+BATCH_ROWS = 2**10
+"""Rows that are read at a time, between which their bytes are counted."""
 ORDER = ("episode_index", "frame_index", "timestamp")
 """Columns that say which row is which."""
 
@@ -59,16 +63,23 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
     Raises VideoError when it is damaged, or would fill the memory.
     """
     with opened(path) as file:
-        about, paths = file.metadata, [leaf.path for leaf in file.schema]
-        wanted = [i for i, leaf in enumerate(paths) if f"{leaf}.".startswith(_prefixes(columns))]
-        groups = [about.row_group(i) for i in range(about.num_row_groups)]
-        total = sum(group.column(i).num_values for group in groups for i in wanted)
-        if max(total, about.num_rows) > MAX_NUMBERS:
+        # The library ends the process when it is asked about the columns of some damaged files:
+        # how large they are shows in batches.
+        if file.metadata.num_rows > MAX_ROWS:
             raise VideoError(
-                f"{str(path)!r} claims to hold {max(total, about.num_rows):,} numbers; at most "
-                f"{MAX_NUMBERS:,} are read from one table: split it"
+                f"{str(path)!r} claims to hold {file.metadata.num_rows:,} rows; at most "
+                f"{MAX_ROWS:,} are read from one table: split it"
             )
-        table = file.read(columns=list(columns), use_threads=False)
+        batches, num_bytes = [], 0
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
+            num_bytes += batch.nbytes
+            if num_bytes > MAX_BYTES:
+                raise VideoError(
+                    f"{str(path)!r} holds more than {MAX_BYTES / 1e6:.0f} MB in the columns that "
+                    "are read; split it"
+                )
+            batches.append(batch)
+        table = pa.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
         return table.select([name for name in dict.fromkeys(columns) if name in table.column_names])
 
 
@@ -148,10 +159,6 @@ def _column(table: pa.Table, name: str) -> np.ndarray | None:
         return matrix(table[name], np.float64)[:, 0] if name in table.column_names else None
     except VideoError:
         return None
-
-
-def _prefixes(columns: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{name}." for name in columns)
 
 
 @contextmanager
