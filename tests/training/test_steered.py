@@ -11,7 +11,7 @@ from avenir.training.loop import make_task
 from avenir.training.recipe import load_recipe
 from avenir.training.tasks import PredictorTask, make_source
 
-WORDS = ["predictor.depth=1", "predictor.width=16", "encoder.encoder.width=8"]
+WORDS = ["data.weather=true", "predictor.depth=1", "predictor.width=16", "encoder.encoder.width=8"]
 
 
 def prepared(monkeypatch, capsys, lose, **change) -> str:
@@ -56,10 +56,16 @@ def halves(rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
+JOINT = {"kind": "joint", "parts": {"actions": {}, "metadata": {"signals": ["weather"]}}}
+
+
 @pytest.mark.parametrize("lose", [lambda rows: rows * torch.nan, halves])
-def test_a_world_that_nothing_would_steer_is_not_trained(monkeypatch, capsys, lose):
-    with pytest.raises(AvenirError, match="nothing is known of actions .* so nothing would steer"):
-        prepared(monkeypatch, capsys, lose)
+@pytest.mark.parametrize("conditioner", [{"kind": "actions"}, JOINT], ids=["alone", "with others"])
+def test_a_world_that_actions_would_not_steer_is_not_trained(
+    monkeypatch, capsys, lose, conditioner
+):
+    with pytest.raises(AvenirError, match="conditioner 'actions' would steer nothing: in 64 wind"):
+        prepared(monkeypatch, capsys, lose, conditioner=conditioner)
 
 
 def test_actions_that_a_recipe_does_not_hear_are_said(monkeypatch, capsys):

@@ -231,13 +231,16 @@ class PredictorTask(Task):
         count, num_frames = next(iter(signals.values())).shape[:2]
         length = num_frames // self.world.encoder.compression.t
         here = {n: s.to(self.world.encoder.latent_mean.device) for n, s in signals.items()}
+        kind = (self.world.card.conditioner or {})["kind"]
         heard, silence = (self.world.conditioner(x, length, count) for x in (here, {}))
-        if all(map(torch.equal, _told(heard), _told(silence))):
-            raise AvenirError(
-                f"nothing is known of {', '.join(signals)} in any of {count} windows of the "
-                "training recordings, so nothing would steer this world: every row has a number "
-                "that is NaN; complete the data, or leave out the recipe's [conditioner]"
-            )
+        parts, silent = (said.parts or {kind: said} for said in (heard, silence))
+        for kind, said in parts.items():
+            if all(map(torch.equal, _told(said), _told(silent[kind]))):
+                raise AvenirError(
+                    f"conditioner {kind!r} would steer nothing: in {count} windows of the training "
+                    "recordings every row that it reads has a number that is NaN; complete the "
+                    "data, or leave this conditioner out of the recipe"
+                )
         for name, rows in signals.items():
             names = self.world.card.signals[name].names or tuple(map(str, range(rows.shape[-1])))
             ever = rows.isfinite().flatten(0, 1).any(0).tolist()
