@@ -52,7 +52,7 @@ def test_a_video_of_almost_the_rate_has_a_frame_for_every_row(tmp_path, video_fp
 @pytest.mark.parametrize("video_fps", [25.0, 60.0])
 def test_a_video_of_another_rate_is_joined_by_number_aloud(tmp_path, video_fps):
     numbered_set(tmp_path, [50, 40], fps=30.0, video_fps=video_fps)
-    with pytest.warns(video.VideoWarning, match=f"plays {video_fps:g} .* rows are at 30"):
+    with pytest.warns(video.VideoWarning, match=f"plays {video_fps:g} .* its rows are at 30"):
         assert_joined(tmp_path, [50, 40])
 
 

@@ -5,6 +5,7 @@ twice where rows lie in another table than listed. Knows nothing of splits or wi
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +32,8 @@ class Track:
     """Where the data set says that the episode begins in its file."""
     times: np.ndarray
     """Seconds of every row, from the first."""
+    timed: bool
+    """Whether they are from its timestamps, rather than taken for granted."""
     values: dict[str, np.ndarray]
     """Rows `N a` by column."""
 
@@ -77,6 +80,7 @@ def load(
         tracks.append(track)
         if track.footage.in_memory:
             room_bytes -= 3 * size[0] * size[1] * len(track.times)
+    _warn_of(reels, tracks, layout.fps)
     return tracks, skipped
 
 
@@ -170,6 +174,7 @@ class _Reels:
             if episode.video is not None:
                 self.episodes.setdefault(episode.video, []).append(episode)
         self.opened: dict[Path, _Reel | VideoError] = {}
+        self.of_another_rate: list[_Reel] = []
 
     def of(self, path: Path) -> _Reel:
         """Open a video file, or remember what is wrong with it: a VideoError."""
@@ -202,10 +207,7 @@ class _Reels:
         indices = [episode.index for episode in episodes]
         reel = _Reel(path, origin, stamps, dict(zip(indices, frames, strict=True)))
         if by_number is not None and len(stamps) > 1 and abs(reel.fps / self.fps - 1) > 0.01:
-            _warn(
-                f"{str(path)!r} plays {reel.fps:.5g} frames per second, and its rows are at "
-                f"{self.fps:.5g}; it has one frame for every row, so they are joined by number"
-            )
+            self.of_another_rate.append(reel)
         return reel
 
     def _num_rows(self, episode: Episode) -> int:
@@ -226,21 +228,39 @@ class _Reels:
 
 def _track(episode: Episode, footage: Film | Album, origin: str, rows: Rows, fps: float) -> Track:
     seconds = joining.recorded(rows.timestamps, len(rows), fps)
-    if seconds is None:
-        _warn(
-            f"{episode.name}: its timestamps are no ascending seconds at about {fps:g} rows per "
-            "second; its rows are taken to follow one another at that rate"
-        )
-        seconds = np.arange(len(rows)) / fps
-    times = joining.timeline(seconds[: footage.num_rows], fps)
+    timed = seconds is not None
+    grid = np.arange(len(rows)) / fps
+    times = joining.timeline((seconds if timed else grid)[: footage.num_rows], fps)
     on_grid = times[-1] == (len(times) - 1) / fps
     end = len(times) / fps if on_grid else float(times[-1]) + 1 / fps
     values = {name: value[: len(times)] for name, value in rows.values.items()}
     signals = sha256(f"{episode.start_seconds} {end} {sorted(values)}".encode())
-    for name in sorted(values):
-        signals.update(values[name].tobytes())
+    joined = [times, *([footage.seconds] if isinstance(footage, Film) else [])]
+    for column in (*joined, *(values[name] for name in sorted(values))):
+        signals.update(column.tobytes())
     recording = Recording(episode.name, end, origin, signals.hexdigest(), episode.task)
-    return Track(episode.index, recording, footage, episode.start_seconds, times, values)
+    start = episode.start_seconds
+    return Track(episode.index, recording, footage, start, times, timed, values)
+
+
+def _warn_of(reels: _Reels, tracks: list[Track], fps: float) -> None:
+    """Say what was made of rates and timestamps that cannot be meant, once for all episodes."""
+    odd = reels.of_another_rate
+    if odd:
+        _warn(
+            f"{str(odd[0].path)!r}{_more(odd)} plays {odd[0].fps:.5g} frames per second, and its "
+            f"rows are at {fps:.5g}; it has one frame for every row, so they are joined by number"
+        )
+    untimed = [track.recording.name for track in tracks if not track.timed]
+    if untimed:
+        _warn(
+            f"{untimed[0]}{_more(untimed)}: the timestamps are no ascending seconds at about "
+            f"{fps:g} rows per second; the rows are taken to follow one another at that rate"
+        )
+
+
+def _more(found: Sequence[object]) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""
 
 
 def _fingerprint(path: Path) -> str:
