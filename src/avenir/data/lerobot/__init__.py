@@ -144,7 +144,9 @@ class LeRobot(Source):
         would make every row unknown.
         """
         every = {
-            name: np.concatenate([track.values[part] for part in parts], 1)
+            name: np.hstack([track.values[p] for p in parts])
+            if parts[1:]
+            else track.values[parts[0]]
             for name, track in self._tracks.items()
         }
         train = [every[recording.name] for recording in self.recordings("train")]
@@ -156,7 +158,8 @@ class LeRobot(Source):
                 f"{self.config.path!r}: of {signal}, {unknown} is unknown (NaN) in every row to "
                 f"train on and left out; {known.sum()} of {len(known)} numbers are read"
             )
-        self._values[signal] = {name: rows[:, known] for name, rows in every.items()}
+            every = {name: rows[:, known] for name, rows in every.items()}
+        self._values[signal] = every
         return known
 
     def _names(self, parts: list[str]) -> tuple[str, ...]:
