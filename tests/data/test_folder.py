@@ -317,6 +317,23 @@ def test_pictures_have_actions_too(tmp_path, place):
     assert clip.signals["actions"][:, 0].tolist() == [10 * i for i in range(4, 12)]
 
 
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_times_of_every_picture_say_when_it_was_taken(tmp_path, scale):
+    when = [0.0, 0.1, 0.2, 0.3, 0.8, 0.9, 1.0, 1.1]
+    stills(tmp_path / "shots", [f"{i:03d}.png" for i in range(8)])
+    rows = [[(1.7e9 + at) * scale, i] for i, at in enumerate(when)]
+    table(tmp_path / "shots.csv", "timestamp,steer", rows)
+    folder = source(tmp_path, fps=5)
+    (only,) = folder.recordings("train")
+    assert only.seconds == pytest.approx(1.2)
+    clip = folder.clip(Window(only, 0.0, 6))
+    assert numbers(clip.frames) == [0, 2, 3, 3, 4, 6]
+    assert clip.signals["actions"][:, 0].tolist() == [1, 2, 3, 3, 5, 7]
+    assert any("pictures were taken in 1.1 s" in note for note in folder.notes)
+    with pytest.raises(AvenirError, match="write seconds from its first frame"):
+        source(tmp_path, fps=5, picture_fps=30)
+
+
 def test_a_table_among_pictures_that_is_of_something_else_is_not_used(tmp_path):
     stills(tmp_path / "shots", [f"{i:03d}.png" for i in range(12)])
     table(tmp_path / "shots" / "labels.csv", "label", [[0.0], [1.0]])

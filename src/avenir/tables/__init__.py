@@ -6,7 +6,7 @@
 Knows nothing of video files or models.
 """
 
-from avenir.tables.joining import Joined, has_times, join, place, signals_by_name
+from avenir.tables.joining import Joined, has_times, join, place, recorded, signals_by_name
 from avenir.tables.reading import Table, printable, read
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "place",
     "printable",
     "read",
+    "recorded",
     "signals_by_name",
 ]

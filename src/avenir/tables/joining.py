@@ -147,6 +147,25 @@ def signals_by_name(table: Table, names: Sequence[str], size: int) -> tuple[list
     return [column_of[fold(name)] for name in names] if given else columns, notes
 
 
+def recorded(table: Table, count: int) -> np.ndarray | None:
+    """Return when `count` frames were recorded, in seconds from the first, by times of each row.
+
+    None where the table does not have a row and a time for each, or where their unit is unclear.
+    """
+    for column, name in enumerate(table.names):
+        if _role(name) != "time" or len(table.rows) != count or count < 2:
+            continue
+        values, unit = _times(table, column)
+        counts_rows = unit is None and np.array_equal(values, np.arange(count))
+        if counts_rows or not (abs(values) < MOST).all() or (np.diff(values) <= 0).any():
+            continue
+        for each, scale in UNITS.items() if unit is None else [(unit, UNITS[unit])]:
+            # Of rates from 1/2 to 500 per second each is of one unit only.
+            if unit is not None or 2e-3 <= np.median(np.diff(values)) * scale < 2:
+                return (values - values[0]) * UNITS[each]
+    return None
+
+
 def has_times(table: Table, keep: Sequence[str] = ()) -> bool:
     """Tell whether a column says when rows are, or of which frame; those in `keep` do not."""
     return any(_role(name) in ("time", "frame") for name in table.names if name not in keep)

@@ -74,14 +74,20 @@ class Footage:
 
 
 class Pictures(Footage):
-    """Image files in order, taken at a steady rate, as the frames of one recording."""
+    """Image files in order as the frames of one recording, at a steady rate or at `timestamps`."""
 
     def __init__(
-        self, paths: Sequence[Path], fps: float, size: tuple[int, int], *, in_memory: bool
+        self,
+        paths: Sequence[Path],
+        fps: float,
+        size: tuple[int, int],
+        *,
+        in_memory: bool,
+        timestamps: np.ndarray | None = None,
     ) -> None:
         super().__init__(paths[0], size, in_memory=in_memory)
         self.paths = paths
-        self.timestamps = np.arange(len(paths)) / fps
+        self.timestamps = np.arange(len(paths)) / fps if timestamps is None else timestamps
 
     def _everything(self) -> tuple[Frames, np.ndarray]:
         return self._read(range(len(self.paths))), self.timestamps

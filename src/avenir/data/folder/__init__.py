@@ -147,57 +147,86 @@ class Folder(Source):
     def _track(self, files: Found, frame_bytes: int, room: float) -> _Track:
         """Probe a recording's files, and join its csv to its frames."""
         path = files.paths[0]
-        info = video.probe(path)
-        if video.is_picture(path):
-            origin = _hash(*map(video.fingerprint, files.paths))
-            fps = self.config.picture_fps or self.fps
-            stamps, end = np.arange(len(files.paths)) / fps, len(files.paths) / fps
+        info, table = video.probe(path), self._table(files)
+        is_pictures = video.is_picture(path)
+        if is_pictures:
+            origin, fps = _hash(*map(video.fingerprint, files.paths)), self.config.picture_fps
+            stamps = np.arange(len(files.paths)) / (fps or self.fps)
+            taken = tables.recorded(table, len(stamps)) if table and fps is None else None
+            if taken is not None:
+                self._note(files, f"pictures were taken in {taken[-1]:.4g} s, by its times")
+                stamps = taken
         else:
-            origin, stamps = video.fingerprint(path), video.timestamps(path)
-            if np.diff(stamps, prepend=0).max() > video.MAX_STILL_SECONDS:
-                raise VideoError(
-                    "its timestamps are damaged, one frame lasts for hours; convert it"
-                )
-            if len(stamps) < (info.declared_frames or 0):
-                _warn(
-                    f"{files.name!r} has {len(stamps)} of {info.declared_frames} frames; these are "
-                    "used"
-                )
-            fps, end = info.fps, float(stamps[-1]) + _last_duration(stamps, info.fps)
-        actions = self._joined(files, stamps, end, info.declared_frames or 0)
+            origin, stamps = video.fingerprint(path), self._stamps(files.name, path, info)
+        end = float(stamps[-1]) + _last_duration(stamps, self.fps if is_pictures else info.fps)
+        actions = self._joined(files, table, stamps, end, info.declared_frames or 0)
         first, until = 0, end
         if actions is not None:
             first, until = self._covered(files, stamps, end, actions.seconds)
             actions = replace(actions, seconds=actions.seconds - stamps[first])
         begin = float(stamps[first])
         in_memory = len(stamps) * frame_bytes <= room
-        if video.is_picture(path):
-            footage = video.Pictures(files.paths[first:], fps, self.size, in_memory=in_memory)
+        if is_pictures:
+            paths, times = files.paths[first:], stamps[first:] - begin
+            footage = video.Pictures(
+                paths, self.fps, self.size, in_memory=in_memory, timestamps=times
+            )
         else:
             footage = video.Footage(path, self.size, in_memory=in_memory, start_seconds=begin)
         recording = Recording(files.name, until - begin, origin, _hash_of(actions, begin))
         return _Track(recording, footage, stamps, actions)
 
-    def _joined(
-        self, files: Found, stamps: np.ndarray, end: float, num_declared: int
-    ) -> tables.Joined | None:
-        """Join the rows of the csv beside a recording to its frames, if there is one."""
+    def _stamps(self, name: str, path: Path, info: video.VideoInfo) -> np.ndarray:
+        """Return when every frame of a video is shown; VideoError where that is damaged."""
+        stamps = video.timestamps(path)
+        if np.diff(stamps, prepend=0).max() > video.MAX_STILL_SECONDS:
+            raise VideoError("its timestamps are damaged, one frame lasts for hours; convert it")
+        if len(stamps) < (info.declared_frames or 0):
+            _warn(f"{name!r} has {len(stamps)} of {info.declared_frames} frames; these are used")
+        return stamps
+
+    def _table(self, files: Found) -> tables.Table | None:
+        """Read the csv beside a recording, if there is one."""
         if files.table is None:
             return None
-        pictures = [path.name for path in files.paths]
-        name = tables.printable(files.table.relative_to(self.root).as_posix())
         try:
-            joined = tables.join(
-                tables.read(files.table), stamps, end, num_declared=num_declared, files=pictures
-            )
+            return tables.read(files.table)
         except AvenirError as error:
             if files.is_named_so:
                 raise
-            self._notes.setdefault(f"it is not used for {files.name!r}: {error}", []).append(name)
+            self._note(files, f"it is not used for {files.name!r}: {error}")
+            return None
+
+    def _joined(
+        self,
+        files: Found,
+        table: tables.Table | None,
+        stamps: np.ndarray,
+        end: float,
+        num_declared: int,
+    ) -> tables.Joined | None:
+        """Join the rows of the csv beside a recording to its frames, if there is one."""
+        if table is None:
+            return None
+        pictures = [path.name for path in files.paths]
+        try:
+            joined = tables.join(table, stamps, end, num_declared=num_declared, files=pictures)
+        except AvenirError as error:
+            if files.is_named_so:
+                raise
+            self._note(files, f"it is not used for {files.name!r}: {error}")
             return None
         for said in joined.notes:
-            self._notes.setdefault(said, []).append(name)
+            self._note(files, said)
         return joined
+
+    def _note(self, files: Found, said: str) -> None:
+        """Say something of a recording's csv."""
+        self._notes.setdefault(said, []).append(self._table_name(files))
+
+    def _table_name(self, files: Found) -> str:
+        assert files.table is not None
+        return tables.printable(files.table.relative_to(self.root).as_posix())
 
     def _covered(
         self, files: Found, stamps: np.ndarray, end: float, seconds: np.ndarray
@@ -210,9 +239,8 @@ class Folder(Source):
         until = float(seconds[-1]) + max(step, _last_duration(seconds, self.fps))
         until = end if until >= end - 1.001 * step else until
         if first or until < end:
-            assert files.table is not None
-            name = tables.printable(files.table.relative_to(self.root).as_posix())
             since = f"{stamps[first]:.2f} to " if first else ""
+            name = self._table_name(files)
             _warn(f"{name} covers {since}{until:.2f} of {end:.2f} s; only these are used")
         return first, until
 
