@@ -165,10 +165,25 @@ def test_a_row_without_numbers_is_unknown(tmp_path):
     assert data.signals["actions"].size == 2
 
 
-def test_columns_of_text_are_no_actions(tmp_path):
-    numbered_set(tmp_path, [20, 20], action=pa.array(["left"] * 40))
-    with pytest.raises(AvenirError, match="'action' .* holds string, no numbers"):
-        source(tmp_path)
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        (pa.array(["left"] * 60), "holds string, no numbers"),
+        (pa.nulls(60, pa.list_(pa.float32())), "is null in every row"),
+        (pa.array([1.0] * 20 + [None] * 40), "is null in every row"),
+        (None, "is missing"),
+    ],
+)
+def test_a_column_that_hardly_an_episode_has_is_left_out_aloud(tmp_path, column, why):
+    numbered_set(tmp_path, [20, 20, 20])
+    features = {name: {"dtype": "float32"} for name in ("action", "observation.state")}
+    columns = {} if column is None else {"observation.state": column}
+    add_columns(tmp_path, features, **columns)
+    with pytest.warns(video.VideoWarning, match=f"'observation.state' .* {why}.*left out"):
+        data = source(tmp_path)
+    assert set(data.signals) == {"actions"}
+    clip = read(data, "episode_000001")
+    assert clip.signals["actions"][:, 0].tolist() == list(range(20, 40))
 
 
 @pytest.mark.parametrize("said", ["delta", "absolute", None])

@@ -63,6 +63,20 @@ def test_paths_that_lead_elsewhere_are_refused(tmp_path, setting, template):
         source(tmp_path / "set")
 
 
+@pytest.mark.parametrize("folder", ["..", "/", "x" * 300, "\ud800", "\0"])
+def test_where_tables_are_not_is_not_searched(tmp_path, folder):
+    """Neither where the list does not say in which table the rows of an episode are."""
+    numbered_set(tmp_path / "set", [4, 4])
+    listed = pq.read_table(tmp_path / "set" / LIST)
+    listed = listed.drop_columns(["data/chunk_index", "data/file_index"])
+    pq.write_table(listed, tmp_path / "set" / LIST)
+    assert source(tmp_path / "set").skipped == []
+    (tmp_path / "outside.parquet").write_bytes((tmp_path / "set" / TABLE).read_bytes())
+    change(tmp_path / "set", data_path=f"{folder}/{{file_index}}.parquet")
+    with pytest.raises(AvenirError, match="no table|damaged or incomplete"):
+        source(tmp_path / "set")
+
+
 def test_a_camera_whose_name_climbs_out_is_refused(tmp_path):
     numbered_set(tmp_path, [4, 4])
     change(tmp_path, features={"../../etc": {"dtype": "video"}})

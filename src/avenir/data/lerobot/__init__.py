@@ -91,8 +91,9 @@ class LeRobot(Source):
                 )
         self._values: dict[str, dict[str, np.ndarray]] = {}
         self.signals = {}
-        for name, parts in columns.items():
-            known = self._side_by_side(name, parts)
+        for name, listed in columns.items():
+            parts = [part for part in listed if part in tracks[0].values]
+            known = self._side_by_side(name, parts) if parts else np.zeros(0)
             if known.any():
                 self.signals[name] = self._signal(name, parts, known)
 

@@ -5,6 +5,7 @@ twice where rows lie in another table than listed. Knows nothing of splits or wi
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -58,6 +59,7 @@ def load(
     """
     episodes, skipped = layout.episodes(camera)
     rows = _rows(layout, episodes, columns)
+    used = _of_use(rows, columns)
     reels = _Reels(episodes, rows, layout.fps)
     tracks: list[Track] = []
     for episode in episodes:
@@ -68,12 +70,12 @@ def load(
             if episode.video is None:
                 album = Album(own.table, size, camera, own.numbers, in_memory=len(own) <= room)
                 album.decode(np.arange(1))
-                track = _track(episode, album, _fingerprint(own.table), own, layout.fps)
+                track = _track(episode, album, _fingerprint(own.table), own, used, layout.fps)
             else:
                 reel = reels.of(episode.video)
                 seconds = reel.seconds_of(episode, len(own), layout.fps)
                 film = Film(reel.path, size, seconds, in_memory=len(seconds) <= room)
-                track = _track(episode, film, reel.origin, own, layout.fps)
+                track = _track(episode, film, reel.origin, own, used, layout.fps)
         except VideoError as error:
             skipped.append(Skipped(episode.name, str(error)))
             continue
@@ -119,6 +121,22 @@ def _rows(
     for episode in episodes:
         found.setdefault(episode.index, damaged.get(episode.table, nowhere))
     return found
+
+
+def _of_use(rows: dict[int, Rows | VideoError], columns: list[str]) -> list[str]:
+    """Choose the columns that at least half of the episodes have; the others become errors."""
+    read = {index: own for index, own in rows.items() if isinstance(own, Rows)}
+    counts = Counter(name for own in read.values() for name in own.values)
+    used = [name for name in columns if 2 * counts[name] >= len(read)]
+    unused: dict[str, str] = {}
+    for index, own in read.items():
+        lacking = [why for name, why in own.unusable.items() if name in used]
+        if lacking:
+            rows[index] = VideoError(lacking[0])
+        unused |= {name: why for name, why in own.unusable.items() if name not in used}
+    for why in unused.values():
+        _warn(f"{why}, as in most episodes; it is left out")
+    return used
 
 
 @dataclass(frozen=True)
@@ -226,14 +244,16 @@ class _Reels:
         return episode.start_seconds + seconds
 
 
-def _track(episode: Episode, footage: Film | Album, origin: str, rows: Rows, fps: float) -> Track:
+def _track(
+    episode: Episode, footage: Film | Album, origin: str, rows: Rows, used: list[str], fps: float
+) -> Track:
     seconds = joining.recorded(rows.timestamps, len(rows), fps)
     timed = seconds is not None
     grid = np.arange(len(rows)) / fps
     times = joining.timeline((seconds if timed else grid)[: footage.num_rows], fps)
     on_grid = times[-1] == (len(times) - 1) / fps
     end = len(times) / fps if on_grid else float(times[-1]) + 1 / fps
-    values = {name: value[: len(times)] for name, value in rows.values.items()}
+    values = {name: rows.values[name][: len(times)] for name in used}
     signals = sha256(f"{episode.start_seconds} {end} {sorted(values)}".encode())
     joined = [times, *([footage.seconds] if isinstance(footage, Film) else [])]
     for column in (*joined, *(values[name] for name in sorted(values))):

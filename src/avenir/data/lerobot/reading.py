@@ -33,8 +33,10 @@ KEYS = "keys.json"
 """Keyboard keys and the action each one stands for, by feature."""
 MEMORY = "avenir.json"
 """What a data set remembers that the format has no place for."""
-MAX_TEXT_BYTES = {"info.json": 2**24, "episodes.jsonl": 2**28, KEYS: 2**24, MEMORY: 2**16}
-"""Files of text are refused above this size: a million episodes are fewer bytes."""
+MAX_TEXT_BYTES = {"info.json": 2**24, "episodes.jsonl": 2**26, KEYS: 2**24, MEMORY: 2**16}
+"""Files of text are refused above this size: hundreds of thousands of episodes are less."""
+MAX_EPISODES = 2**18
+"""Episodes in one table of version 3."""
 CAMERA_TYPES = ("video", "image")
 """Types of features that are pictures: in an mp4, or inside the tables."""
 
@@ -163,7 +165,10 @@ class Layout:
     def tables(self) -> list[Path]:
         """Every table of rows that there is, in order of name."""
         folder = self.info.data_path.partition("{")[0].rpartition("/")[0]
-        return sorted(self.root.joinpath(_inside(folder)).rglob("*.parquet"))
+        try:
+            return sorted(self.root.joinpath(_inside(folder)).rglob("*.parquet"))
+        except (OSError, ValueError):  # no name of a folder
+            return []
 
     @property
     def action_change(self) -> Change:
@@ -272,7 +277,7 @@ class Layout:
             columns |= {"from_timestamp": f"{of_camera}from_timestamp"}
         for path in sorted((self.root / "meta" / "episodes").glob("*/*.parquet")):
             try:
-                table = read_table(path, list(columns.values())).to_pylist()
+                table = read_table(path, list(columns.values()), MAX_EPISODES).to_pylist()
             except VideoError as error:
                 yield Skipped(path.relative_to(self.root).as_posix(), str(error))
                 continue
@@ -380,7 +385,7 @@ def _flat(names: Any, depth: int = 4) -> Iterator[str]:
     if isinstance(names, dict):
         names = list(names.values())
     if not isinstance(names, list):
-        yield from () if names is None else (str(names),)
+        yield from () if names is None else (str(names).encode(errors="replace").decode(),)
     elif depth:
         for name in names:
             yield from _flat(name, depth - 1)

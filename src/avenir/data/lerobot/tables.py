@@ -35,6 +35,8 @@ class Rows:
     """Seconds float64 as recorded; None where the table has none."""
     values: dict[str, np.ndarray]
     """`N a` float32 by column; what is not known is NaN."""
+    unusable: dict[str, str]
+    """Columns that hold no numbers, and why."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -57,7 +59,7 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
         yield file
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+def read_table(path: Path, columns: Sequence[str], max_rows: int = MAX_ROWS) -> pa.Table:
     """Read those of the columns that there are, however a table claims to be made.
 
     Raises VideoError when it is damaged, or would fill the memory.
@@ -65,10 +67,10 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
     with opened(path) as file:
         # The library ends the process when it is asked about the columns of some damaged files:
         # how large they are shows in batches.
-        if file.metadata.num_rows > MAX_ROWS:
+        if file.metadata.num_rows > max_rows:
             raise VideoError(
                 f"{str(path)!r} claims to hold {file.metadata.num_rows:,} rows; at most "
-                f"{MAX_ROWS:,} are read from one table: split it"
+                f"{max_rows:,} are read from one table: split it"
             )
         batches, num_bytes = [], 0
         for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
@@ -83,13 +85,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
         return table.select([name for name in dict.fromkeys(columns) if name in table.column_names])
 
 
-def read_rows(
-    path: Path, columns: Sequence[str], episodes: Iterable[int]
-) -> dict[int, Rows | VideoError]:
-    """Read the rows of those of the episodes that lie in a table; VideoError if it is damaged.
-
-    An episode whose own numbers are of no use is there with the reason.
-    """
+def read_rows(path: Path, columns: Sequence[str], episodes: Iterable[int]) -> dict[int, Rows]:
+    """Read the rows of those of the episodes that lie in a table; VideoError if it is damaged."""
     table = read_table(path, [*columns, *ORDER])
     with _sound(path):
         of_row = _column(table, "episode_index")
@@ -102,12 +99,11 @@ def read_rows(
         present, firsts = np.unique(of_row[order], return_index=True)
         pasts = dict(zip(present.tolist(), [*firsts.tolist()[1:], len(order)], strict=True))
         first = dict(zip(present.tolist(), firsts.tolist(), strict=True))
-        found: dict[int, Rows | VideoError] = {}
-        for episode in episodes:
-            if episode in first:
-                own = table.slice(first[episode], pasts[episode] - first[episode])
-                numbers = order[first[episode] : pasts[episode]]
-                found[episode] = _rows(path, own, columns, numbers)
+        found: dict[int, Rows] = {}
+        for episode in first.keys() & set(episodes):
+            own = table.slice(first[episode], pasts[episode] - first[episode])
+            numbers = order[first[episode] : pasts[episode]]
+            found[episode] = _rows(path, own, columns, numbers)
         return found
 
 
@@ -139,18 +135,17 @@ def matrix(column: pa.ChunkedArray, dtype: type[np.floating] = np.float32) -> np
     return rows
 
 
-def _rows(
-    path: Path, table: pa.Table, columns: Sequence[str], numbers: np.ndarray
-) -> Rows | VideoError:
+def _rows(path: Path, table: pa.Table, columns: Sequence[str], numbers: np.ndarray) -> Rows:
     values: dict[str, np.ndarray] = {}
+    unusable: dict[str, str] = {}
     for name in columns:
         try:
             if name not in table.column_names:
                 raise VideoError("is missing")
             values[name] = matrix(table[name])
         except VideoError as error:
-            return VideoError(f"column {name!r} of {str(path)!r} {error}; its episode is left out")
-    return Rows(path, numbers, _column(table, "timestamp"), values)
+            unusable[name] = f"column {name!r} of {str(path)!r} {error}"
+    return Rows(path, numbers, _column(table, "timestamp"), values, unusable)
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray | None:
