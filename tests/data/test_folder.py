@@ -1,6 +1,7 @@
 """A folder as a source: what is found, what is skipped, and which action belongs to which frame."""
 
 import os
+import time
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from avenir import video
 from avenir.clip import Clip
 from avenir.data import Window
 from avenir.data.folder import Folder, FolderConfig
+from avenir.data.folder.listing import listed
 from avenir.errors import AvenirError
 from avenir.video import VideoWarning, write
 
@@ -465,3 +467,19 @@ def test_hostile_files_do_not_stop_a_source(real_data):
     batch = folder.read(folder.draw("train", 8, 6, 0))
     assert batch.video is not None
     assert batch.video.shape == (6, 8, 3, 16, 16)
+
+
+def test_listing_ten_thousand_files_takes_a_moment(tmp_path, monkeypatch):
+    names = [f"clip_{i:05d}" for i in range(3000)]
+    for name in names:
+        for end in (".mp4", ".CSV", "_thumb.png"):
+            (tmp_path / f"{name}{end}").touch()
+    for name in names[:1000]:
+        (tmp_path / f"{name}.x.csv").touch()
+    monkeypatch.setattr(video, "is_picture", lambda path: path.suffix == ".png")
+    before = time.process_time()
+    listing = listed(tmp_path)
+    assert time.process_time() - before < 5
+    assert [found.name for found in listing.found] == names
+    assert all(found.table == found.paths[0].with_suffix(".CSV") for found in listing.found)
+    assert sorted(map(len, listing.notes.values())) == [1000, 3000]

@@ -167,7 +167,8 @@ def _write(source: "Source", to: Path) -> dict[str, Any]:
     skipped = [{"name": each.name, "reason": each.reason} for each in source.skipped]
     left_out = {each.name for each in source.skipped} - jobs.keys()
     gone = [e for e in writer.episodes if e["source"] not in jobs.keys() | left_out]
-    stale = [e for e in writer.episodes if e not in gone and not _is_done(e, jobs)]
+    left = {e["source"] for e in gone}
+    stale = [e for e in writer.episodes if e["source"] not in left and not _is_done(e, jobs)]
     notes = _said("changed since they were imported, and brought up to date", stale)
     notes += _said("not there any more; kept as they were imported", gone)
     if stale:

@@ -7,6 +7,7 @@ left out is named, with the reason. Knows names and kinds of files, and nothing 
 import os
 import re
 import stat
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -98,8 +99,9 @@ def listed(root: Path) -> Listing:
     place = {name: number for number, name in enumerate(order)}
     listing.found = [found for found in listing.found if found.paths]
     listing.found.sort(key=lambda found: place[found.name])
+    near = _Near([found.paths[0] for found in listing.found])
     for table in beside.left:
-        if _is_near(table, listing.found):
+        if near.has(table):
             said = "it has no recording's name, so that it is not used; name it as its video"
             listing.note(said, _name(table, root))
     return listing
@@ -110,18 +112,18 @@ class _Tables:
 
     def __init__(self, paths: list[Path]) -> None:
         self.left = dict.fromkeys(paths)
-        self.paths = paths
+        self.named = {path: path for path in paths}
+        self.folded = {path.with_name(path.name.casefold()): path for path in reversed(paths)}
 
     def take(self, folder: Path, *stems: str) -> Path | None:
         """Find the csv of a name in a folder, in small or capital letters; several may share it."""
-        wanted = [f"{stem}.csv" for stem in stems]
-        there = [path for path in self.paths if path.parent == folder]
-        for fold in (str, str.casefold):
-            for path in there:
-                if fold(path.name) in map(fold, wanted):
-                    self.left.pop(path, None)
-                    return path
-        return None
+        places = [folder / f"{stem}.csv" for stem in stems]
+        found = [self.named.get(place) for place in places]
+        found += [self.folded.get(place.with_name(place.name.casefold())) for place in places]
+        path = next((path for path in found if path is not None), None)
+        if path is not None:
+            self.left.pop(path, None)
+        return path
 
     def take_only(self, folder: Path) -> Path | None:
         """Take the one csv that is left in a folder."""
@@ -159,11 +161,15 @@ def _of_pictures(
 def _covers(pictures: list[Path], videos: list[Path]) -> set[Path]:
     """Find the thumbnails of videos: of a video's name, or the only picture that begins with it."""
     covers: set[Path] = set()
-    for path in videos:
-        same = [p for p in pictures if p.stem in (path.stem, path.name)]
-        like = [p for p in pictures if re.match(re.escape(path.stem) + r"[-_. (]", p.stem)]
-        covers.update(same, like if len(like) == 1 else [])
-    return covers
+    names = {path.name for path in videos} | {path.stem for path in videos}
+    alike: dict[str, list[Path]] = {}
+    for path in pictures:
+        if path.stem in names:
+            covers.add(path)
+        for gap in re.finditer(r"[-_. (]", path.stem):
+            if path.stem[: gap.start()] in names:
+                alike.setdefault(path.stem[: gap.start()], []).append(path)
+    return covers.union(*(paths for paths in alike.values() if len(paths) == 1))
 
 
 def _in_order(paths: list[Path]) -> tuple[list[Path], str]:
@@ -197,14 +203,19 @@ def _shown(paths: list[Path]) -> str:
     return f"{printable(paths[0].name)} is the first and {printable(paths[-1].name)} the last"
 
 
-def _is_near(table: Path, found: list[Found]) -> bool:
-    """Tell whether a csv looks as if it were of a recording there."""
-    stem = table.stem.casefold()
-    for path in (found.paths[0] for found in found):
-        name = path.stem.casefold()
-        if path.parent == table.parent and (stem.startswith(name) or name.startswith(stem)):
-            return True
-    return False
+class _Near:
+    """Tells whether a csv looks as if it were of a recording in its folder."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.names = sorted(path.with_suffix("").as_posix().casefold() for path in paths)
+        self.every = set(self.names)
+
+    def has(self, table: Path) -> bool:
+        """Tell whether one of the two names begins with the other."""
+        name, least = table.with_suffix("").as_posix().casefold(), len(table.parent.as_posix()) + 2
+        after = bisect_left(self.names, name)
+        longer = after < len(self.names) and self.names[after].startswith(name)
+        return longer or any(name[:end] in self.every for end in range(least, len(name)))
 
 
 def _regular(root: Path, listing: Listing) -> Iterator[Path]:

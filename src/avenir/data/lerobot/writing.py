@@ -297,8 +297,9 @@ def _merged(episodes: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 def _as_ranges(indices: list[int]) -> str:
     """Write 0, 1, 2, 5 as `0:3,5:6`."""
-    starts = [i for i in indices if i - 1 not in indices]
-    ends = [i + 1 for i in indices if i + 1 not in indices]
+    there = set(indices)
+    starts = [i for i in indices if i - 1 not in there]
+    ends = [i + 1 for i in indices if i + 1 not in there]
     return ",".join(f"{start}:{end}" for start, end in zip(starts, ends, strict=True))
 
 
