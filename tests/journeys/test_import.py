@@ -250,6 +250,14 @@ def test_names_that_are_not_utf_8_are_imported(tmp_path):
     assert "not UTF-8" in str(run(folder, "--to", folder / "to").exception)
 
 
+def test_what_was_imported_into_the_folder_itself_is_no_recording(videos):
+    for _ in range(2):
+        assert run(videos, "--to", videos / "out", "--test", "day0").exit_code == 0
+        report = json.loads((videos / "out" / "import_report.json").read_text())
+        assert [row["name"] for row in report["imported"]] == ["day1", "day2", "day3", "day0"]
+    assert "out" in {row["name"] for row in report["skipped"]}
+
+
 def test_what_is_not_there_any_more_is_kept_and_named(videos, tmp_path):
     to = tmp_path / "to"
     assert run(videos, "--to", to, "--test", "day0").exit_code == 0

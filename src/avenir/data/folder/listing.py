@@ -225,6 +225,11 @@ def _regular(root: Path, listing: Listing) -> Iterator[Path]:
         listing.skipped.append(_unreadable(_name(Path(error.filename), root), error))
 
     for above, folders, names in os.walk(root, onerror=unreadable):
+        if Path(above) != root and Path(above, "meta", "info.json").is_file():
+            reason = "it is a LeRobot data set; import it, or train on it, by itself"
+            listing.skipped.append(Skipped(_name(Path(above), root), reason))
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in (*folders, *(name for name in names if not name.startswith("."))):
             path = Path(above, name)
