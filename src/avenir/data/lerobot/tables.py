@@ -16,8 +16,10 @@ from avenir.errors import VideoError
 
 MAX_ROWS = 2**23
 """Rows of one table: three days at 30 a second, tens of times what LeRobot writes."""
+MAX_NUMBERS = 2**26
+"""Numbers of one table, in the columns that are read: twice a million rows of a humanoid."""
 MAX_BYTES = 2**29
-"""Bytes of one table in memory, in the columns that are read."""
+"""Bytes of them in memory, which words and odd types fill faster than numbers."""
 BATCH_ROWS = 2**10
 """Rows that are read at a time, between which their bytes are counted."""
 ORDER = ("episode_index", "frame_index", "timestamp")
@@ -65,12 +67,15 @@ def read_table(path: Path, columns: Sequence[str], max_rows: int = MAX_ROWS) -> 
     Raises VideoError when it is damaged, or would fill the memory.
     """
     with opened(path) as file:
-        # The library ends the process when it is asked about the columns of some damaged files:
-        # how large they are shows in batches.
         if file.metadata.num_rows > max_rows:
             raise VideoError(
                 f"{str(path)!r} claims to hold {file.metadata.num_rows:,} rows; at most "
                 f"{max_rows:,} are read from one table: split it"
+            )
+        if _num_values(file, columns) > MAX_NUMBERS:
+            raise VideoError(
+                f"{str(path)!r} holds more than {MAX_NUMBERS:,} numbers in the columns that are "
+                "read; split it"
             )
         batches, num_bytes = [], 0
         for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
@@ -146,6 +151,19 @@ def _rows(path: Path, table: pa.Table, columns: Sequence[str], numbers: np.ndarr
         except VideoError as error:
             unusable[name] = f"column {name!r} of {str(path)!r} {error}"
     return Rows(path, numbers, _column(table, "timestamp"), values, unusable)
+
+
+def _num_values(file: pq.ParquetFile, columns: Sequence[str]) -> int:
+    """Count the numbers in columns, of which a few kilobytes of parquet may hold billions."""
+    within = tuple(f"{name}." for name in columns)
+    leaves = [i for i, leaf in enumerate(file.schema) if f"{leaf.path}.".startswith(within)]
+    if not leaves:
+        return 0
+    # Asked about the columns of a damaged file the library ends the process, unless it has read
+    # them before: then it raises. This reads them without keeping anything.
+    file.scan_contents(columns=list(columns))
+    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+    return sum(group.column(leaf).num_values for group in groups for leaf in leaves)
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray | None:
