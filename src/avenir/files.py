@@ -171,9 +171,11 @@ def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
         yield parts
         move_together(dict(zip(parts, paths, strict=True)))
     except OSError as error:
-        given = {str(part): str(path) for path, part in zip(paths, parts, strict=True)}
-        error.filename = given.get(str(error.filename), error.filename) or str(paths[0])
-        raise
+        named = dict(zip(map(str, parts), paths, strict=True))
+        path = paths[0] if error.filename is None else named.get(str(error.filename))
+        if path is None:  # of another file, which was read meanwhile
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         for part in parts:
             with suppress(OSError):
@@ -196,10 +198,14 @@ def _check_regular(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    """Open a file; a link that lies in its place is not followed."""
-    file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    """Open a file; errors name it, and a link in the place of what is written is not followed."""
+    unfollowed = os.O_NOFOLLOW if flags != os.O_RDONLY else 0
+    file = os.open(path, flags | unfollowed | os.O_CLOEXEC, 0o666)
     try:
         yield file
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         os.close(file)
 
@@ -211,11 +217,9 @@ def _write(file: int, data: str | bytes) -> None:
 
 
 def _flush(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot flush folders
-            raise
-    finally:
-        os.close(file)
+    with _opened(path, os.O_RDONLY) as file:
+        try:
+            os.fsync(file)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some file systems cannot flush folders
+                raise
