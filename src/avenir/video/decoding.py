@@ -7,20 +7,22 @@ claims is believed before a frame was decoded.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import av
 import av.container
 import av.error
 import av.stream
 import av.video
+from av.format import Flags
 
 from avenir.errors import VideoError
+from avenir.video.timing import SLACK_SECONDS, Clock
 
-SLACK_SECONDS = 5.1e-4
-"""Timestamps this close are equal: Matroska rounds them to whole milliseconds."""
 MAX_PIXELS = 2**26
 """Pictures above 8192 x 8192 are refused before anything is allocated for them."""
+DURATION_TOLERANCE = 0.01
+"""Headers round their duration, or say what was planned: a file may be shorter by this share."""
 PLAYLISTS = {"concat", "hls", "dash", "sdp", "tty"}
 """Formats of text files that name or imitate videos: opening one would read other files."""
 
@@ -46,21 +48,27 @@ class Video:
         self.stream = _video_stream(self.container, self.path)
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        self.clock = Clock(self.container, self.stream, self.fps)
+        index = self.stream.index_entries  # it may grow while an incomplete one is read
+        self._num_indexed = len(index)
+        self._indexed_until = index[-1].timestamp if len(index) else None
+        self._last_dts: int | None = None
+        self._end_seconds = 0.0
+        self._refused: Exception | None = None
+        self._num_refused = 0
 
     @property
     def fps(self) -> float:
         """Average frames per second; 25 where nothing is said, as for a still image."""
-        return float(self.stream.average_rate or self.stream.guessed_rate or 25)
+        average, guessed = self.stream.average_rate, self.stream.guessed_rate
+        if self.container.format.flags & Flags.no_timestamps.value:
+            average = guessed  # a raw stream has no times to average, its frames may say a rate
+        return float(average or guessed or 25)
 
     @property
     def tick_seconds(self) -> float:
         """Seconds of one unit of timestamp."""
-        return float(self.stream.time_base or 1 / self.fps)
-
-    @property
-    def origin(self) -> int:
-        """Timestamp of the first frame, in ticks."""
-        return self.stream.start_time or 0
+        return self.clock.tick_seconds
 
     @property
     def seconds(self) -> float:
@@ -73,65 +81,125 @@ class Video:
 
     @property
     def num_declared(self) -> int:
-        """Frames the header promises to show, 0 where the format does not say."""
-        if not self.stream.frames:
-            return 0
-        return self.stream.frames - sum(entry.is_discard for entry in self.stream.index_entries)
+        """Frames the file promises to show, 0 where the format does not say.
+
+        An index is believed before the header: it knows what an edit list leaves out and which
+        frames were never stored. An AVI that was cut off has lost it, but for one entry.
+        """
+        if not self.stream.frames or self._num_indexed < 2:
+            return self.stream.frames
+        return sum(not entry.is_discard for entry in self.stream.index_entries)
 
     def packets(self) -> Iterator[av.Packet]:
         """Yield compressed frames until the end, or until the file is unreadable."""
         try:
-            yield from self.container.demux(self.stream)
+            for packet in self.container.demux():
+                self.clock.join(packet)
+                if packet.pts is not None:
+                    end = (packet.pts + (packet.duration or 0)) * float(packet.time_base)
+                    self._end_seconds = max(self._end_seconds, end)
+                if packet.stream_index != self.stream.index:
+                    continue
+                if packet.dts is not None:
+                    self._last_dts = max(packet.dts, self._last_dts or packet.dts)
+                yield packet
         except av.error.FFmpegError:
             return  # the frames that are missing now are counted by whoever asked for them
 
     def frames(self, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yield (seconds, frame) from the key frame before `start` to the end of the file."""
-        if start > SLACK_SECONDS:
-            sought = self._sought(start)
-            first = next(sought, None)
+        """Yield (seconds, frame) from a key frame before `start` to the end of the file."""
+        if start > SLACK_SECONDS and not self.clock.counted and not self.clock.guessed:
+            near = self._decoded(self._walked(start) if self.clock.restarts else self._sought(start))
+            first = next(near, None)
             if first is not None and first[0] <= start + SLACK_SECONDS:
                 yield first
-                yield from sought
+                yield from near
                 return
-            self.container.close()  # the index leads nowhere: walk from the first frame
+            self.container.close()  # this led nowhere: walk from the first frame
             self._open()
-        yield from self._decoded(from_start=True)
+        yield from self._decoded(self.packets(), whole=True)
 
-    def _sought(self, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
+    def _sought(self, start: float) -> Iterator[av.Packet]:
+        """Yield packets from where the file's index says that `start` is."""
+        origin = self.stream.start_time or 0
         try:
-            self.container.seek(self.origin + int(start / self.tick_seconds), stream=self.stream)
+            self.container.seek(origin + int(start / self.tick_seconds), stream=self.stream)
         except av.error.FFmpegError:
             return
-        yield from self._decoded(from_start=False)
+        yield from self.packets()
 
-    def _decoded(self, from_start: bool) -> Iterator[tuple[float, av.VideoFrame]]:
-        num_decoded, seconds, refused = 0, -1 / self.fps, None
-        for packet in self.packets():
-            try:
-                frames = packet.decode()
-            except (av.error.FFmpegError, MemoryError) as error:
-                refused = error
+    def _walked(self, start: float) -> Iterator[av.Packet]:
+        """Yield packets from the last key frame before `start`, found by reading up to there.
+
+        Where times may restart, a place cannot be sought. Only the first frame is decoded on the
+        way, to know when the file starts.
+        """
+        held: list[av.Packet] = []
+        packets = self.packets()
+        for packet in packets:
+            for frame in self._decode(packet) if self.clock.origin is None else ():
+                self.clock.seconds(frame)
+                break
+            if packet.dts is None or self.clock.origin is None:
+                held.append(packet)
                 continue
-            for frame in frames:
-                if frame.pts is None:
-                    seconds += 1 / self.fps
-                else:
-                    seconds = (frame.pts - self.origin) * self.tick_seconds
+            if packet.is_keyframe and self.clock.at(packet.pts or packet.dts) <= start:
+                held.clear()
+            held.append(packet)
+            if self.clock.at(packet.dts) > start + SLACK_SECONDS:
+                break
+        self.stream.codec_context.flush_buffers()
+        self.clock.rewind()
+        yield from held
+        yield from packets
+
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        """Decode a packet; one that cannot be is counted and left out."""
+        try:
+            return cast(list[av.VideoFrame], packet.decode())
+        except (av.error.FFmpegError, MemoryError) as error:
+            self._refused, self._num_refused = error, self._num_refused + 1
+            return []
+
+    def _decoded(
+        self, packets: Iterator[av.Packet], whole: bool = False
+    ) -> Iterator[tuple[float, av.VideoFrame]]:
+        num_decoded = 0
+        for packet in packets:
+            for frame in self._decode(packet):
                 num_decoded += 1
-                yield seconds, frame
-        if from_start and not num_decoded:
+                yield self.clock.seconds(frame), frame
+        if whole and not num_decoded:
             raise VideoError(
-                f"{str(self.path)!r} has no frame that can be decoded ({refused or 'no data'}); "
+                f"{str(self.path)!r} has no frame that can be decoded "
+                f"({self._refused or 'no data'}); "
                 f"pictures above {MAX_PIXELS / 1e6:.0f} million pixels are refused: "
                 "record or copy it again, or scale it down first"
             )
-        self.missing_frames = self._missing(num_decoded if from_start else None, seconds)
+        if num_decoded:
+            self.missing_frames = self._missing(num_decoded if whole else None)
 
-    def _missing(self, num_decoded: int | None, last_seconds: float) -> int:
-        if num_decoded is not None and self.num_declared:
-            return max(0, self.num_declared - num_decoded)
-        return max(0, round((self.seconds - last_seconds) * self.fps) - 1)
+    def _missing(self, num_decoded: int | None) -> int:
+        """Count frames that were promised and did not come, now that the end was reached.
+
+        An index that reaches to the last packet, or beyond, lists them. Otherwise the header's
+        duration is held against the end of the last packet of any stream: sound may be longer.
+        """
+        last = self._last_dts or 0
+        if self._indexed_until is not None and self._indexed_until >= last:
+            if num_decoded is not None and self.stream.frames:
+                return max(0, self.num_declared - num_decoded)
+            entries = self.stream.index_entries
+            left = sum(e.timestamp > last and not e.is_discard for e in entries)
+            return left + self._num_refused
+        if self.clock.restarts or self.clock.counted:
+            return self._num_refused  # these declare nothing: what they say was measured
+        declared, tolerance = self.stream.frames / self.fps, 0.5 / self.fps
+        if not declared:
+            declared = (self.container.duration or 0) / av.time_base
+            tolerance = max(1.5 / self.fps, DURATION_TOLERANCE * declared)
+        lacking = declared - self._end_seconds
+        return self._num_refused + (round(lacking * self.fps) if lacking > tolerance else 0)
 
     def spans(self, start: float) -> Iterator[tuple[float, float, av.VideoFrame]]:
         """Yield (from, until, frame): when each frame is shown, first the one shown at `start`."""

@@ -16,8 +16,8 @@ import torch
 
 from avenir.errors import VideoError
 from avenir.shapes import Frames
-from avenir.video.decoding import SLACK_SECONDS
 from avenir.video.reading import VideoWarning, decode
+from avenir.video.timing import SLACK_SECONDS
 
 PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 

@@ -18,7 +18,8 @@ from av.video.reformatter import VideoReformatter
 from avenir.clip import Clip, cover
 from avenir.errors import AvenirError, VideoError
 from avenir.shapes import Frames
-from avenir.video.decoding import SLACK_SECONDS, Video
+from avenir.video.decoding import Video
+from avenir.video.timing import SLACK_SECONDS
 
 MAX_READ_BYTES = 2**34
 """A clip above 17 GB is refused: `stream` gives it in pieces."""
@@ -65,7 +66,7 @@ def probe(path: str | Path) -> VideoInfo:
             height=height,
             fps=video.fps,
             seconds=video.seconds,
-            declared_frames=video.stream.frames or None,
+            declared_frames=video.num_declared or None,
             rotation=round(math.degrees(math.atan2(matrix[1], matrix[0]))) % 360,
             codec=video.stream.codec_context.name,
             pixel_format=frame.format.name,
@@ -134,9 +135,9 @@ def timestamps(path: str | Path) -> np.ndarray:
     One float64 per frame, ascending. Only a file that is cut off, or has no timestamps, is decoded.
     """
     with Video(path) as video:
-        ticks = [p.pts for p in video.packets() if p.pts is not None and not p.is_discard]
-        if len(ticks) >= max(1, video.num_declared):
-            return (np.sort(np.array(ticks)) - video.origin) * video.tick_seconds
+        stamps = _packet_times(video)
+        if stamps is not None:
+            return stamps
     with Video(path) as video:
         return np.array([seconds for seconds, _ in video.frames(0.0)])
 
@@ -150,6 +151,22 @@ def _timed(video: Video, frames: Frames, edges: list[float], fps: float | None) 
         return clip
     mean = clip.num_frames / float(risen[-1])
     return replace(clip, fps=mean, edges=torch.from_numpy(risen))
+
+
+def _packet_times(video: Video) -> np.ndarray | None:
+    """List the times of the frames without decoding them, None where that cannot be known.
+
+    Pictures before the first key frame, or that refer to what came before it, are not shown.
+    """
+    seen = [(p.pts, p.is_keyframe, p.is_discard) for p in video.packets() if p.pts is not None]
+    ticks = np.sort(np.array([pts for pts, _, discarded in seen if not discarded], np.int64))
+    clock = video.clock
+    if clock.counted or clock.guessed or clock.restarted:
+        return None
+    if len(ticks) < max(1, video.num_declared) or not seen[0][1] or min(seen)[0] < seen[0][0]:
+        return None
+    origin = ticks[0] if clock.origin is None else clock.origin
+    return (ticks - origin) * video.tick_seconds
 
 
 def _warn_if_short(video: Video) -> None:
