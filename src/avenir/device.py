@@ -1,11 +1,19 @@
-"""Where computing happens and where randomness comes from."""
+"""Where computing happens, how much memory is left for it, and where randomness comes from."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
+
+UNKNOWN_MEMORY_BYTES = 2**33
+"""What is taken to be free where the system does not say."""
+LIMITS = {"memory.max": "memory.stat anon", "memory/memory.limit_in_bytes": "memory/memory.stat rss"}
+"""Where a container's limit is written, and what it uses of it: version 2, then 1."""
 
 
 def best_device() -> torch.device:
@@ -17,6 +25,29 @@ def device_name() -> str:
     """Name what `best_device` computes on: `cpu`, or the GPU's model."""
     device = best_device()
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def free_memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how much main memory can still be had: of the machine, and of the container's limit.
+
+    What the system holds only to be faster, as copies of files, counts as free.
+    """
+    free = [UNKNOWN_MEMORY_BYTES]
+    with suppress(OSError, AttributeError, ValueError):
+        free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError):
+        free += [1024 * _number(proc / "meminfo", "MemAvailable:")]
+    for limit, used in LIMITS.items():
+        file, _, word = used.partition(" ")
+        with suppress(OSError, ValueError):  # no such file, or no limit: "max"
+            free += [int((cgroup / limit).read_text()) - _number(cgroup / file, word)]
+    return max(0, min(free))
+
+
+def _number(table: Path, name: str) -> int:
+    """Return the number beside a name in one of the system's tables."""
+    lines = (line.split() for line in table.read_text().splitlines())
+    return next(int(line[1]) for line in lines if line and line[0] == name)
 
 
 def seed_of(*parts: int | str) -> int:

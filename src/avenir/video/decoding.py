@@ -16,11 +16,15 @@ import av.stream
 import av.video
 from av.format import Flags
 
+from avenir.device import free_memory_bytes
 from avenir.errors import VideoError
 from avenir.video.timing import SLACK_SECONDS, Clock
 
 MAX_PIXELS = 2**26
 """Pictures above 8192 x 8192 are refused before anything is allocated for them."""
+PIXEL_BYTES = 32
+"""What a pixel takes on its way through decoder, colours and resizing: fewer are allowed where
+less memory is free."""
 DURATION_TOLERANCE = 0.01
 """Headers round their duration, or say what was planned: a file may be shorter by this share."""
 PLAYLISTS = {"concat", "hls", "dash", "sdp", "tty"}
@@ -32,6 +36,7 @@ class Video:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.max_pixels = min(MAX_PIXELS, free_memory_bytes() // PIXEL_BYTES)
         self.missing_frames = 0
         """Frames declared but not found, known once the end was reached."""
         self._open()
@@ -44,10 +49,10 @@ class Video:
 
     def _open(self) -> None:
         """Open the file (again), at its first frame."""
-        self.container = _open(self.path)
+        self.container = _open(self.path, self.max_pixels)
         self.stream = _video_stream(self.container, self.path)
         self.stream.thread_type = "AUTO"
-        self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        self.stream.codec_context.options = {"max_pixels": str(self.max_pixels)}
         self.clock = Clock(self.container, self.stream, self.fps)
         index = self.stream.index_entries  # it may grow while an incomplete one is read
         self._num_indexed = len(index)
@@ -173,7 +178,7 @@ class Video:
             raise VideoError(
                 f"{str(self.path)!r} has no frame that can be decoded "
                 f"({self._refused or 'no data'}); "
-                f"pictures above {MAX_PIXELS / 1e6:.0f} million pixels are refused: "
+                f"pictures above {self.max_pixels / 1e6:.0f} million pixels are refused: "
                 "record or copy it again, or scale it down first"
             )
         if num_decoded:
@@ -218,7 +223,7 @@ class Video:
         yield seconds, until, frame
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Path, max_pixels: int) -> av.container.InputContainer:
     """Open a local regular file by content, or say why not and what to do."""
     name = repr(str(path))
     if path.is_dir():
@@ -230,7 +235,7 @@ def _open(path: Path) -> av.container.InputContainer:
     if path.stat().st_size == 0:
         raise VideoError(f"{name} is empty (0 bytes); copy or record it again")
     options = {
-        "max_pixels": str(MAX_PIXELS),
+        "max_pixels": str(max_pixels),
         "pattern_type": "none",  # a percent sign in a name is no pattern
         "protocol_whitelist": "file",
     }

@@ -4,18 +4,24 @@ Turns decoded frames into pictures and chooses them by time; knows nothing of co
 """
 
 import math
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import av.error
 import numpy as np
 import torch
+from av.filter import Graph
+from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
 from avenir.clip import Clip, cover
+from avenir.device import free_memory_bytes
 from avenir.errors import AvenirError, VideoError
 from avenir.shapes import Frames
 from avenir.video.decoding import Video
@@ -23,15 +29,23 @@ from avenir.video.timing import SLACK_SECONDS
 
 MAX_READ_BYTES = 2**34
 """A clip above 17 GB is refused: `stream` gives it in pieces."""
+LITTLE_BYTES = 2**26
+"""Up to this many, nobody asks how much memory is free."""
+READ_SHARE = 1 / 4
+"""Part of the free memory that a clip may take: as floats it is four times as large."""
 
 MAX_STILL_SECONDS = 3600
 """A frame shown for longer is a damaged timestamp; past the declared end, one of a minute is."""
+NUM_UNKNOWN_KINDS = 16
+"""Kinds of data beside a frame that FFmpeg may know and PyAV not."""
+HDR_CURVES = {16: "PQ", 18: "HLG"}
+"""Brightness curves of high dynamic range, by their numbers in ITU-T H.273."""
 THREADED_PIXELS = 2**20
 """From this size on, several threads convert colour; below, waking them takes longer."""
 
 
 class VideoWarning(UserWarning):
-    """A video was read, but fewer frames came out of it than its header declares."""
+    """A video was read or written, but not all of it is what it was, or what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -197,15 +211,15 @@ def _pieces(
             raise AvenirError(f"{name}={value!r} was given; it must be above 0")
     if start < 0:
         raise AvenirError(f"start_seconds={start!r} was given; a video starts at 0")
-    capacity = num_frames or _expected(video, seconds, fps)
+    capacity = min(_expected(video, seconds, fps), num_frames or sys.maxsize)
     paint, buffer, times, end = _Painter(video.path, size), None, [], 0.0
     for shown, end, frame, repeats in _chosen(video, start, seconds, fps):
         picture = paint(frame)
         for left in range(repeats, 0, -1):
             if buffer is None or len(times) == len(buffer):
-                needed = 0 if num_frames else len(times) + left
+                needed = len(times) + (1 if num_frames else left)
                 room = capacity if buffer is None else 2 * len(buffer)
-                buffer = _room(video, max(room, needed), picture.shape, buffer)
+                buffer = _room(video, needed, room, picture.shape, buffer)
             buffer[len(times)] = picture
             times.append(shown)
             if len(times) == num_frames:
@@ -262,6 +276,7 @@ class _Painter:
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         if self.stored is None:
             self.stored, self.matrix = (frame.width, frame.height), _display_matrix(frame)
+            self._warn_if_hdr(frame)
         width, height = self.stored  # a stream may change its size; a clip cannot
         threads = 0 if width * height >= THREADED_PIXELS else 1  # 0: as many as are useful
         try:
@@ -281,15 +296,45 @@ class _Painter:
         image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         return cover(image, *self.size).permute(1, 2, 0).numpy()
 
+    def _warn_if_hdr(self, frame: av.VideoFrame) -> None:
+        curve = HDR_CURVES.get(frame.color_trc)
+        if curve:
+            warnings.warn(
+                f"{str(self.path)!r} has high dynamic range ({curve}); its colours are read as they "
+                "are stored, which looks pale and dark: tone-map it to BT.709 first",
+                VideoWarning,
+                stacklevel=2,
+            )
+
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Signs of the display matrix `a b / c d`: stored (x, y) is shown at (ax + cy, bx + dy)."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = _known_side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
     values = np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]]
     a, b, c, d = (int(v) for v in np.sign(values * (abs(values) > 2**15)))
     return (a, b, c, d) if a * d or b * c else (1, 0, 0, 1)
+
+
+def _known_side_data(frame: av.VideoFrame) -> Mapping[str, Any]:
+    """Return what lies beside a frame, without what PyAV has no name for.
+
+    It refuses to list anything when FFmpeg attached data that is newer than its own list, such as
+    the EXIF block of a photo; FFmpeg's filter takes that away by its number.
+    """
+    try:
+        return frame.side_data
+    except ValueError:
+        newest = max(kind.value for kind in Type)
+    graph = Graph()
+    width, height, pixels = frame.width, frame.height, frame.format.name
+    source = graph.add_buffer(None, width, height, pixels, None, Fraction(1, 1000))
+    unknown = range(newest + 1, newest + 1 + NUM_UNKNOWN_KINDS)
+    takes = [graph.add("sidedata", f"mode=delete:type={number}") for number in unknown]
+    graph.link_nodes(source, *takes, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return cast(av.VideoFrame, graph.pull()).side_data
 
 
 def _upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
@@ -304,19 +349,25 @@ def _channels_second(pictures: np.ndarray) -> Frames:
 
 
 def _room(
-    video: Video, num_frames: int, shape: tuple[int, ...], held: np.ndarray | None
+    video: Video, needed: int, useful: int, shape: tuple[int, ...], held: np.ndarray | None
 ) -> np.ndarray:
     """Make room for frames, after those held already; pages nobody touches cost nothing.
 
-    It comes from torch: numpy asks for huge pages, which the system may take seconds to find.
+    At first `useful` many are expected, and are refused when there is no memory for them. It comes
+    from torch: numpy asks for huge pages, which the system may take seconds to find.
     """
-    num_bytes = num_frames * math.prod(shape)
-    if num_bytes > MAX_READ_BYTES:
+    frame_bytes = math.prod(shape)
+    most_bytes = MAX_READ_BYTES
+    if max(needed, useful) * frame_bytes > LITTLE_BYTES:
+        most_bytes = min(most_bytes, READ_SHARE * free_memory_bytes())
+    wanted = max(needed, useful) if held is None else needed
+    if wanted * frame_bytes > most_bytes:
         raise VideoError(
-            f"{num_frames} frames of {str(video.path)!r} take {num_bytes / 1e9:.0f} GB; a clip "
-            f"holds up to {MAX_READ_BYTES / 1e9:.0f} GB: give `seconds`, a smaller `size` or "
-            "`fps`, or use avenir.video.stream"
+            f"{wanted} frames of {str(video.path)!r} take {wanted * frame_bytes / 1e9:.1f} GB; a "
+            f"clip may take {most_bytes / 1e9:.1f} GB here: give `seconds`, a smaller `size` or "
+            "`fps`, or use avenir.video.stream with a small `num_frames`"
         )
+    num_frames = max(needed, min(useful, int(most_bytes // frame_bytes)))
     room = torch.empty((num_frames, *shape), dtype=torch.uint8).numpy()
     if held is not None:
         room[: len(held)] = held

@@ -4,6 +4,7 @@ Key frames come at least every 12 frames, so that random access stays cheap. A f
 its name only when it is whole. Knows nothing of models or data sets.
 """
 
+import warnings
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -20,8 +21,11 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from avenir.clip import Clip
 from avenir.errors import AvenirError
 from avenir.files import whole
+from avenir.video.reading import VideoWarning
 
 KEY_FRAME_INTERVAL = 12
+GIF_SHORTEST, GIF_LONGEST = 2, 65535
+"""Hundredths of a second for which a gif can show a frame."""
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
@@ -157,6 +161,32 @@ def _write_pictures(path: Path, clip: Clip) -> None:
             "write clip[i : i + 1], or a .gif"
         )
     pictures = [Image.fromarray(p) for p in clip.frames.permute(0, 2, 3, 1).cpu().numpy()]
-    more = {"save_all": True, "append_images": pictures[1:], "duration": 1000 / clip.fps, "loop": 0}
+    more = {}
+    if path.suffix == ".gif":
+        delays = _gif_delays(path, clip)
+        more = {"save_all": True, "append_images": pictures[1:], "duration": delays, "loop": 0}
     with whole(path) as part:
-        pictures[0].save(part, path.suffix[1:], **(more if path.suffix == ".gif" else {}))
+        pictures[0].save(part, path.suffix[1:], **more)
+
+
+def _gif_delays(path: Path, clip: Clip) -> list[int]:
+    """Milliseconds to show each frame: whole hundredths of a second that add up to the speed.
+
+    Every frame ends at the hundredth nearest to its end. One hundredth or none is no delay to
+    browsers, which show such frames for ten: what is faster than two is written at two, and said.
+    """
+    if 100 / clip.fps > GIF_LONGEST:
+        raise AvenirError(
+            f"a gif shows a frame for up to {GIF_LONGEST / 100:g} s; {clip.fps:g} fps was given for "
+            f"{str(path)!r}: write an .mp4"
+        )
+    hundredths = max(GIF_SHORTEST, 100 / clip.fps)
+    if hundredths * clip.fps > 100 * (1 + 1e-6):
+        warnings.warn(
+            f"{str(path)!r} is written at {100 / GIF_SHORTEST:g} fps, the fastest that browsers "
+            f"show a gif, not at {clip.fps:g}: write an .mp4, or fewer frames per second",
+            VideoWarning,
+            stacklevel=4,
+        )
+    ends = np.round(np.arange(clip.num_frames + 1) * hundredths + 1e-9)
+    return (10 * np.diff(ends)).astype(int).tolist()
