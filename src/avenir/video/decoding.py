@@ -38,7 +38,9 @@ class Video:
         self.path = Path(path)
         self.max_pixels = min(MAX_PIXELS, free_memory_bytes() // PIXEL_BYTES)
         self.missing_frames = 0
-        """Frames declared but not found, known once the end was reached."""
+        """Frames that should be there and were not found, known once the end was reached."""
+        self.num_expected = 0
+        """Frames that should be there, known once the end was reached."""
         self._open()
 
     def __enter__(self) -> Self:
@@ -56,11 +58,12 @@ class Video:
         self.clock = Clock(self.container, self.stream, self.fps)
         index = self.stream.index_entries  # it may grow while an incomplete one is read
         self._num_indexed = len(index)
-        self._indexed_until = index[-1].timestamp if len(index) else None
+        self._indexed_until = index[-1].timestamp if len(index) else -1
         self._last_dts: int | None = None
         self._end_seconds = 0.0
         self._refused: Exception | None = None
-        self._num_refused = 0
+        self._num_refused = self._num_packets = 0
+        self._interlaced = False
 
     @property
     def fps(self) -> float:
@@ -68,6 +71,8 @@ class Video:
         average, guessed = self.stream.average_rate, self.stream.guessed_rate
         if self.container.format.flags & Flags.no_timestamps.value:
             average = guessed  # a raw stream has no times to average, its frames may say a rate
+        elif self.container.format.name == "avi" and average and guessed:
+            average = min(average, guessed)  # it counts places for frames, taken or not
         return float(average or guessed or 25)
 
     @property
@@ -105,6 +110,7 @@ class Video:
                     self._end_seconds = max(self._end_seconds, end)
                 if packet.stream_index != self.stream.index:
                     continue
+                self._num_packets += packet.size > 0
                 if packet.dts is not None:
                     self._last_dts = max(packet.dts, self._last_dts or packet.dts)
                 yield packet
@@ -113,8 +119,8 @@ class Video:
 
     def frames(self, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yield (seconds, frame) from a key frame before `start` to the end of the file."""
-        if start > SLACK_SECONDS and not self.clock.counted and not self.clock.guessed:
-            near = self._decoded(self._walked(start) if self.clock.restarts else self._sought(start))
+        if start > SLACK_SECONDS and not self.clock.sequential:
+            near = self._decoded((self._sought if self.clock.seekable else self._walked)(start))
             first = next(near, None)
             if first is not None and first[0] <= start + SLACK_SECONDS:
                 yield first
@@ -148,7 +154,8 @@ class Video:
             if packet.dts is None or self.clock.origin is None:
                 held.append(packet)
                 continue
-            if packet.is_keyframe and self.clock.at(packet.pts or packet.dts) <= start:
+            shown = packet.dts if packet.pts is None else packet.pts
+            if packet.is_keyframe and self.clock.at(shown) <= start:
                 held.clear()
             held.append(packet)
             if self.clock.at(packet.dts) > start + SLACK_SECONDS:
@@ -173,6 +180,7 @@ class Video:
         for packet in packets:
             for frame in self._decode(packet):
                 num_decoded += 1
+                self._interlaced |= frame.interlaced_frame
                 yield self.clock.seconds(frame), frame
         if whole and not num_decoded:
             raise VideoError(
@@ -182,23 +190,30 @@ class Video:
                 "record or copy it again, or scale it down first"
             )
         if num_decoded:
-            self.missing_frames = self._missing(num_decoded if whole else None)
+            self.missing_frames = missing = self._missing(num_decoded if whole else None)
+            measured = num_decoded + missing if whole else round(self.seconds * self.fps)
+            self.num_expected = self.num_declared or max(measured, missing)
 
     def _missing(self, num_decoded: int | None) -> int:
         """Count frames that were promised and did not come, now that the end was reached.
 
-        An index that reaches to the last packet, or beyond, lists them. Otherwise the header's
-        duration is held against the end of the last packet of any stream: sound may be longer.
+        `num_decoded` counts those that came, None if reading began in the middle. An index is
+        believed where the format has one of all frames, else the header's duration, which is held
+        against the end of the last packet of any stream: sound may be longer.
         """
-        last = self._last_dts or 0
-        if self._indexed_until is not None and self._indexed_until >= last:
-            if num_decoded is not None and self.stream.frames:
-                return max(0, self.num_declared - num_decoded)
-            entries = self.stream.index_entries
-            left = sum(e.timestamp > last and not e.is_discard for e in entries)
-            return left + self._num_refused
         if self.clock.restarts or self.clock.counted:
-            return self._num_refused  # these declare nothing: what they say was measured
+            # These declare nothing: what they say was measured. A packet is a frame, or a field.
+            countable = num_decoded is not None and not self._interlaced
+            return max(self._num_refused, self._num_packets - num_decoded) if countable else 0
+        last = self._last_dts or 0
+        if self.stream.frames and last <= self._indexed_until and num_decoded is not None:
+            return max(0, self.num_declared - num_decoded)
+        if last < self._indexed_until:
+            index = self.stream.index_entries
+            left = sum(entry.timestamp > last and not entry.is_discard for entry in index)
+            return self._num_refused + left
+        if self.stream.frames and last == self._indexed_until:
+            return self._num_refused
         declared, tolerance = self.stream.frames / self.fps, 0.5 / self.fps
         if not declared:
             declared = (self.container.duration or 0) / av.time_base
@@ -214,7 +229,7 @@ class Video:
             if next_seconds > start + SLACK_SECONDS:
                 yield seconds, next_seconds, frame
             seconds, frame = next_seconds, next_frame
-        until = seconds + ((frame.duration or 0) * self.tick_seconds or 1 / self.fps)
+        until = seconds + self.clock.duration(frame)
         if until <= start + SLACK_SECONDS:
             raise VideoError(
                 f"{str(self.path)!r} was asked for start_seconds={start:g} and ends at "

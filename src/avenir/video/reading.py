@@ -175,7 +175,7 @@ def _packet_times(video: Video) -> np.ndarray | None:
     seen = [(p.pts, p.is_keyframe, p.is_discard) for p in video.packets() if p.pts is not None]
     ticks = np.sort(np.array([pts for pts, _, discarded in seen if not discarded], np.int64))
     clock = video.clock
-    if clock.counted or clock.guessed or clock.restarted:
+    if clock.counted or clock.coded or clock.restarted:
         return None
     if len(ticks) < max(1, video.num_declared) or not seen[0][1] or min(seen)[0] < seen[0][0]:
         return None
@@ -186,9 +186,8 @@ def _packet_times(video: Video) -> np.ndarray | None:
 def _warn_if_short(video: Video) -> None:
     if video.missing_frames:
         warnings.warn(
-            f"{str(video.path)!r} lacks {video.missing_frames} of the "
-            f"{video.num_declared or round(video.seconds * video.fps)} frames its header "
-            "declares: it is cut off or damaged; the good ones were kept",
+            f"{str(video.path)!r} lacks {video.missing_frames} of the {video.num_expected} frames "
+            "it should have: it is cut off or damaged; the good ones were kept",
             VideoWarning,
             stacklevel=3,
         )
