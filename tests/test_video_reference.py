@@ -174,7 +174,7 @@ def same(frames: torch.Tensor, thumbnails: np.ndarray) -> bool:
 
 
 def check(path: Path, expected: Reference) -> str | None:
-    """Say what of a file is not as FFmpeg has it: every frame, at rates, in windows, with memory."""
+    """Say what is not as FFmpeg has it: every frame, from the middle, at rates, with memory."""
     with warnings.catch_warnings():
         lossy = path.name.split(".")[2] in ("cut", "spliced")
         warnings.simplefilter("ignore" if lossy else "error", video.VideoWarning)

@@ -12,7 +12,10 @@ from torch import Tensor
 
 UNKNOWN_MEMORY_BYTES = 2**33
 """What is taken to be free where the system does not say."""
-LIMITS = {"memory.max": "memory.stat anon", "memory/memory.limit_in_bytes": "memory/memory.stat rss"}
+LIMITS = {
+    "memory.max": "memory.stat anon",
+    "memory/memory.limit_in_bytes": "memory/memory.stat rss",
+}
 """Where a container's limit is written, and what it uses of it: version 2, then 1."""
 
 

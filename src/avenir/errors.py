@@ -5,6 +5,7 @@ AvenirError
 ├── VideoError      a file that is no video, or a broken one
 ├── DamagedError    a file of ours that is not as it was written
 └── TrainingError   a run that had to stop: loss not finite, folder of another recipe
+VideoWarning        a file was read or written, and differs from what was to be expected
 """
 
 import errno
@@ -20,6 +21,10 @@ class Stopped(AvenirError):
 
 class VideoError(AvenirError):
     """A video file that cannot be read; the message names the file and the reason."""
+
+
+class VideoWarning(UserWarning):
+    """A video was read or written, but lacks frames or has another speed or other colours."""
 
 
 class DamagedError(AvenirError):

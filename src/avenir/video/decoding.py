@@ -203,8 +203,9 @@ class Video:
         """
         if self.clock.restarts or self.clock.counted:
             # These declare nothing: what they say was measured. A packet is a frame, or a field.
-            countable = num_decoded is not None and not self._interlaced
-            return max(self._num_refused, self._num_packets - num_decoded) if countable else 0
+            if num_decoded is None or self._interlaced:
+                return self._num_refused
+            return max(self._num_refused, self._num_packets - num_decoded)
         last = self._last_dts or 0
         if self.stream.frames and last <= self._indexed_until and num_decoded is not None:
             return max(0, self.num_declared - num_decoded)

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from avenir.errors import VideoError
+from avenir.errors import VideoError, VideoWarning
 from avenir.shapes import Frames
-from avenir.video.reading import VideoWarning, decode
+from avenir.video.reading import decode
 from avenir.video.timing import SLACK_SECONDS
 
 PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")

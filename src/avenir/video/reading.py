@@ -6,25 +6,20 @@ Turns decoded frames into pictures and chooses them by time; knows nothing of co
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
 
 import av
-import av.error
 import numpy as np
 import torch
-from av.filter import Graph
-from av.sidedata.sidedata import Type
-from av.video.reformatter import VideoReformatter
 
-from avenir.clip import Clip, cover
+from avenir.clip import Clip
 from avenir.device import free_memory_bytes
-from avenir.errors import AvenirError, VideoError
+from avenir.errors import AvenirError, VideoError, VideoWarning
 from avenir.shapes import Frames
 from avenir.video.decoding import Video
+from avenir.video.painting import Painter, display_matrix, upright
 from avenir.video.timing import SLACK_SECONDS
 
 MAX_READ_BYTES = 2**34
@@ -36,16 +31,6 @@ READ_SHARE = 1 / 4
 
 MAX_STILL_SECONDS = 3600
 """A frame shown for longer is a damaged timestamp; past the declared end, one of a minute is."""
-NUM_UNKNOWN_KINDS = 16
-"""Kinds of data beside a frame that FFmpeg may know and PyAV not."""
-HDR_CURVES = {16: "PQ", 18: "HLG"}
-"""Brightness curves of high dynamic range, by their numbers in ITU-T H.273."""
-THREADED_PIXELS = 2**20
-"""From this size on, several threads convert colour; below, waking them takes longer."""
-
-
-class VideoWarning(UserWarning):
-    """A video was read or written, but not all of it is what it was, or what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +57,8 @@ def probe(path: str | Path) -> VideoInfo:
     """Describe a video, decoding its first frame only. Raises VideoError like `read`."""
     with Video(path) as video:
         _, frame = next(video.frames(0.0))
-        matrix = _display_matrix(frame)
-        height, width = _upright(np.empty((frame.height, frame.width, 0)), matrix).shape[:2]
+        matrix = display_matrix(frame)
+        height, width = upright(np.empty((frame.height, frame.width, 0)), matrix).shape[:2]
         return VideoInfo(
             path=video.path,
             width=width,
@@ -104,7 +89,8 @@ def read(
     the frames lie last, as decoded.
 
     Raises VideoError when there is no frame to read; warns with VideoWarning when the file ends
-    before the frames it declares, and keeps the good ones.
+    before the frames it declares, and keeps the good ones, and when its colours are of high
+    dynamic range.
     """
     with Video(path) as video:
         frames, edges = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
@@ -137,7 +123,10 @@ def decode(
     seconds: float | None = None,
     fps: float | None = None,
 ) -> tuple[Frames, np.ndarray]:
-    """Read as `read` does, without warning: (`T C H W`, when each frame was recorded, seconds)."""
+    """Read as `read` does, and tell (`T C H W`, when each frame was recorded, in seconds).
+
+    Nobody is warned of frames that are missing.
+    """
     with Video(path) as video:
         frames, edges = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
         return frames, np.array(edges[:-1])
@@ -211,7 +200,7 @@ def _pieces(
     if start < 0:
         raise AvenirError(f"start_seconds={start!r} was given; a video starts at 0")
     capacity = min(_expected(video, seconds, fps), num_frames or sys.maxsize)
-    paint, buffer, times, end = _Painter(video.path, size), None, [], 0.0
+    paint, buffer, times, end = Painter(video.path, size), None, [], 0.0
     for shown, end, frame, repeats in _chosen(video, start, seconds, fps):
         picture = paint(frame)
         for left in range(repeats, 0, -1):
@@ -260,87 +249,6 @@ def _chosen(
             num_given = reached
         if num_given == limit:
             return
-
-
-class _Painter:
-    """Turns decoded frames into `H W C` pictures of one size: rgb, upright, covered."""
-
-    def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
-        self.path = path
-        self.size = size
-        self.reformatter = VideoReformatter()
-        self.stored: tuple[int, int] | None = None
-        self.matrix = (1, 0, 0, 1)
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        if self.stored is None:
-            self.stored, self.matrix = (frame.width, frame.height), _display_matrix(frame)
-            self._warn_if_hdr(frame)
-        width, height = self.stored  # a stream may change its size; a clip cannot
-        threads = 0 if width * height >= THREADED_PIXELS else 1  # 0: as many as are useful
-        try:
-            rgb = self.reformatter.reformat(frame, width, height, "rgb24", threads=threads)
-        except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(
-                f"{str(self.path)!r} has pictures of {frame.format.name} whose colours cannot be "
-                f"converted ({error}); record or copy it again, or convert it to mp4"
-            ) from None
-        plane = rgb.planes[0]
-        rows = memoryview(plane)  # type: ignore[arg-type]  # PyAV's buffers are buffers
-        strides = (plane.line_size, 3, 1)
-        picture = np.ndarray((height, width, 3), np.uint8, buffer=rows, strides=strides)
-        picture = _upright(picture, self.matrix)
-        if self.size is None:
-            return picture
-        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        return cover(image, *self.size).permute(1, 2, 0).numpy()
-
-    def _warn_if_hdr(self, frame: av.VideoFrame) -> None:
-        curve = HDR_CURVES.get(frame.color_trc)
-        if curve:
-            warnings.warn(
-                f"{str(self.path)!r} has high dynamic range ({curve}); its colours are read as they "
-                "are stored, which looks pale and dark: tone-map it to BT.709 first",
-                VideoWarning,
-                stacklevel=2,
-            )
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Signs of the display matrix `a b / c d`: stored (x, y) is shown at (ax + cy, bx + dy)."""
-    data = _known_side_data(frame).get("DISPLAYMATRIX")
-    if data is None:
-        return 1, 0, 0, 1
-    values = np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]]
-    a, b, c, d = (int(v) for v in np.sign(values * (abs(values) > 2**15)))
-    return (a, b, c, d) if a * d or b * c else (1, 0, 0, 1)
-
-
-def _known_side_data(frame: av.VideoFrame) -> Mapping[str, Any]:
-    """Return what lies beside a frame, without what PyAV has no name for.
-
-    It refuses to list anything when FFmpeg attached data that is newer than its own list, such as
-    the EXIF block of a photo; FFmpeg's filter takes that away by its number.
-    """
-    try:
-        return frame.side_data
-    except ValueError:
-        newest = max(kind.value for kind in Type)
-    graph = Graph()
-    width, height, pixels = frame.width, frame.height, frame.format.name
-    source = graph.add_buffer(None, width, height, pixels, None, Fraction(1, 1000))
-    unknown = range(newest + 1, newest + 1 + NUM_UNKNOWN_KINDS)
-    takes = [graph.add("sidedata", f"mode=delete:type={number}") for number in unknown]
-    graph.link_nodes(source, *takes, graph.add("buffersink")).configure()
-    graph.push(frame)
-    return cast(av.VideoFrame, graph.pull()).side_data
-
-
-def _upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    a, b, c, d = matrix
-    if a == 0:
-        picture, a, d = picture.transpose(1, 0, 2), c, b
-    return picture[::d, ::a]
 
 
 def _channels_second(pictures: np.ndarray) -> Frames:

@@ -19,9 +19,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from avenir.clip import Clip
-from avenir.errors import AvenirError
+from avenir.errors import AvenirError, VideoWarning
 from avenir.files import whole
-from avenir.video.reading import VideoWarning
 
 KEY_FRAME_INTERVAL = 12
 GIF_SHORTEST, GIF_LONGEST = 2, 65535
@@ -177,8 +176,8 @@ def _gif_delays(path: Path, clip: Clip) -> list[int]:
     """
     if 100 / clip.fps > GIF_LONGEST:
         raise AvenirError(
-            f"a gif shows a frame for up to {GIF_LONGEST / 100:g} s; {clip.fps:g} fps was given for "
-            f"{str(path)!r}: write an .mp4"
+            f"a gif shows a frame for up to {GIF_LONGEST / 100:g} s; {clip.fps:g} fps was given "
+            f"for {str(path)!r}: write an .mp4"
         )
     hundredths = max(GIF_SHORTEST, 100 / clip.fps)
     if hundredths * clip.fps > 100 * (1 + 1e-6):
