@@ -13,6 +13,8 @@ from PIL import Image
 
 from avenir import video
 from avenir.clip import Clip
+from avenir.data import Recording, Window
+from avenir.data.lerobot import LeRobot, LeRobotConfig
 
 NAMES = ("steer", "pedal")
 INFO, LIST = "meta/info.json", "meta/episodes/chunk-000/file-000.parquet"
@@ -30,6 +32,22 @@ def film(num_frames: int = 24, seed: int = 0) -> Clip:
     }
     frames = frames[:, None].repeat(1, 3, 1, 1).to(torch.uint8)
     return Clip(frames, 20.0, signals, name=f"film{seed}")
+
+
+def source(path: Path, **settings: Any) -> LeRobot:
+    """Open a data set at the size of `numbered`."""
+    return LeRobot(LeRobotConfig.parse({"path": str(path), "size": (24, 32), **settings}))
+
+
+def every(data: LeRobot) -> dict[str, Recording]:
+    """List the recordings of both splits by name."""
+    return {r.name: r for r in (*data.recordings("train"), *data.recordings("test"))}
+
+
+def read(data: LeRobot, name: str) -> Clip:
+    """Read one episode whole."""
+    recording = every(data)[name]
+    return data.clip(Window(recording, 0.0, round(recording.seconds * data.fps)))
 
 
 def numbered(num_frames: int, first: int = 0, fps: float = 20.0) -> Clip:

@@ -7,19 +7,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.lerobot_sets import TABLE, numbered, numbered_set, numbers_of
+from tests.lerobot_sets import TABLE, numbered, numbered_set, numbers_of, source
 
 from avenir import video
 from avenir.data import Window
-from avenir.data.lerobot import LeRobot, LeRobotConfig, joining
+from avenir.data.lerobot import joining
 from avenir.errors import AvenirError
 
 AGES = np.r_[np.arange(29) / 20, 1e9]
 """Timestamps whose last is years later."""
-
-
-def source(path: Path, **settings) -> LeRobot:
-    return LeRobot(LeRobotConfig.parse({"path": str(path), "size": (24, 32), **settings}))
 
 
 def joined(path: Path, **settings) -> dict[str, tuple[list[int], list[int]]]:

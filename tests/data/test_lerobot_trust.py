@@ -14,20 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.lerobot_sets import INFO, LIST, TABLE, film, numbered_set, pictures_set, version_2
+from tests.lerobot_sets import (
+    INFO,
+    LIST,
+    TABLE,
+    film,
+    numbered_set,
+    pictures_set,
+    source,
+    version_2,
+)
 from tests.peak import peak_mb
 
 from avenir.data import Window
-from avenir.data.lerobot import LeRobot, LeRobotConfig
 from avenir.errors import AvenirError
 
 VIDEO = "videos/observation.images.front/chunk-000/file-000.mp4"
 TABLE_2 = "data/chunk-000/episode_000000.parquet"
 CAMERA = "videos/observation.images.front/"
-
-
-def source(path: Path, **settings) -> LeRobot:
-    return LeRobot(LeRobotConfig.parse({"path": str(path), "size": (24, 32), **settings}))
 
 
 def change(path: Path, **settings) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from avenir import video
 from avenir.clip import cover
@@ -114,21 +115,29 @@ class Album(Footage):
     def decode(self, rows: np.ndarray) -> Frames:
         """Decode the pictures of rows; what is damaged shows its neighbour, with a warning."""
         numbers = self.numbers[rows]
-        found: dict[int, Frames] = {}
-        for number, data in self._stored(numbers):
+        found: dict[int, Tensor] = {}
+        damaged: dict[int, VideoError] = {}
+        for number, stored in self._stored(numbers):
             try:
-                found[number] = picture(data, self.size)
+                found[number] = picture(stored, self.size)
             except VideoError as error:
-                warnings.warn(
-                    f"{str(self.path)!r}, row {number}: {error}; its neighbour is shown",
-                    video.VideoWarning,
-                    stacklevel=4,
-                )
-        if not found:
-            raise VideoError(f"{str(self.path)!r} has no picture in {self.column!r} to read here")
+                damaged[number] = error
+        for number, error in list(damaged.items())[:1]:
+            message = f"{len(damaged)} of the pictures in {self.column!r} of {str(self.path)!r} "
+            message += f"cannot be read, the first in row {number} ({error})"
+            if not found:
+                raise VideoError(message)
+            warnings.warn(f"{message}; neighbours are shown", video.VideoWarning, stacklevel=4)
         there = np.array(sorted(found))
         shown = there[np.maximum(np.searchsorted(there, numbers, side="right") - 1, 0)]
         return torch.stack([found[number] for number in shown.tolist()])
+
+    def probe(self) -> None:
+        """Decode the first picture, or all where it is damaged; VideoError when there is none."""
+        try:
+            self.decode(np.arange(1))
+        except VideoError:
+            self.decode(np.arange(self.num_rows))
 
     def _stored(self, numbers: np.ndarray) -> Iterator[tuple[int, object]]:
         """Yield (row, its picture as stored); only row groups that hold some are read."""
@@ -139,37 +148,33 @@ class Album(Footage):
             for group in range(file.num_row_groups):
                 first, past = past, past + file.metadata.row_group(group).num_rows
                 wanted = set(numbers[(numbers >= first) & (numbers < past)].tolist())
+                if not wanted:
+                    continue
                 for batch in file.iter_batches(
                     PICTURES_AT_ONCE, [group], [self.column], use_threads=False
                 ):
-                    if not wanted:
-                        break
-                    here = [n for n in range(first, first + batch.num_rows) if n in wanted]
-                    for number in here:
+                    for number in wanted.intersection(range(first, first + batch.num_rows)):
                         yield number, batch.column(0)[number - first].as_py()
-                    wanted.difference_update(here)
                     first += batch.num_rows
+                    if first > max(wanted):
+                        break
 
 
-def picture(stored: object, size: tuple[int, int]) -> Frames:
+def picture(stored: object, size: tuple[int, int]) -> Tensor:
     """Decode a picture as the format stores it, a table with its `bytes`, to `C H W` of one size.
 
     Raises VideoError for what is no picture of 8 bits, or too large.
     """
     data = stored.get("bytes") if isinstance(stored, dict) else stored
     if not isinstance(data, bytes):
-        raise VideoError(
-            "its picture lies in another file or nowhere; only those in tables are read"
-        )
+        raise VideoError("it lies in another file or nowhere; only those in tables are read")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise VideoError(f"a picture of {image.width}x{image.height} pixels is too large")
+                raise VideoError(f"{image.width}x{image.height} pixels are too many")
             if image.mode.startswith(("I", "F")):
-                raise VideoError(
-                    f"a picture of mode {image.mode!r} holds more than 8 bits of colour"
-                )
+                raise VideoError(f"mode {image.mode!r} has more than 8 bits of colour")
             pixels = np.array(image.convert("RGB"))
     except BROKEN as error:
-        raise VideoError(f"a damaged picture ({str(error)[:100]})") from None
+        raise VideoError(f"damaged: {str(error)[:100]}") from None
     return cover(torch.from_numpy(pixels).permute(2, 0, 1), *size)

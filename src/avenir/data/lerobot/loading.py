@@ -69,7 +69,7 @@ def load(
                 raise own
             if episode.video is None:
                 album = Album(own.table, size, camera, own.numbers, in_memory=len(own) <= room)
-                album.decode(np.arange(1))
+                album.probe()
                 track = _track(episode, album, _fingerprint(own.table), own, used, layout.fps)
             else:
                 reel = reels.of(episode.video)
