@@ -277,9 +277,9 @@ def test_more_frames_than_fit_are_refused_before_they_are_decoded(tmp_path, free
     )
     with pytest.raises(VideoError, match=r"0\.6 GB; a clip may take 0\.5 GB here"):
         video.read(path)
-    assert len(num_painted) == 1
     with pytest.raises(VideoError, match="a clip may take"):
         video.read(gif(tmp_path / "slow.gif", 300, 3, 65535), fps=30)
+    assert not num_painted
     assert video.read(path, size=(16, 16)).num_frames == 200
     assert sum(piece.num_frames for piece in video.stream(path, num_frames=50)) == 200
 

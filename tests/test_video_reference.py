@@ -136,14 +136,17 @@ def disturb(folder: Path, rate: str, base: Path) -> None:
         for extension in containers(codec, extensions):
             filled = command.format(base=base.name).split()
             ffmpeg(folder, *filled, *output(codec, extension, f"{codec}.{label}.{how}.{extension}"))
-    stream = folder / f"{codec}.{label}.ts"
-    if stream.is_file() and not (codec.startswith("mpeg4") and "/" in rate):
+    for extension in ("ts", "mpg", "sound.ts"):
+        stream = folder / f"{codec}.{label}.{extension}"
+        if not stream.is_file() or (codec.startswith("mpeg4") and "/" in rate):
+            continue
         data = stream.read_bytes()
-        stream.with_suffix(".joined.ts").write_bytes(2 * data)
+        stream.with_suffix(f".joined{stream.suffix}").write_bytes(3 * data)
         cut = len(data) // 188 // 4 * 188
-        if codec != "h264_open":  # its parameters are sent but once
+        if extension == "ts":
+            stream.with_suffix(".spliced.ts").write_bytes(data + data[cut:])
+        if extension == "ts" and codec != "h264_open":  # its parameters are sent but once
             stream.with_suffix(".cut.ts").write_bytes(data[cut:])
-        stream.with_suffix(".spliced.ts").write_bytes(data + data[cut:])
 
 
 def references(folder: Path, paths: list[Path]) -> list[Reference]:

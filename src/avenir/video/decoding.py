@@ -100,16 +100,26 @@ class Video:
             return self.stream.frames
         return sum(not entry.is_discard for entry in self.stream.index_entries)
 
+    @property
+    def frame_pixels(self) -> int:
+        """Pixels of a frame, 0 where the header cannot be believed about it.
+
+        In pictures and gifs there is no other place that says it.
+        """
+        name = self.container.format.name
+        believed = name in ("gif", "apng") or name.endswith("_pipe")
+        return self.stream.width * self.stream.height if believed else 0
+
     def packets(self) -> Iterator[av.Packet]:
         """Yield compressed frames until the end, or until the file is unreadable."""
         try:
             for packet in self.container.demux():
-                self.clock.join(packet)
                 if packet.pts is not None:
                     end = (packet.pts + (packet.duration or 0)) * float(packet.time_base)
                     self._end_seconds = max(self._end_seconds, end)
                 if packet.stream_index != self.stream.index:
                     continue
+                self.clock.join(packet)
                 self._num_packets += packet.size > 0
                 if packet.dts is not None:
                     self._last_dts = max(packet.dts, self._last_dts or packet.dts)

@@ -200,6 +200,8 @@ def _pieces(
     if start < 0:
         raise AvenirError(f"start_seconds={start!r} was given; a video starts at 0")
     capacity = min(_expected(video, seconds, fps), num_frames or sys.maxsize)
+    if size is None:
+        _fitting(video, capacity, 3 * video.frame_pixels)
     paint, buffer, times, end = Painter(video.path, size), None, [], 0.0
     for shown, end, frame, repeats in _chosen(video, start, seconds, fps):
         picture = paint(frame)
@@ -264,18 +266,23 @@ def _room(
     from torch: numpy asks for huge pages, which the system may take seconds to find.
     """
     frame_bytes = math.prod(shape)
-    most_bytes = MAX_READ_BYTES
-    if max(needed, useful) * frame_bytes > LITTLE_BYTES:
-        most_bytes = min(most_bytes, READ_SHARE * free_memory_bytes())
-    wanted = max(needed, useful) if held is None else needed
-    if wanted * frame_bytes > most_bytes:
-        raise VideoError(
-            f"{wanted} frames of {str(video.path)!r} take {wanted * frame_bytes / 1e9:.1f} GB; a "
-            f"clip may take {most_bytes / 1e9:.1f} GB here: give `seconds`, a smaller `size` or "
-            "`fps`, or use avenir.video.stream with a small `num_frames`"
-        )
+    most_bytes = _fitting(video, needed if held is not None else max(needed, useful), frame_bytes)
     num_frames = max(needed, min(useful, int(most_bytes // frame_bytes)))
     room = torch.empty((num_frames, *shape), dtype=torch.uint8).numpy()
     if held is not None:
         room[: len(held)] = held
     return room
+
+
+def _fitting(video: Video, num_frames: int, frame_bytes: int) -> float:
+    """Return how many bytes a clip may take; refuse one that takes more."""
+    most_bytes = float(MAX_READ_BYTES)
+    if num_frames * frame_bytes > LITTLE_BYTES:
+        most_bytes = min(most_bytes, READ_SHARE * free_memory_bytes())
+    if num_frames * frame_bytes > most_bytes:
+        raise VideoError(
+            f"{num_frames} frames of {str(video.path)!r} take {num_frames * frame_bytes / 1e9:.1f} "
+            f"GB; a clip may take {most_bytes / 1e9:.1f} GB here: give `seconds`, a smaller `size` "
+            "or `fps`, or use avenir.video.stream with a small `num_frames`"
+        )
+    return most_bytes

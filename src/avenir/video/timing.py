@@ -48,7 +48,7 @@ class Clock:
         """Timestamp of the first frame, in ticks; None before it was decoded where no header
         tells."""
         self._moved = self._fallen = 0.0
-        self._ends: dict[int, tuple[float, float]] = {}
+        self._before: tuple[float, float] | None = None
         self.rewind()
 
     @property
@@ -64,18 +64,18 @@ class Clock:
         self._num_faulty = {"pts": 0, "dts": 0}
 
     def join(self, packet: av.Packet) -> None:
-        """Move a packet's times to where those of its stream went on, after a restart or gap."""
+        """Move the times of a packet to where the last one ended, after a restart or a gap."""
         if not self.restarts or packet.dts is None:
             return
         tick = float(packet.time_base)
         dts = packet.dts * tick + self._moved
-        if packet.stream_index in self._ends:
-            last, expected = self._ends[packet.stream_index]
+        if self._before:
+            last, expected = self._before
             if abs(dts - expected) > AHEAD_SECONDS or dts + BACK_SECONDS < last:
                 self._moved += expected - dts
                 dts = expected
         duration = (packet.duration or 0) * tick or self.frame_seconds
-        self._ends[packet.stream_index] = dts, dts + duration
+        self._before = dts, dts + duration
         ticks = round(self._moved / tick)
         packet.dts += ticks
         if packet.pts is not None:

@@ -33,8 +33,9 @@ def write(path: str | Path, clip: Clip, quality: float = 18) -> Path:
 
     `quality` is x264's constant rate factor: 0 keeps most, 18 looks lossless, 51 is worst. Odd
     heights and widths gain a repeated row or column in videos. Frames that come at no steady rate
-    are shown at their mean, by time. Raises AvenirError for several
-    samples, or an unknown extension.
+    are shown at their mean, by time. A gif shows frames for whole hundredths of a second, which add
+    up to the speed; above 50 fps it is written at 50, with a VideoWarning. Raises AvenirError for
+    several samples, or an unknown extension.
     """
     path = Path(path)
     _one_sample(clip)
