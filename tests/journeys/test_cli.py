@@ -1,11 +1,15 @@
 """The command line as a user meets it: help at once, and mistakes that end in one sentence."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
+import av.error
+import pyarrow as pa
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from avenir import cli
 from avenir.clip import Clip
@@ -167,6 +171,38 @@ def test_a_plan_is_written_with_its_actions(tmp_path, tiny_run, film):
     assert read(out).num_frames == 10 + 8
     table = out.with_suffix(".csv").read_text().splitlines()
     assert table[0] == "action 0,action 1" and len(table) == 1 + 8
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "here/out.mp4"),
+        PermissionError(errno.EACCES, "Permission denied", "here/out.mp4"),
+        av.error.OSError(errno.EROFS, "Read-only file system", "here/out.mp4"),
+        av.error.InvalidDataError(1, "Invalid data found", "here/out.mp4"),
+        SafetensorError("here/out.mp4: header too large"),
+        pa.ArrowInvalid("here/out.mp4: not a parquet file"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_the_system_or_a_library_refused_is_one_sentence(mistake, monkeypatch, error):
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("avenir.world.load", fails)
+    said = mistake("predict", "runs/none", "none.mp4")
+    assert "here/out.mp4" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+    def fails(*_: object) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("avenir.world.load", fails)
+    monkeypatch.setattr(sys, "argv", ["avenir", "predict", "runs/none", "none.mp4"])
+    with pytest.raises(KeyError, match="ours"):
+        cli.main()
 
 
 def test_the_exit_code_of_the_installed_command(tmp_path):

@@ -1,11 +1,15 @@
 """A run that was stopped or killed ends, bit for bit, like one that never stopped."""
 
+import os
+import pty
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from select import select
 
 import pytest
 import torch
@@ -270,6 +274,58 @@ def test_five_kills_change_nothing(uninterrupted, tmp_path):
     assert kills >= 3, "the run ended before it could be killed often enough"
     assert_same(tmp_path / "quickstart", uninterrupted)
     assert_same(tmp_path / "quickstart_tokenizer", uninterrupted.parent / "quickstart_tokenizer")
+
+
+def begun(one_stage, runs: Path) -> list[str]:
+    """Return a command that trains for minutes."""
+    recipe, _ = one_stage
+    (runs / "long.toml").write_text(recipe.toml())
+    avenir = str(Path(sys.executable).with_name("avenir"))
+    return [avenir, "train", str(runs / "long.toml"), "train.steps=100000", "--runs", str(runs)]
+
+
+def wait_for_steps(folder: Path, look: Callable[[], object]) -> None:
+    """Wait for the first row of a run that has begun."""
+    deadline = time.monotonic() + 60
+    while not read_rows(folder / "metrics.jsonl"):
+        assert time.monotonic() < deadline
+        look()
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gap", [0.0, 0.05, 0.3])
+def test_ctrl_c_twice_is_quiet(one_stage, tmp_path, gap):
+    with subprocess.Popen(begun(one_stage, tmp_path), stderr=subprocess.PIPE, text=True) as run:
+        wait_for_steps(tmp_path / one_stage[0].name, lambda: None)
+        run.send_signal(signal.SIGINT)
+        time.sleep(gap)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    # When it is about to leave, the system ends it: of that a shell says 130 as well.
+    assert run.returncode in (128 + signal.SIGINT, -signal.SIGINT)
+    assert "Traceback" not in said
+    assert "Exception" not in said
+
+
+@pytest.mark.slow
+def test_a_terminal_that_hangs_up_saves(one_stage, tmp_path):
+    program = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    program += "os.execv(sys.argv[1], sys.argv[1:])"
+    command, folder = begun(one_stage, tmp_path), tmp_path / one_stage[0].name
+    here, there = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *command],
+        stdin=there,
+        stdout=there,
+        stderr=there,
+        start_new_session=True,
+    ) as run:
+        os.close(there)
+        wait_for_steps(folder, lambda: select([here], [], [], 0)[0] and os.read(here, 4096))
+        os.close(here)
+        assert run.wait(60) == 128 + signal.SIGHUP
+    load_tensors(folder / STATE)
 
 
 def test_what_a_step_took_is_the_processors_time_on_a_cpu_and_the_clocks_on_a_gpu():

@@ -5,6 +5,7 @@
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -24,6 +25,8 @@ from avenir.cli.show import show
 from avenir.cli.study import study
 from avenir.cli.train import train
 from avenir.errors import AvenirError, sentence
+
+_CTRL_C = 128 + signal.SIGINT
 
 app = typer.Typer(
     help="World models on one bench: encode video, condition it, predict what comes next.",
@@ -59,6 +62,13 @@ def _of_files() -> tuple[type[Exception], ...]:
     return tuple(getattr(sys.modules[name], e) for name, e in errors.items() if name in sys.modules)
 
 
+def _end(code: str | int | None) -> NoReturn:
+    """Leave; when that is because of Ctrl-C, another one leaves at once and in silence."""
+    if code == _CTRL_C:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
+
+
 def main() -> None:
     """Run a verb; exit 0 when done, 1 on a mistake, 2 on wrong usage, 128 + n when stopped."""
     # Kinds and policies that are named by a dotted path may lie where the command is run.
@@ -67,7 +77,7 @@ def main() -> None:
         app()
     except AvenirError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+        _end(getattr(error, "exit_code", 1))
     except OSError as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(1)
@@ -76,8 +86,6 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        _end(_CTRL_C)
     except SystemExit as end:
-        if end.code == 130:  # of Ctrl-C: at another one, what is still being put away is left
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        raise
+        _end(end.code)
