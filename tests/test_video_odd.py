@@ -68,10 +68,11 @@ def assert_read(path: Path, expected: list[int], rate: float, seconds: np.ndarra
 # Times
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".asf"])
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("rate", [30, Fraction(30000, 1001), 12])
-def test_an_avi_with_b_frames_is_read_in_order(tmp_path, codec, rate):
-    path = encode(tmp_path / "clip.avi", codec=codec, rate=rate, bf="2", **{"q:v": "2"})
+def test_b_frames_are_read_in_order_where_no_time_is_stored(tmp_path, suffix, codec, rate):
+    path = encode(tmp_path / f"clip{suffix}", codec=codec, rate=rate, bf="2", **{"q:v": "2"})
     assert_read(path, list(range(40)), float(rate), np.arange(40) / float(rate))
 
 
@@ -136,10 +137,10 @@ def test_times_ascend_whatever_a_file_says(tmp_path, ticks, expected):
 # What is called damaged, is
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi", ".ts", ".flv"])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi", ".ts", ".flv", ".asf"])
 @pytest.mark.parametrize("sound_seconds", [0.0, 4.0])
 def test_whole_files_are_not_called_damaged(tmp_path, suffix, sound_seconds):
-    codec = "mpeg4" if suffix == ".avi" else "libx264"
+    codec = "mpeg4" if suffix in (".avi", ".asf") else "libx264"
     path = encode(tmp_path / f"clip{suffix}", codec=codec, sound_seconds=sound_seconds)
     assert video.read(path).num_frames == 40
     assert numbers(video.read(path, start_seconds=0.9).frames) == list(range(27, 40))

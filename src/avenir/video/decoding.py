@@ -117,7 +117,7 @@ class Video:
                 if packet.pts is not None:
                     end = (packet.pts + (packet.duration or 0)) * float(packet.time_base)
                     self._end_seconds = max(self._end_seconds, end)
-                if packet.stream_index != self.stream.index:
+                if packet.stream is not self.stream:  # the last ones have no `stream_index`
                     continue
                 self.clock.join(packet)
                 self._num_packets += packet.size > 0
@@ -228,7 +228,7 @@ class Video:
         declared, tolerance = self.stream.frames / self.fps, 0.5 / self.fps
         if not declared:
             declared = (self.container.duration or 0) / av.time_base
-            tolerance = max(1.5 / self.fps, DURATION_TOLERANCE * declared)
+            tolerance = max(3.5 / self.fps, DURATION_TOLERANCE * declared)
         lacking = declared - self._end_seconds
         return self._num_refused + (round(lacking * self.fps) if lacking > tolerance else 0)
 

@@ -145,6 +145,16 @@ def timestamps(path: str | Path) -> np.ndarray:
         return np.array([seconds for seconds, _ in video.frames(0.0)])
 
 
+def _is_shown(packet: av.Packet) -> bool:
+    """Tell whether a packet has a time at which it is shown.
+
+    VP8 has pictures that only others refer to (RFC 6386, 9.1: `show_frame` in the first byte).
+    """
+    if packet.pts is None or packet.stream.codec_context.name not in ("vp8", "libvpx"):
+        return packet.pts is not None
+    return packet.size > 0 and bool(memoryview(packet)[0] & 0x10)  # type: ignore[arg-type]  # a buffer
+
+
 def _timed(video: Video, frames: Frames, edges: list[float], fps: float | None) -> Clip:
     """Make a clip that says when its frames are shown: at a steady rate, or one by one."""
     clip = Clip(frames, float(fps or video.fps), name=video.path.stem)
@@ -161,7 +171,7 @@ def _packet_times(video: Video) -> np.ndarray | None:
 
     Pictures before the first key frame, or that refer to what came before it, are not shown.
     """
-    seen = [(p.pts, p.is_keyframe, p.is_discard) for p in video.packets() if p.pts is not None]
+    seen = [(p.pts, p.is_keyframe, p.is_discard) for p in video.packets() if _is_shown(p)]
     ticks = np.sort(np.array([pts for pts, _, discarded in seen if not discarded], np.int64))
     clock = video.clock
     if clock.counted or clock.coded or clock.restarted:

@@ -21,7 +21,7 @@ class Clock:
     """Gives every decoded frame its time in seconds, ascending, 0 for the first frame.
 
     Files differ in what can be believed. `counted`: there are no times (raw streams), so frames
-    are counted. `coded`: an AVI stores frames in the order of decoding and no time of showing;
+    are counted. `coded`: AVI and ASF store frames in the order of decoding and no time of showing;
     where they are shown in another, FFmpeg's guess for the packet that released a frame is right
     and the frame's own is not. `restarts`: transport and program streams are joined or cut
     anywhere. Everything else is believed as long as it ascends.
@@ -35,7 +35,7 @@ class Clock:
         self.restarts = bool(flags & Flags.ts_discont.value) and not self.counted
         self.in_slots = container.format.name == "avi"
         """Whether a tick is a place for a frame, taken or not, and says nothing of durations."""
-        self.coded = self.in_slots and codec.codec.reorder
+        self.coded = container.format.name in ("avi", "asf") and codec.codec.reorder
         reordered = self.coded and bool(codec.has_b_frames)
         holes = self.in_slots and stream.frames != len(stream.index_entries)
         self.sequential = self.counted or reordered
