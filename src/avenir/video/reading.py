@@ -171,7 +171,7 @@ def _packet_times(video: Video) -> np.ndarray | None:
 
     Pictures before the first key frame, or that refer to what came before it, are not shown.
     """
-    seen = [(p.pts, p.is_keyframe, p.is_discard) for p in video.packets() if _is_shown(p)]
+    seen = [(p.pts or 0, p.is_keyframe, p.is_discard) for p in video.packets() if _is_shown(p)]
     ticks = np.sort(np.array([pts for pts, _, discarded in seen if not discarded], np.int64))
     clock = video.clock
     if clock.counted or clock.coded or clock.restarted:

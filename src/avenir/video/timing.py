@@ -97,9 +97,10 @@ class Clock:
             self.origin = ticks
         following = 0.0 if self._last is None else self._last + self._step
         seconds = following if ticks is None else self._ascending(self.at(ticks), following)
-        self._step = self.duration(frame)
-        if self.in_slots and self._last is not None:
-            self._step = seconds - self._last
+        if self.in_slots or not frame.duration:
+            self._step = self.duration(frame) if self._last is None else seconds - self._last
+        else:
+            self._step = self.duration(frame)
         self._last = seconds
         return seconds
 
