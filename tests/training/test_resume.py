@@ -1,6 +1,7 @@
 """A run that was stopped or killed ends, bit for bit, like one that never stopped."""
 
 import os
+import pickle
 import pty
 import random
 import signal
@@ -184,7 +185,7 @@ def test_a_hangup_that_is_ignored_stays_so(one_stage, tmp_path):
     recipe, complete = one_stage
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with loop._stopping() as asked:
+        with loop.stopping() as asked:
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -274,6 +275,14 @@ def test_five_kills_change_nothing(uninterrupted, tmp_path):
     assert kills >= 3, "the run ended before it could be killed often enough"
     assert_same(tmp_path / "quickstart", uninterrupted)
     assert_same(tmp_path / "quickstart_tokenizer", uninterrupted.parent / "quickstart_tokenizer")
+
+
+def test_what_stopped_a_run_is_told_in_another_process():
+    error = loop.Interrupted("it after 1 of 2 steps", Path("runs/it"), signal.SIGTERM)
+    told = pickle.loads(pickle.dumps(error))
+    assert str(told) == str(error)
+    assert "stopped it after 1 of 2 steps; all is saved in runs/it" in str(told)
+    assert told.exit_code == 128 + signal.SIGTERM
 
 
 def begun(one_stage, runs: Path) -> list[str]:

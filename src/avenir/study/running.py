@@ -37,7 +37,7 @@ from avenir.study import Cell, Study, run_folder
 from avenir.training import log
 from avenir.training.estimate import seconds_per_step
 from avenir.training.log import say
-from avenir.training.loop import is_finished, train
+from avenir.training.loop import Interrupted, is_finished, stopping, train
 from avenir.training.recipe import Recipe
 from avenir.world import World
 
@@ -101,12 +101,15 @@ def execute(
     stop = context.Event()
     with (
         alone_in(study.folder, "study"),
+        stopping() as asked,
         ProcessPoolExecutor(workers, context, _prepare, (os.getpid(), stop)) as pool,
         _telling(stop),
     ):
         # What is running, its kind and when it began; none when it is there from before.
         running: dict[Future[None], tuple[Path, str, float | None]] = {}
         while jobs or running:
+            if asked:
+                raise Interrupted(f"after {len(done)} of {total} runs", study.folder, asked[0])
             for path in [p for p, job in jobs.items() if job.needs <= done]:
                 if len(running) < workers:
                     job = jobs.pop(path)
@@ -114,7 +117,7 @@ def execute(
                     found, began = is_finished(path), time.monotonic()
                     begun = pool.submit(_call, job, path)
                     running[begun] = path, job.kind, None if found else began
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            finished, _ = wait(running, 0.5, return_when=FIRST_COMPLETED)
             for future in finished:
                 future.result()
                 path, kind, began = running.pop(future)

@@ -150,7 +150,7 @@ def _run(
     started = saved = time.monotonic()
     computing = time.process_time()
     waited, cost = 0.0, None
-    with log.bar(), _stopping() as stop:
+    with log.bar(), stopping() as stop:
         for number in range(first, steps):
             asked = time.monotonic()
             batch = next(feed).to(device)
@@ -177,7 +177,9 @@ def _run(
                 _save_average(folder, done, key, task, step)
                 saved = time.monotonic()
                 if stop:
-                    raise Interrupted(recipe.name, done, steps, folder, stop[0])
+                    raise Interrupted(
+                        f"{recipe.name} after {done} of {steps} steps", folder, stop[0]
+                    )
     step.ema.swap(task.trained)
     task.world.eval()  # what follows training sees the world as those see it who load it
     task.finish(recipe.seed)
@@ -204,18 +206,20 @@ def _run(
     _save_world(folder, task.world, provenance)
     remove(folder / STATE)
     if stop:  # asked at the last step: nothing is left to do here, but others may be waiting
-        raise Interrupted(recipe.name, steps, steps, folder, stop[0])
+        raise Interrupted(f"{recipe.name} after its {steps} steps", folder, stop[0])
 
 
 class Interrupted(TrainingError):
-    """Training was asked to stop; everything is saved."""
+    """What trains was asked to stop; everything is saved."""
 
-    def __init__(self, name: str, done: int, steps: int, folder: Path, number: int) -> None:
+    def __init__(self, what: str, folder: Path, number: int) -> None:
         super().__init__(
-            f"stopped {name} after {done} of {steps} steps; all is saved in {folder}: "
-            "run the same command again to go on"
+            f"stopped {what}; all is saved in {folder}: run the same command again to go on"
         )
-        self.exit_code = 128 + number
+        self.exit_code, self.told = 128 + number, (what, folder, number)
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, Path, int]]:
+        return Interrupted, self.told  # as it goes from a process to another
 
 
 def _resumed(name: str, folder: Path, steps: int, key: str, task: Task, step: Step) -> int:
@@ -284,7 +288,7 @@ def _sample_steps(recipe: Recipe) -> set[int]:
 
 
 @contextmanager
-def _stopping() -> Iterator[list[int]]:
+def stopping() -> Iterator[list[int]]:
     """Collect Ctrl-C, SIGTERM and SIGHUP in a list, to be looked at between steps.
 
     A second Ctrl-C ends at once: what was saved before is whole.
