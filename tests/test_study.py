@@ -267,7 +267,8 @@ def test_a_world_is_not_judged_by_a_part_of_itself(finished, monkeypatch, tmp_pa
     monkeypatch.setattr(finished.evaluator, "card", World.load(run, "cpu").card)
     monkeypatch.setattr("avenir.study.running._opened", lambda *study: (finished, None))
     with pytest.raises(AvenirError, match="which it would judge"):
-        measure(finished.path, (), tmp_path, Cell("aligned", 1, 0), run, tmp_path / "row", "")
+        opened = (finished.path, (), tmp_path, frozenset[str]())
+        measure(opened, Cell("aligned", 1, 0), run, tmp_path / "row", "")
 
 
 @pytest.fixture(scope="module")

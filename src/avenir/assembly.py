@@ -1,11 +1,16 @@
 """From a card to the roles it describes, weights drawn at random; what does not fit is refused."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import Tensor, nn
 
 from avenir.card import Card
 from avenir.conditioners import Conditioner
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
+from avenir.finite import check_weights
 from avenir.predictors import LatentShape, Predictor
 from avenir.registry import find, parse
 
@@ -37,6 +42,18 @@ def assembled(card: Card, teacher: Encoder | None = None) -> Roles:
     if card.conditioner is None:
         return Roles(encoder, None, predictor)
     return Roles(encoder, _make_conditioner(card, encoder, predictor.width), predictor)
+
+
+def fill(world: nn.Module, weights: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Give a world the weights of a folder; AvenirError when they do not fit, or are not finite."""
+    try:
+        world.load_state_dict(weights)
+    except RuntimeError:
+        raise AvenirError(
+            f"the weights in {str(folder)!r} do not fit what its card describes: it was "
+            "written by another version of avenir; use that one, or train again elsewhere"
+        ) from None
+    check_weights(world, repr(str(folder)))
 
 
 def _make_encoder(table: dict[str, Any], teacher: Encoder | None = None) -> Encoder:

@@ -1,6 +1,6 @@
 """What a world is made of and where it comes from, as written beside its weights in `card.json`."""
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from avenir.config import Config
+from avenir.config import Config, read_json
 from avenir.data import Signal
 from avenir.errors import AvenirError
+from avenir.registry import check_trusted
 
 FORMAT = 1
 """Version of the folder: a reader that finds a higher one says so instead of guessing."""
@@ -43,18 +44,24 @@ class Card(Config):
     """Key, data, seeds, steps and cost of the run that made it."""
 
 
-def read_folder(folder: str | Path) -> tuple[Card, dict[str, Tensor]]:
-    """Read the card and the weights that `World.save` wrote; AvenirError for what is no world."""
+def read_folder(folder: str | Path, trust: Iterable[str] = ()) -> tuple[Card, dict[str, Tensor]]:
+    """Read the card and the weights that `World.save` wrote.
+
+    Raises AvenirError for what is no world, and for one that would run code that is not ours, save
+    what `trust` names.
+    """
     folder = Path(folder)
     try:
-        card = Card.parse(json.loads((folder / "card.json").read_text()), "card")
+        table = read_json(folder / "card.json")
+        check_trusted(table, trust, folder / "card.json")
+        card = Card.parse(table, "card")
         weights = load_file(folder / "model.safetensors")
     except FileNotFoundError as error:
         raise AvenirError(
             f"{str(folder)!r} holds no world: {Path(error.filename).name} is missing; "
             "give a run folder that `avenir train` wrote"
         ) from None
-    except (json.JSONDecodeError, SafetensorError) as error:
+    except SafetensorError as error:
         raise AvenirError(f"{str(folder)!r} holds a damaged world: {error}") from None
     if card.format > FORMAT:
         raise AvenirError(

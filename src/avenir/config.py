@@ -5,14 +5,28 @@ Knows TOML, overrides and error messages; knows no kind of model and no data set
 
 import difflib
 import json
+import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from avenir.errors import AvenirError
+from avenir.files import read_text
+
+_MOST_FILES = 20
+"""Of recipes that extend each other; more are a circle."""
+
+_MOST_DEEP = 60
+"""Of tables in each other: far more than any recipe or card has."""
+
+_shown = reprlib.Repr()
+"""How a value that is wrong is shown: one that is very long, or deep, in part."""
+_shown.maxlevel, _shown.maxstring, _shown.maxother, _shown.maxlong = 4, 200, 200, 60
+_shown.maxdict = _shown.maxlist = _shown.maxtuple = 12
 
 
 class Config(BaseModel):
@@ -42,7 +56,8 @@ class Config(BaseModel):
                 word = "data=FOLDER" if key == "data.path" else f"{key}=…"
                 yield f"setting {key!r} is missing: give {word} on the command line"
             else:
-                yield f"setting {key!r} was given {problem['input']!r}: {problem['msg'].lower()}"
+                given = _shown.repr(problem["input"])
+                yield f"setting {key!r} was given {given}: {problem['msg'].lower()}"
 
     @classmethod
     def _table_at(cls, path: Iterable[int | str]) -> "type[Config]":
@@ -65,16 +80,64 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read one TOML file and what it `extends`, the extending file winning key by key."""
+    return reduce(lambda above, below: merged(below, above), read_layers(path).values())
+
+
+def read_layers(path: Path) -> dict[Path, dict[str, Any]]:
+    """Read one TOML file, and the one that it `extends`, and so on: each file's own table."""
+    layers: dict[Path, dict[str, Any]] = {}
+    while True:
+        layers[path] = table = _read_one(path)
+        parent = table.pop("extends", None)
+        if parent is None:
+            return layers
+        if not isinstance(parent, str):
+            raise AvenirError(f"{str(path)!r} extends {_shown.repr(parent)}; name one file")
+        path = path.parent / parent
+        if len(layers) == _MOST_FILES or any(_is_same(path, each) for each in layers):
+            raise AvenirError(
+                f"{str(next(iter(layers)))!r} extends {str(path)!r} more than once, or too many "
+                "files one after another: a recipe cannot stand on itself"
+            )
+
+
+def _read_one(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text())
+        return _plain(tomllib.loads(read_text(path)))
     except OSError as error:
         raise AvenirError(
             f"there is no recipe at {str(path)!r} ({error.strerror}); `recipes/` holds some"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise AvenirError(f"{str(path)!r} is not TOML: {error}") from None
-    parent = table.pop("extends", None)
-    return merged(read_toml(path.parent / parent), table) if parent else table
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file; OSError where there is none, AvenirError for what is none."""
+    try:
+        return _plain(json.loads(read_text(path)))
+    except (ValueError, RecursionError) as error:
+        raise AvenirError(f"{str(path)!r} is not JSON: {error}") from None
+
+
+def _plain(table: Any) -> Any:
+    """Return what was read; ValueError for what could not be written again."""
+    depth, level = 0, [table]
+    while level:
+        depth += 1
+        if depth > _MOST_DEEP:
+            raise ValueError(f"more than {_MOST_DEEP} tables lie in each other")
+        for each in level:
+            if isinstance(each, str):
+                each.encode()  # half of a character is none
+        tables = [[*each, *each.values()] for each in level if isinstance(each, dict)]
+        lists = [each for each in level if isinstance(each, list)]
+        level = [value for values in (*tables, *lists) for value in values]
+    return table
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

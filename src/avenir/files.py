@@ -20,6 +20,9 @@ from avenir.errors import AvenirError
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What file systems say that know no locks: there nobody is kept out."""
 
+MOST_BYTES = 2**26
+"""Of a text that is read at once: far more than any that is written here."""
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -130,6 +133,25 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         with suppress(ValueError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
+
+
+def read_text(path: Path) -> str:
+    """Read a text of one of our own folders; OSError where there is none.
+
+    Raises AvenirError for what is no regular file, such as a pipe that never ends, too large for
+    anything that is read at once, or no text.
+    """
+    _check_regular(path)
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise AvenirError(
+            f"{str(path)!r} holds {size:,} bytes, and at most {MOST_BYTES:,} are read: it is not "
+            "what its name says"
+        )
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise AvenirError(f"{str(path)!r} is no text: {error}") from None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from avenir.assembly import assembled
+from avenir.assembly import assembled, fill
 from avenir.card import Card, read_folder
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
@@ -25,7 +25,7 @@ from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.files import write_together
-from avenir.finite import check_weights, finite
+from avenir.finite import finite
 from avenir.predictors import Predictor
 from avenir.rollout import Moment, completed, onward, rollout
 from avenir.shapes import Actions, Latents, Video
@@ -64,18 +64,20 @@ class World(nn.Module):
         write_together({model: save(weights), about: card})
 
     @classmethod
-    def load(cls, folder: str | Path, device: torch.device | str | None = None) -> "World":
-        """Open a folder that `save` or `avenir train` wrote."""
-        card, weights = read_folder(folder)
+    def load(
+        cls,
+        folder: str | Path,
+        device: torch.device | str | None = None,
+        trust: Iterable[str] = (),
+    ) -> "World":
+        """Open a folder that `save` or `avenir train` wrote.
+
+        Of code that is not avenir's, kinds with a dotted name, only what `trust` names is run. Any
+        other is an AvenirError, as is a folder that is damaged or does not fit together.
+        """
+        card, weights = read_folder(folder, trust)
         world = cls.build(card)
-        try:
-            world.load_state_dict(weights)
-        except RuntimeError:
-            raise AvenirError(
-                f"the weights in {str(folder)!r} do not fit what its card describes: it was "
-                "written by another version of avenir; use that one, or train again elsewhere"
-            ) from None
-        check_weights(world, repr(str(folder)))
+        fill(world, weights, folder)
         return world.eval().to(device or best_device())
 
     # Using ------------------------------------------------------------------------------------
@@ -393,6 +395,5 @@ class World(nn.Module):
         return {name: self.card.signals[name] for name in names}
 
 
-def load(folder: str | Path, device: torch.device | str | None = None) -> World:
-    """Open a world; the same as `World.load`."""
-    return World.load(folder, device)
+load = World.load
+"""Open a world."""

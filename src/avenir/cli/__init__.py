@@ -2,9 +2,9 @@
 `avenir --help` answers at once. A user's mistake ends in one sentence, not in a traceback.
 """
 
+import os
 import signal
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -71,8 +71,8 @@ def _end(code: str | int | None) -> NoReturn:
 
 def main() -> None:
     """Run a verb; exit 0 when done, 1 on a mistake, 2 on wrong usage, 128 + n when stopped."""
-    # Kinds and policies that are named by a dotted path may lie where the command is run.
-    sys.path.append(str(Path.cwd()))
+    # Workers are Python processes of their own, and would look for every module here first.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         app()
     except AvenirError as error:

@@ -1,13 +1,16 @@
 """Arguments that several verbs share, said once."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from avenir.errors import AvenirError
+
+if TYPE_CHECKING:
+    from avenir.world import World
 
 Overrides = Annotated[
     list[str] | None,
@@ -25,12 +28,32 @@ RunsAndSettings = Annotated[
     ),
 ]
 Runs = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Code that is not avenir's and that folders may name, such as my_lab.my_encoder: it "
+        "is run. May be repeated.",
+    ),
+]
 Clips = Annotated[int, typer.Option(min=1, help="Held-out clips to judge on.")]
 Evaluator = Annotated[
     Path | None,
     typer.Option(help="A run that judges sets of clips (one ships for synthetic), or texts."),
 ]
 Seed = Annotated[int, typer.Option(help="Another seed is another future.")]
+
+
+def opened(run: Path, trust: Iterable[str] | None, device: str | None = None) -> "World":
+    """Open a run; of one whose training has not ended, say so."""
+    from avenir.training.log import say
+    from avenir.training.recipe import how_far
+    from avenir.world import load
+
+    world = load(run, device, trust or ())
+    if (unfinished := how_far(run, world.card)) is not None:
+        say(f"{str(run)!r} is unfinished: {unfinished}")
+    return world
 
 
 def parted(words: Sequence[str]) -> tuple[dict[str, Path], list[str]]:

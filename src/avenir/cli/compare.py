@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avenir.cli.arguments import RunsAndSettings, parted
+from avenir.cli.arguments import RunsAndSettings, Trust, opened, parted
 from avenir.errors import AvenirError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def compare(
         str, typer.Option(help="Noise on what worlds observe, to see what they bear: 0.1,0.3")
     ] = "",
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("comparison"),
+    trust: Trust = None,
 ) -> None:
     """Show what models make of the same clips: Model 1 | Model 2 | … | truth, on one page.
 
@@ -54,7 +55,7 @@ def compare(
     from avenir.evaluation.comparison import Model
     from avenir.evaluation.comparison import compare as judge
     from avenir.training.log import Preparation, say
-    from avenir.world import load
+    from avenir.training.recipe import data_of
 
     runs, overrides = parted(words)
     if video is not None and overrides:
@@ -63,10 +64,11 @@ def compare(
             "leave one of the two out"
         )
     noises = _numbers(noise)
-    models = [Model(name, load(run)) for name, run in runs.items()]
+    models = [Model(name, opened(run, trust)) for name, run in runs.items()]
     worlds = [model.world for model in models]
+    data = {} if video is not None else data_of(runs[models[0].name], overrides, trust or ())
     if video is None and all(world.predictor is not None for world in worlds):
-        page = _ageing(runs, dict(models), overrides, clips, observe, seconds, noises, out)
+        page = _ageing(dict(models), data, overrides, clips, observe, seconds, noises, out)
         say(f"page: {page}")
         return
     if noises:
@@ -78,7 +80,7 @@ def compare(
         about, shown = video.name, _of_video(video, worlds, seconds, start)
     else:
         about = "Held out from " + (" ".join(overrides) or f"the data of {models[0].name}")
-        shown = _held_out(next(iter(runs.values())), overrides, worlds, seconds, clips)
+        shown = _held_out(data, worlds, seconds, clips)
     command = " ".join(["avenir", *sys.argv[1:]])
     comparison = judge(models, shown, out, about, command, Preparation())
     for line in _summary(comparison):
@@ -87,8 +89,8 @@ def compare(
 
 
 def _ageing(
-    runs: "Mapping[str, Path]",
     worlds: "Mapping[str, World]",
+    data: dict[str, Any],
     overrides: Sequence[str],
     clips: int,
     observe: float,
@@ -102,10 +104,9 @@ def _ageing(
     from avenir.evaluation.drift_report import Ageing, write_drift_report
     from avenir.evaluation.readout import Readout, evaluator_for, labelled
     from avenir.training.log import Preparation, say
-    from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
 
-    source = labelled(make_source(data_of(next(iter(runs.values())), overrides)))
+    source = labelled(make_source(data))
     past, horizon = (max(1, round(each * source.fps)) for each in (observe, seconds))
     task = Task(source, source.spread("test", past + horizon, clips), past, horizon, 1, 8, 0)
     device = next(iter(worlds.values())).encoder.latent_mean.device
@@ -214,17 +215,15 @@ def _of_video(video: Path, worlds: Sequence["World"], seconds: float, start: flo
 
 
 def _held_out(
-    run: Path, overrides: Sequence[str], worlds: Sequence["World"], seconds: float, count: int
+    data: dict[str, Any], worlds: Sequence["World"], seconds: float, count: int
 ) -> "Clips":
     from avenir.registry import find
-    from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
 
     size, fps = _finest(worlds)
-    table = data_of(run, overrides)
-    known = find("data", table["kind"]).Config.model_fields
-    table |= {key: value for key, value in {"size": size, "fps": fps}.items() if key in known}
-    source = make_source(table)
+    known = find("data", data["kind"]).Config.model_fields
+    finest = {key: value for key, value in {"size": size, "fps": fps}.items() if key in known}
+    source = make_source(data | finest)
     windows = source.spread("test", max(1, round(seconds * source.fps)), count)
     return {window: source.clip(window) for window in windows}
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avenir.cli.arguments import Overrides, Run
+from avenir.cli.arguments import Overrides, Run, Trust, opened
 
 if TYPE_CHECKING:
     from avenir.world import World
@@ -20,6 +20,7 @@ def encode(
         typer.Option(help="Folder for a data set's latents; mp4 for a video's reconstruction."),
     ] = Path("latents"),
     phases: Annotated[int, typer.Option(min=1, help="Temporal phases of each recording.")] = 1,
+    trust: Trust = None,
 ) -> None:
     """Encode a data set once, so that predictors train from its latents (kind `cached`).
 
@@ -32,13 +33,12 @@ def encode(
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import fill_cache, make_source
-    from avenir.world import load
 
-    world = load(run)
+    world = opened(run, trust)
     if video is not None:
         _reconstruct(world, video, out)
         return
-    source = make_source(data_of(run, overrides or []))
+    source = make_source(data_of(run, overrides or [], trust or ()))
     splits: tuple[Split, ...] = ("train", "test")
     recordings: dict[Split, Sequence[Recording]] = {s: source.recordings(s) for s in splits}
     fill_cache(world, source, recordings, out, phases, Preparation())

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from avenir.cli.arguments import Clips, Evaluator, Overrides, Run, Seed, whole_numbers
+from avenir.cli.arguments import (
+    Clips,
+    Evaluator,
+    Overrides,
+    Run,
+    Seed,
+    Trust,
+    opened,
+    whole_numbers,
+)
 
 
 def evaluate(
@@ -30,6 +39,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; `evaluation` in the run unless said.")
     ] = None,
+    trust: Trust = None,
 ) -> None:
     """Measure reconstruction and continuation beside their baselines, and write the report.
 
@@ -38,13 +48,13 @@ def evaluate(
     """
     from avenir.evaluation import EvaluationConfig
     from avenir.evaluation import evaluate as judge
+    from avenir.files import read_text
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
-    from avenir.world import load
 
-    world = load(run)
-    source = make_source(data_of(run, overrides or []))
+    world = opened(run, trust)
+    source = make_source(data_of(run, overrides or [], trust or ()))
     is_text = world.card.encoder["kind"] == "text"
     settings = EvaluationConfig.parse(
         {
@@ -57,9 +67,9 @@ def evaluate(
         }
     )
     folder = out or run / "evaluation"
-    recipe = (run / "recipe.toml").read_text()
+    recipe = read_text(run / "recipe.toml")
     command = " ".join(["avenir", *sys.argv[1:]])
-    other = None if evaluator is None else load(evaluator)
+    other = None if evaluator is None else opened(evaluator, trust)
     if is_text:
         from avenir.evaluation.text import evaluate_text
         from avenir.evaluation.text_report import write_text_report

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avenir.cli.arguments import Overrides, Run
+from avenir.cli.arguments import Overrides, Run, Trust, opened
 
 
 def export(
@@ -18,6 +18,7 @@ def export(
         int | None,
         typer.Option(min=1, help="Draw in so many steps instead of the world's own number."),
     ] = None,
+    trust: Trust = None,
 ) -> None:
     """Write a world's encoder and its step as ONNX, and check that they do the same.
 
@@ -31,16 +32,15 @@ def export(
     from avenir.training.log import say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
-    from avenir.world import load
 
     with needing("exporting"):
         from avenir.export import export as exported
         from avenir.export import frames_needed
-    world = load(run, "cpu")
+    world = opened(run, trust, "cpu")
     if world.predictor is None:
         raise AvenirError(f"{str(run)!r} holds an encoder and no predictor: nothing can be stepped")
     folder = out or run / "onnx"
-    source = make_source(data_of(run, overrides or []))
+    source = make_source(data_of(run, overrides or [], trust or ()))
     if folder.exists() and not folder.is_dir():
         raise AvenirError(f"{str(folder)!r} is a file; name a folder with --out")
     with nullcontext() if steps is None else world.predictor.in_steps(steps):

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from avenir.cli.arguments import Trust, opened
+
 if TYPE_CHECKING:
     from avenir.clip import Clip
     from avenir.world import World
@@ -19,6 +21,7 @@ def features(
     seconds: Annotated[float, typer.Option(min=0.01, help="How much of it.")] = 10.0,
     start: Annotated[float, typer.Option(min=0, help="Second at which it begins.")] = 0.0,
     out: Annotated[Path, typer.Option(help="The mp4 to write.")] = Path("features.mp4"),
+    trust: Trust = None,
 ) -> None:
     """Paint the principal components of encoders' features over a video.
 
@@ -30,11 +33,10 @@ def features(
     from avenir.clip import Clip
     from avenir.training.log import say
     from avenir.video import read, write
-    from avenir.world import load
 
     panels = []
     for number, run in enumerate(runs):
-        world = load(run)
+        world = opened(run, trust)
         seen = world.fitted(read(video, seconds, start, world.card.fps))
         if number == 0:
             panels.append(_shown(seen))

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avenir.cli.arguments import Clips, Evaluator, RunsAndSettings, Seed, parted
+from avenir.cli.arguments import Clips, Evaluator, RunsAndSettings, Seed, Trust, opened, parted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from avenir.data import Source
     from avenir.world import World
 
@@ -19,6 +21,7 @@ def passport(
     evaluator: Evaluator = None,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("passport"),
+    trust: Trust = None,
 ) -> None:
     """Measure encoders' latents on the same held-out clips, side by side, and say what follows.
 
@@ -30,13 +33,12 @@ def passport(
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
-    from avenir.world import load
 
     runs, overrides = parted(words)
-    worlds = {name: load(run) for name, run in runs.items()}
-    source = make_source(data_of(next(iter(runs.values())), overrides))
+    worlds = {name: opened(run, trust) for name, run in runs.items()}
+    source = make_source(data_of(next(iter(runs.values())), overrides, trust or ()))
     settings = PassportConfig.parse({"num_clips": clips, "num_frames": frames, "seed": seed})
-    judge = _evaluator(evaluator, source, worlds)
+    judge = _evaluator(evaluator, source, worlds, trust or ())
     found = measure_passports(worlds, source, settings, judge, Preparation())
     write_whole(out / "passport.json", found.model_dump_json(indent=2) + "\n")
     write_whole(out / "passport.md", table(found))
@@ -44,10 +46,11 @@ def passport(
     say(f"passport: {out / 'passport.md'}")
 
 
-def _evaluator(run: Path | None, source: "Source", worlds: "dict[str, World]") -> "World | None":
+def _evaluator(
+    run: Path | None, source: "Source", worlds: "dict[str, World]", trust: "Iterable[str]"
+) -> "World | None":
     from avenir.evaluation.readout import evaluator_for
-    from avenir.world import load
 
     if run is not None:
-        return load(run)
+        return opened(run, trust)
     return evaluator_for(source, next(iter(worlds.values())).encoder.latent_mean.device)

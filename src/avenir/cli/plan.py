@@ -1,11 +1,11 @@
 """`avenir plan`: act to reach a picture, in the dream or, judged, in the simulator."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from avenir.cli.arguments import Overrides, Run, Seed
+from avenir.cli.arguments import Overrides, Run, Seed, Trust, opened
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +41,7 @@ def plan(
     out: Annotated[
         Path, typer.Option(help="With --goal the mp4 to write, with a csv beside it; or json.")
     ] = Path("plan.mp4"),
+    trust: Trust = None,
 ) -> None:
     """Seek actions that lead to a picture, by imagining many futures and keeping the nearest.
 
@@ -52,9 +53,9 @@ def plan(
     from avenir.errors import AvenirError
     from avenir.files import write_whole
     from avenir.planning import PlanningConfig
-    from avenir.world import load
+    from avenir.training.recipe import data_of
 
-    world = load(run)
+    world = opened(run, trust)
     num_steps = max(1, round(seconds * world.card.fps / world.encoder.compression.t))
     table = {"method": method, "num_candidates": candidates, "num_rounds": rounds}
     table |= {"num_elites": max(1, candidates // 8), "sampler_steps": steps}
@@ -64,7 +65,8 @@ def plan(
     if goal is not None and video is not None:
         _reach(world, video, goal, config, observe, seed, out)
         return
-    found = _judged(world, run, overrides or [], starts, observe, seconds, config, seed)
+    data = data_of(run, overrides or [], trust or ())
+    found = _judged(world, data, starts, observe, seconds, config, seed)
     out = out.with_suffix(".json")
     write_whole(out, found.model_dump_json(indent=2) + "\n")
     _show(found, out)
@@ -111,8 +113,7 @@ def _reach(
 
 def _judged(
     world: "World",
-    run: Path,
-    overrides: list[str],
+    data: dict[str, Any],
     starts: int,
     observe: float,
     seconds: float,
@@ -123,7 +124,6 @@ def _judged(
     from avenir.errors import AvenirError
     from avenir.evaluation.acting import measure_acting
     from avenir.training.log import Preparation
-    from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
 
     if world.discovers:
@@ -131,7 +131,6 @@ def _judged(
             f"{world.card.name!r} acts by actions that it discovered, of which no simulator knows: "
             "give --goal and --video"
         )
-    data = data_of(run, overrides)
     if data["kind"] == "synthetic":
         # Nothing flies in a simulator that is stepped, and it is day.
         data |= {"captions": None, "weather": None}

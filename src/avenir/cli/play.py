@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avenir.cli.arguments import Overrides, Run
+from avenir.cli.arguments import Overrides, Run, Trust, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +36,7 @@ def play(
         str, typer.Option(help="Who may connect: this machine, unless another address is given.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8321,
+    trust: Trust = None,
 ) -> None:
     """Play a world with the keys of your keyboard, a gamepad, your fingers, or words.
 
@@ -53,13 +54,12 @@ def play(
     from avenir.training.log import Preparation
     from avenir.training.recipe import data_of
     from avenir.training.tasks import make_source
-    from avenir.world import load
 
     with needing("playing"):
         from avenir.serving.app import Server, is_local
     # One core is left to the page: threads that wait for a busy core make every step wait.
     torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 2) - 1)))
-    world = load(run)
+    world = opened(run, trust)
     if world.predictor is None or world.card.encoder["kind"] == "text":
         raise AvenirError(
             f"{str(run)!r} holds no world that can be played; give one that predicts video"
@@ -68,7 +68,7 @@ def play(
     if video is not None:
         openings = [_opening(world, video, observe)]
     else:
-        source = make_source(data_of(run, overrides or []))
+        source = make_source(data_of(run, overrides or [], trust or ()))
         openings = openings_of(source, world, clips, round(observe * world.card.fps), Preparation())
     signal = world.takes.get("actions")
     keys = signal is not None and bool(signal.keys)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avenir.cli.arguments import Run, Seed
+from avenir.cli.arguments import Run, Seed, Trust, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,6 +41,7 @@ def predict(
     ] = "",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The mp4 to write.")] = Path("future.mp4"),
+    trust: Trust = None,
 ) -> None:
     """Continue a video: the observed seconds, then the imagined ones, as one mp4.
 
@@ -51,9 +52,8 @@ def predict(
     from avenir.errors import AvenirError
     from avenir.training.log import Steps, say
     from avenir.video import Writer, read
-    from avenir.world import load
 
-    world = load(run)
+    world = opened(run, trust)
     if world.card.encoder["kind"] == "text":
         for option, words in (("--text", text), ("--tell", tell)):
             if words:

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avenir.cli.arguments import Clips, RunsAndSettings, Seed, parted
+from avenir.cli.arguments import Clips, RunsAndSettings, Seed, Trust, opened, parted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from avenir.data import Source
     from avenir.encoders import Encoder
 
@@ -20,6 +22,7 @@ def probe(
     ] = 1500,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("semantics"),
+    trust: Trust = None,
 ) -> None:
     """Say how semantic latents are: probes for what is where, how it moves and what steers it.
 
@@ -33,23 +36,25 @@ def probe(
     from avenir.training.tasks import make_source
 
     runs, overrides = parted(words)
-    source = make_source(data_of(next(iter(runs.values())), overrides))
+    source = make_source(data_of(next(iter(runs.values())), overrides, trust or ()))
     settings = SemanticsConfig(num_train_windows=windows, num_clips=clips, seed=seed)
-    semantics = measure_semantics(_encoders(runs, source), source, settings, Preparation())
+    encoders = _encoders(runs, source, trust or ())
+    semantics = measure_semantics(encoders, source, settings, Preparation())
     write_whole(out / "semantics.json", semantics.model_dump_json(indent=2))
     write_whole(out / "semantics.md", table(semantics))
     say(table(semantics))
     say(f"written: {out / 'semantics.md'}, {out / 'semantics.json'}")
 
 
-def _encoders(runs: dict[str, Path], source: "Source") -> "dict[str, Encoder]":
+def _encoders(
+    runs: dict[str, Path], source: "Source", trust: "Iterable[str]"
+) -> "dict[str, Encoder]":
     """Open runs that live at the data's size and rate."""
     from avenir.errors import AvenirError
-    from avenir.world import load
 
     encoders = {}
     for name, run in runs.items():
-        world = load(run)
+        world = opened(run, trust)
         if (world.card.size, world.card.fps) != (source.size, source.fps):
             raise AvenirError(
                 f"{str(run)!r} lives at {world.card.size} and {world.card.fps:g} fps, the data at "

@@ -16,11 +16,15 @@ def quickstart(
 ) -> None:
     """Train a small driving world in minutes, continue clips it never saw, and write a report."""
     from avenir.cli.evaluate import evaluate
+    from avenir.registry import code_in
     from avenir.training.log import say
     from avenir.training.loop import train
     from avenir.training.recipe import find_recipe, load_recipe
 
     recipe = load_recipe(find_recipe(Path("quickstart.toml")), overrides or [])
     folder = train(recipe, runs)
-    evaluate(folder, [], clips=clips, observe=0.8, seconds=seconds, samples=4, out=None)
+    trust = code_in(recipe.model_dump())
+    evaluate(
+        folder, [], trust=trust, clips=clips, observe=0.8, seconds=seconds, samples=4, out=None
+    )
     say(f"next: avenir predict {folder} your.mp4, or your own video: recipes/robot.toml")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avenir.cli.arguments import Overrides, whole_numbers
+from avenir.cli.arguments import Overrides, Trust, whole_numbers
 
 
 def study(
@@ -23,6 +23,7 @@ def study(
     merge: Annotated[
         bool, typer.Option("--merge", help="Run nothing: conclude from the rows there are.")
     ] = False,
+    trust: Trust = None,
 ) -> None:
     """Run what a protocol declares, arms × seeds, and give the verdict.
 
@@ -35,7 +36,7 @@ def study(
     from avenir.training.log import say
 
     folder = out or Path("runs") / protocol.stem
-    declared = Study(protocol, overrides or [], folder)
+    declared = Study(protocol, overrides or [], folder, trust or ())
     say(f"protocol {declared.hash}")
     known = declared.protocol.seeds
     wanted = whole_numbers(seeds, "--seeds") or known

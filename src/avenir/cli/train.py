@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avenir.cli.arguments import Overrides, Runs
+from avenir.cli.arguments import Overrides, Runs, Trust
 
 
 def train(
@@ -13,6 +13,7 @@ def train(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     out: Annotated[Path | None, typer.Option(help="Another folder for this run.")] = None,
+    trust: Trust = None,
 ) -> None:
     """Train a recipe, and first the recipe of its encoder if that has not been trained yet.
 
@@ -22,5 +23,6 @@ def train(
     from avenir.training.loop import train as run
     from avenir.training.recipe import find_recipe, load_recipe
 
-    folder = run(load_recipe(find_recipe(recipe), overrides or []), runs, out)
+    wanted = load_recipe(find_recipe(recipe), overrides or [], trust or ())
+    folder = run(wanted, runs, out, trust or ())
     say(f"done: {folder}")

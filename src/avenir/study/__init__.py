@@ -23,6 +23,7 @@ from avenir.evaluation.distances import check_independent
 from avenir.evaluation.foretelling import foretell
 from avenir.evaluation.generation import MARKS
 from avenir.evaluation.readout import evaluator_for
+from avenir.registry import code_in
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_card, make_source, trained_on
 from avenir.world import World
@@ -83,12 +84,20 @@ class Cell(NamedTuple):
 class Study:
     """A protocol on data, its folder of runs and rows."""
 
-    def __init__(self, path: Path, overrides: Iterable[str], folder: Path) -> None:
+    def __init__(
+        self, path: Path, overrides: Iterable[str], folder: Path, trust: Iterable[str] = ()
+    ) -> None:
+        """Open a protocol; of code that is not ours, run what `trust` and its recipes name."""
         self.protocol = Protocol.parse(read_toml(path), path.stem)
         self.path, self.overrides, self.folder = path, tuple(overrides), folder
+        self.trust = frozenset(trust)
         self._check()
+        for arm in self.protocol.arms:
+            self.trust |= set(code_in(self._recipe(arm, 0).model_dump()))
         self.source = make_source(self._recipe(next(iter(self.protocol.arms)), 0).data)
         self.judge = self._judge()
+        if isinstance(self.judge, Recipe):
+            self.trust |= set(code_in(self.judge.model_dump()))
         self._check_judge()
         self.hash = self._hash()
 
@@ -96,7 +105,7 @@ class Study:
     def evaluator(self) -> World:
         """Open the evaluator; one with a recipe has been trained by then."""
         if isinstance(self.judge, Recipe):
-            return World.load(run_folder(self.judge, self.folder / "runs"))
+            return World.load(run_folder(self.judge, self.folder / "runs"), trust=self.trust)
         return self.judge
 
     def recipe(self, cell: Cell) -> Recipe:
@@ -137,7 +146,7 @@ class Study:
         words = [*self.protocol.arms[arm], *self.overrides]
         if self.protocol.grid:
             words += self.protocol.grid[choice]
-        return load_recipe(self.path.parent / self.protocol.recipe, words)
+        return load_recipe(self.path.parent / self.protocol.recipe, words, self.trust)
 
     def _check(self) -> None:
         protocol = self.protocol
@@ -171,8 +180,9 @@ class Study:
         if named is not None:
             path = self.path.parent / named
             if (path / "card.json").exists():
-                return World.load(path)
-            return load_recipe(path, [w for w in self.overrides if w.startswith("data")])
+                return World.load(path, trust=self.trust)
+            words = [word for word in self.overrides if word.startswith("data")]
+            return load_recipe(path, words, self.trust)
         evaluator = evaluator_for(self.source, best_device())
         if evaluator is None:
             raise AvenirError(
@@ -183,10 +193,10 @@ class Study:
 
     def _check_judge(self) -> None:
         """Refuse an evaluator that is not independent of every arm's teacher."""
-        evaluator = _card_of(self.judge)
+        evaluator = _card_of(self.judge, self.trust)
         for arm in self.protocol.arms:
             for teacher in teachers(self._recipe(arm, 0)):
-                check_independent(evaluator, _card_of(teacher))
+                check_independent(evaluator, _card_of(teacher, self.trust))
 
     def _hash(self) -> str:
         """Hash the protocol, every arm's recipe in full, and the data."""
@@ -273,10 +283,10 @@ def conclude(study: Study) -> Conclusion:
     )
 
 
-def _card_of(made: World | Recipe | Path) -> Card:
+def _card_of(made: World | Recipe | Path, trust: Iterable[str]) -> Card:
     """Return a run's card, or as much of it as is known before it is trained."""
     if isinstance(made, Path):
-        return World.load(made, "cpu").card
+        return World.load(made, "cpu", trust).card
     if isinstance(made, World):
         return made.card
     source = make_source(made.data)

@@ -86,16 +86,17 @@ def execute(
         if study.row(cell) is not None:
             continue
         runs = study.folder / "runs"
-        folder = lay_out(study.recipe(cell), runs, jobs)
+        folder = lay_out(study.recipe(cell), runs, jobs, study.trust)
         needs = {folder}
         if isinstance(study.judge, Recipe):
-            needs.add(lay_out(study.judge, runs, jobs))
+            needs.add(lay_out(study.judge, runs, jobs, study.trust))
         path = study.folder / "rows" / f"{cell.name}.json"
-        arguments = (study.path, study.overrides, study.folder, cell, folder, path, version)
+        opened = (study.path, study.overrides, study.folder, study.trust)
+        arguments = (opened, cell, folder, path, version)
         jobs[path] = Job(f"measure {cell.name}", "measure", frozenset(needs), measure, arguments)
     for recipe in ahead:
         if isinstance(recipe, Recipe):
-            lay_out(recipe, study.folder / "runs", jobs)
+            lay_out(recipe, study.folder / "runs", jobs, study.trust)
     total, done, took = len(jobs), set[Path](), defaultdict[str, list[float]](list)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -142,41 +143,45 @@ def seconds_left(
     return sum(mean(took[kind]) if took.get(kind) else every for kind in waiting) / workers
 
 
-def lay_out(recipe: Recipe, runs: Path, jobs: dict[Path, Job]) -> Path:
+def lay_out(
+    recipe: Recipe, runs: Path, jobs: dict[Path, Job], trust: frozenset[str] = frozenset()
+) -> Path:
     """Add a recipe and all it stands on to the jobs, each in a folder named by its content."""
     parents = {
-        role: lay_out(each, runs, jobs) if isinstance(each, Recipe) else each
+        role: lay_out(each, runs, jobs, trust) if isinstance(each, Recipe) else each
         for role, each in recipe.parents.items()
     }
     folder = run_folder(recipe, runs)
     needs = frozenset(path for path in parents.values() if path in jobs)
-    arguments = (recipe.on(parents), runs, folder)
+    arguments = (recipe.on(parents), runs, folder, trust)
     jobs[folder] = Job(f"train {folder.name}", recipe.name, needs, _train, arguments)
     return folder
 
 
-def _train(recipe: Recipe, runs: Path, folder: Path) -> None:
-    train(recipe, runs, folder)
+def _train(recipe: Recipe, runs: Path, folder: Path, trust: frozenset[str]) -> None:
+    train(recipe, runs, folder, trust)
+
+
+Opened = tuple[Path, tuple[str, ...], Path, frozenset[str]]
+"""What a study is opened by: its protocol, overrides, folder, and whose code it may run."""
 
 
 def measure(
-    path: Path,
-    overrides: Sequence[str],
-    folder: Path,
+    opened: Opened,
     cell: Cell,
     run_folder: Path,
     row_path: Path,
     version: str,
 ) -> None:
     """Measure the snapshots of a cell's finished run and write its row."""
-    world = World.load(run_folder)
-    study, judge = _opened(path, tuple(overrides), folder)
+    study, judge = _opened(*opened)
+    world = World.load(run_folder, trust=study.trust)
     check_judge(study.evaluator.card, world.card)
     codec = judge.encoder(world.encoder)
     curves: dict[str, list[float]] = {}
     steps = study.snapshots(cell)
     for step in steps:
-        snapshot = World.load(run_folder / "snapshots" / f"{step:06d}")
+        snapshot = World.load(run_folder / "snapshots" / f"{step:06d}", trust=study.trust)
         for name, mark in judge.world(snapshot).items():
             curves.setdefault(name, []).append(mark)
     row = Row(
@@ -206,9 +211,11 @@ def _passport(study: Study, world: World, name: str) -> Passport:
 
 
 @cache
-def _opened(path: Path, overrides: tuple[str, ...], folder: Path) -> tuple[Study, Judge]:
+def _opened(
+    path: Path, overrides: tuple[str, ...], folder: Path, trust: frozenset[str]
+) -> tuple[Study, Judge]:
     """Open a study and its judge once in a process: real clips look alike in every cell."""
-    study = Study(path, overrides, folder)
+    study = Study(path, overrides, folder, trust)
     return study, make_judge(study)
 
 
@@ -269,7 +276,7 @@ def films(study: Study, num_clips: int = 2) -> list[Column]:
             return []
         column = Column(arm, [], [], {})
         for step, path in snapshots.items():
-            world = World.load(path)
+            world = World.load(path, trust=study.trust)
             chance = generator("film", device=world.encoder.latent_mean.device)
             pieces = world.imagine(past, steering, protocol.horizon, 1, chance)
             made = torch.cat([piece.cpu() for piece in pieces], dim=1)

@@ -7,7 +7,7 @@ and goes on later gives, bit for bit, what it would have given without.
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,11 +21,12 @@ from avenir.data import Source, batches
 from avenir.device import best_device, device_name, generator, seed_of
 from avenir.errors import AvenirError, DamagedError, TrainingError
 from avenir.files import alone_in, remove, sweep, write_whole
+from avenir.registry import code_in
 from avenir.training.aligned import AlignedEncoderTask, AlignedPredictorTask
 from avenir.training.checkpoint import STATE, load_state, save_state
 from avenir.training.estimate import estimate, peak_bytes
 from avenir.training.log import Log, Preparation, hush, say
-from avenir.training.recipe import Recipe
+from avenir.training.recipe import Recipe, how_far
 from avenir.training.samples import write_samples
 from avenir.training.step import Step
 from avenir.training.tasks import (
@@ -40,16 +41,20 @@ from avenir.training.tasks import (
 from avenir.world import World
 
 
-def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
+def train(
+    recipe: Recipe, runs: Path, folder: Path | None = None, trust: Iterable[str] = ()
+) -> Path:
     """Train a recipe, its parents first, and return the run folder.
 
     A folder that already holds the finished run is returned as it is; an unfinished one goes on.
+    Of code that is not ours, what the recipe names is run, and of its parents what `trust` names.
     """
+    trust = {*trust, *code_in(recipe.model_dump())}
     folders = {
-        role: train(each, runs) if isinstance(each, Recipe) else each
+        role: train(each, runs, trust=trust) if isinstance(each, Recipe) else each
         for role, each in recipe.parents.items()
     }
-    parents = {role: World.load(each, "cpu") for role, each in folders.items()}
+    parents = {role: _finished(each, trust) for role, each in folders.items()}
     data = make_source(recipe.data)
     if data.skipped:
         say(f"{len(data.skipped)} recordings skipped:")
@@ -71,6 +76,17 @@ def train(recipe: Recipe, runs: Path, folder: Path | None = None) -> Path:
                 return folder
     say(f"{folder} holds this run already")
     return folder
+
+
+def _finished(folder: Path, trust: Iterable[str]) -> World:
+    """Open a parent; TrainingError when its training has not ended."""
+    world = World.load(folder, "cpu", trust)
+    if (unfinished := how_far(folder, world.card)) is not None:
+        raise TrainingError(
+            f"{str(folder)!r} is to be stood on and is unfinished: {unfinished}; train it to the "
+            "end first, by the command that began it"
+        )
+    return world
 
 
 def make_task(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Task:
@@ -96,18 +112,19 @@ def make_task(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Tas
     return kinds[recipe.task](recipe, data, world)
 
 
-def cost_of(recipe: Recipe) -> Iterator[str]:
+def cost_of(recipe: Recipe, trust: Iterable[str] = ()) -> Iterator[str]:
     """Say what training a recipe and its parents would cost; a few steps of each are timed."""
+    trust = {*trust, *code_in(recipe.model_dump())}
     for parent in recipe.parents.values():
         if isinstance(parent, Recipe):
-            yield from cost_of(parent)
+            yield from cost_of(parent, trust)
     try:
         data = make_source(recipe.data)
         data.draw("train", 1, 1, recipe.seed)  # there may be none to draw from: a person plays once
     except AvenirError as error:
         yield f"{recipe.name}: no estimate without data ({error})"
         return
-    task = _untrained(recipe, data)
+    task = _untrained(recipe, data, trust)
     if not task.learns:
         yield f"{recipe.name}: nothing to train, its latents' statistics are taken"
         return
@@ -121,12 +138,12 @@ def cost_of(recipe: Recipe) -> Iterator[str]:
     )
 
 
-def _untrained(recipe: Recipe, data: Source) -> Task:
+def _untrained(recipe: Recipe, data: Source, trust: Iterable[str]) -> Task:
     """Make a recipe's task on parents that need not be trained: their weights cost the same."""
     parents = {
-        role: _untrained(each, make_source(each.data)).world
+        role: _untrained(each, make_source(each.data), trust).world
         if isinstance(each, Recipe)
-        else World.load(each, "cpu")
+        else World.load(each, "cpu", trust)
         for role, each in recipe.parents.items()
     }
     return make_task(recipe, data, parents)

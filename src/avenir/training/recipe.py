@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 import avenir
-from avenir.config import Config, merged, parse_overrides, read_toml, to_toml
+from avenir.card import Card
+from avenir.config import Config, merged, parse_overrides, read_layers, read_toml, to_toml
 from avenir.errors import AvenirError
 from avenir.losses.alignment import AlignmentConfig
-from avenir.registry import find, parse
+from avenir.registry import check_trusted, code_in, find, parse
 from avenir.training.optim import OptimConfig
 
 FORMAT = 1
@@ -77,6 +78,14 @@ class Recipe(Config):
     """What predicts: a kind of predictor and its settings."""
     train: TrainConfig = TrainConfig.model_validate({})
     """For how long, and how."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        """Take names of folders, and no paths that lead elsewhere."""
+        if not name.isprintable() or name.startswith(".") or set(name) & {"/", "\\"}:
+            raise ValueError("it names a folder in `runs`: no path, and no dot in front")
+        return name
 
     @property
     def parents(self) -> "dict[str, Recipe | Path]":
@@ -148,12 +157,31 @@ def find_recipe(path: Path) -> Path:
     return next((each for each in [path, *brought] if each.exists()), path)
 
 
-def data_of(run: Path, overrides: Iterable[str]) -> dict[str, Any]:
-    """Return the data table that a run was trained on, with overrides of `data` only."""
+def data_of(run: Path, overrides: Iterable[str], trust: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the data table that a run was trained on, with overrides of `data` only.
+
+    Raises AvenirError when it names code that is not ours and neither `trust` nor an override does.
+    """
     given = _said(overrides)
     if set(given) - {"data"}:
         raise AvenirError(f"{sorted(set(given) - {'data'})} cannot change after training; data can")
-    return _data(read_toml(run / "recipe.toml")["data"], given.get("data", {}))
+    path, above = run / "recipe.toml", given.get("data", {})
+    below = read_toml(path).get("data")
+    if not isinstance(below, dict):
+        raise AvenirError(f"{str(path)!r} says of no data what a run was trained on: give data=…")
+    table = _data(below, above)
+    check_trusted(table, {*trust, *code_in(above)}, path)
+    return table
+
+
+def how_far(run: Path, card: Card) -> str | None:
+    """Say how many of its steps a run has done, or nothing of one whose training has ended."""
+    done, path = card.provenance.get("steps"), run / "recipe.toml"
+    if card.provenance.get("finished") is not False:
+        return None
+    train = read_toml(path).get("train") if path.is_file() else None
+    steps = train.get("steps") if isinstance(train, dict) else None
+    return f"{done} steps" if steps is None else f"{done} of {steps} steps"
 
 
 def _data(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -174,18 +202,28 @@ def _said(overrides: Iterable[str]) -> dict[str, Any]:
     return parse_overrides(words)
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe file with `key=value` overrides and everything resolved."""
-    return Recipe.parse(resolve(Path(path), _said(overrides)))
+def load_recipe(
+    path: str | Path, overrides: Iterable[str] = (), trust: Iterable[str] = ()
+) -> Recipe:
+    """Read a recipe file with `key=value` overrides and everything resolved.
+
+    A recipe names what code it likes; one that lies in a run's folder, only what `trust` names.
+    """
+    return Recipe.parse(resolve(Path(path), _said(overrides), None, frozenset(trust)))
 
 
-def resolve(path: Path, overrides: dict[str, Any], child_data: dict[str, Any] | None = None) -> Any:
+def resolve(
+    path: Path,
+    overrides: dict[str, Any],
+    child_data: dict[str, Any] | None = None,
+    trust: frozenset[str] = frozenset(),
+) -> Any:
     """Read a recipe's table, its parent's inside it, every kind's own settings filled in.
 
     A parent takes from its child what its own file does not say of the data; overrides of `data`,
     of `encoder.…`, and of a teacher, `encoder.teacher.…` or `alignment.teacher.…`, reach it.
     """
-    table = {"name": path.stem, **read_toml(path)}
+    table = {"name": path.stem, **_read(path, trust)}
     data = overrides.get("data", {})
     table["data"] = _data(_data(child_data or {}, table.get("data", {})), data)
     own = {k: v for k, v in overrides.items() if k not in ("data", "encoder", "alignment")}
@@ -195,7 +233,7 @@ def resolve(path: Path, overrides: dict[str, Any], child_data: dict[str, Any] | 
         if isinstance(below, str) or isinstance(above, str):
             reference = above if isinstance(above, str) else below
             inherited = above if isinstance(above, dict) else {}
-            return _parent(path, reference, inherited, data, table["data"])
+            return _parent(path, reference, inherited, data, table["data"], trust)
         if below is None and above is None:
             return None
         below, above = below or {}, dict(above or {})
@@ -210,8 +248,22 @@ def resolve(path: Path, overrides: dict[str, Any], child_data: dict[str, Any] | 
     return _filled(table)
 
 
+def _read(path: Path, trust: Iterable[str]) -> dict[str, Any]:
+    """Read a recipe and what it extends; of those that lie in a run, code is not run unasked."""
+    layers = read_layers(path)
+    for file, table in layers.items():
+        if any((file.parent / mark).exists() for mark in ("card.json", "key")):
+            check_trusted(table, trust, file)
+    return read_toml(path)
+
+
 def _parent(
-    path: Path, reference: str, overrides: dict[str, Any], data: dict[str, Any], child_data: Any
+    path: Path,
+    reference: str,
+    overrides: dict[str, Any],
+    data: dict[str, Any],
+    child_data: Any,
+    trust: frozenset[str],
 ) -> dict[str, Any]:
     if (Path(reference) / "card.json").exists():
         if overrides:
@@ -221,7 +273,7 @@ def _parent(
             )
         return {"run": reference}
     overrides = merged({"data": data}, overrides) if data else overrides
-    return resolve(path.parent / reference, overrides, child_data)
+    return resolve(path.parent / reference, overrides, child_data, trust)
 
 
 def _filled(table: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ writes it down.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import gymnasium
@@ -25,6 +26,7 @@ from avenir.data.gymnasium.pictures import as_picture, drawn
 from avenir.data.gymnasium.policies import Policy, policy_named
 from avenir.device import seed_of
 from avenir.errors import AvenirError
+from avenir.registry import working_directory_last
 
 _TRIES = 20
 """Seeds tried for an episode that lasts long enough."""
@@ -172,7 +174,8 @@ class Gymnasium(Source):
         options: dict[str, Any] = {"max_episode_steps": -1, "render_mode": "rgb_array"}
         options |= config.options
         try:
-            return gymnasium.make(config.environment, **options)
+            with working_directory_last() if ":" in config.environment else nullcontext():
+                return gymnasium.make(config.environment, **options)
         except (gymnasium.error.Error, ImportError, TypeError) as error:
             raise AvenirError(
                 f"{config.environment!r} cannot be made: {error}; there is no such folder either"

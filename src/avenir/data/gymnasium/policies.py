@@ -4,7 +4,6 @@ A policy is a function of the environment, just reset, and of chance; it returns
 observation to an action.
 """
 
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ import gymnasium
 import numpy as np
 
 from avenir.errors import AvenirError
+from avenir.registry import imported
 
 Act = Callable[[Any], Any]
 Policy = Callable[[gymnasium.Env[Any, Any], np.random.Generator], Act]
@@ -87,8 +87,10 @@ def policy_named(name: str, environment: str) -> Policy:
         return SCRIPTED[environment]
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        if not function:
+            raise ValueError("it names no function")
+        return getattr(imported(module), function)
+    except (ImportError, AttributeError, ValueError, AvenirError) as error:
         raise AvenirError(
             f"policy {name!r} was asked for, and there is none: {error}; say random, scripted, "
             "human, or module:function, of a module that can be imported or lies in this folder"

@@ -1,0 +1,266 @@
+"""What is opened cannot harm: nobody's code is run unasked, and nothing else of a folder hurts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import avenir
+from avenir import cli
+from avenir.card import Card
+from avenir.clip import Clip
+from avenir.errors import AvenirError
+from avenir.registry import code_in, working_directory_last
+from avenir.training.loop import train
+from avenir.training.recipe import data_of, load_recipe
+from avenir.video import write
+from avenir.world import World
+from tests.conftest import save_tiny_world
+
+PLANTED = """
+from pathlib import Path
+from avenir.config import Config
+from avenir.encoders.patches import Patches, PatchesConfig
+Path("ran").touch()
+
+class PayloadConfig(PatchesConfig):
+    kind: str = "runs.friend.payload"
+
+class Payload(Patches):
+    Config = PayloadConfig
+
+def act(environment, rng):
+    return lambda observation: environment.action_space.sample()
+"""
+WORKER = """
+import multiprocessing
+from avenir import cli
+from avenir.card import Card
+
+def work():
+    worker = multiprocessing.get_context("spawn").Process(target=print, args=("done",))
+    worker.start()
+    worker.join()
+
+if __name__ == "__main__":
+    cli.app = work
+    cli.main()
+"""
+NAME = "runs.friend.payload"
+TOKENIZER = """
+task = "encoder"
+data = {{ kind = "synthetic", size = [16, 16], train_recordings = 4 }}
+encoder = {{ kind = "{kind}", compression = [2, 8, 8] }}
+"""
+
+
+@pytest.fixture
+def friend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder that somebody sent, with a module in it, below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    folder = save_tiny_world(Path("runs") / "friend", (16, 16))
+    (folder / "payload.py").write_text(PLANTED)
+    Path("plain").mkdir()
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in ("runs", "planted"):
+            del sys.modules[name]
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    """Change what a card says."""
+    path = folder / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def write_module(path: Path, content: str) -> None:
+    """Write a module, and the folder that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def ran() -> bool:
+    """Say whether the planted module was imported."""
+    return Path("ran").exists()
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: object) -> str:
+    """Run a verb that must fail, and return the sentence it ends with."""
+    monkeypatch.setattr(sys, "argv", ["avenir", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    return " ".join(said[said.index("error: ") :].split())
+
+
+CARDS: dict[str, dict[str, Any]] = {
+    "encoder": {"encoder": {"kind": NAME, "compression": [2, 8, 8]}},
+    "teacher": {"encoder": {"kind": "rae", "teacher": {"kind": NAME}}},
+    "conditioner": {"conditioner": {"kind": NAME}},
+    "part": {"conditioner": {"kind": "joint", "parts": {"actions": {}, NAME: {}}}},
+    "predictor": {"predictor": {"kind": NAME}},
+    "lineage": {"provenance": {"parents": {"teacher": {"encoder": {"kind": NAME}}}}},
+}
+
+
+@pytest.mark.parametrize("where", CARDS)
+def test_code_that_a_card_names_is_not_run(friend, where):
+    edit(friend, **CARDS[where])
+    with pytest.raises(AvenirError, match="names code that is not part of avenir") as error:
+        avenir.load(friend, "cpu")
+    assert not ran()
+    assert f"{NAME!r} ({Path.cwd() / 'runs' / 'friend' / 'payload.py'})" in str(error.value)
+    assert f"--trust {NAME}" in str(error.value)
+    with pytest.raises(AvenirError, match="names code"):
+        World.load(friend, "cpu", trust=["runs.friend"])
+    with pytest.raises(AvenirError, match="names code"):
+        World.load(friend, "cpu", trust=NAME)  # a word is no list of words
+    assert not ran()
+
+
+VERBS = {
+    "predict": ["film.mp4"],
+    "play": ["--port", "0"],
+    "plan": [],
+    "export": [],
+    "encode": [],
+    "evaluate": [],
+    "features": ["--video", "film.mp4"],
+    "compare": [],
+    "probe": [],
+    "passport": [],
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_runs_what_a_card_names(friend, monkeypatch, capsys, verb):
+    write(Path("film.mp4"), Clip(torch.zeros(12, 3, 16, 16, dtype=torch.uint8), 10.0))
+    edit(friend, **CARDS["encoder"])
+    assert f"--trust {NAME}" in fails(monkeypatch, capsys, verb, friend, *VERBS[verb])
+    assert not ran()
+
+
+def test_no_evaluator_and_no_parent_runs_code(friend, monkeypatch, capsys):
+    mine = save_tiny_world(Path("runs") / "mine", (16, 16))
+    edit(friend, **CARDS["encoder"])
+    for verb in ("evaluate", "passport"):
+        said = fails(monkeypatch, capsys, verb, mine, "--evaluator", friend)
+        assert f"--trust {NAME}" in said
+    recipe = Path("world.toml")
+    table = f'task = "predictor"\nencoder = "{friend}"\ndata = {{ kind = "synthetic" }}\n'
+    recipe.write_text(table + 'predictor = { kind = "flow" }\n')
+    for verb in ("train", "show"):
+        assert f"--trust {NAME}" in fails(monkeypatch, capsys, verb, recipe)
+    assert not ran()
+
+
+DATA = {
+    "source": f'kind = "{NAME}"',
+    "policy": f'kind = "gymnasium"\nenvironment = "CartPole-v1"\npolicy = "{NAME}:act"',
+    "environment": f'kind = "gymnasium"\nenvironment = "{NAME}:Any-v0"',
+}
+
+
+@pytest.mark.parametrize("where", DATA)
+@pytest.mark.parametrize("verb", ["encode", "evaluate", "probe", "compare", "passport", "play"])
+def test_code_that_a_runs_recipe_names_is_not_run(friend, monkeypatch, capsys, verb, where):
+    (friend / "recipe.toml").write_text(f'name = "tiny"\n[data]\n{DATA[where]}\n')
+    assert "names code" in fails(monkeypatch, capsys, verb, friend)
+    assert not ran()
+
+
+def test_a_recipe_in_a_run_is_the_runs(friend, monkeypatch, capsys):
+    (friend / "recipe.toml").write_text(TOKENIZER.format(kind=NAME))
+    Path("mine.toml").write_text(f'extends = "{friend}/recipe.toml"\n')
+    for recipe in (friend / "recipe.toml", Path("mine.toml")):
+        for verb in ("train", "show"):
+            assert f"--trust {NAME}" in fails(monkeypatch, capsys, verb, recipe)
+    assert not ran()
+    assert load_recipe(friend / "recipe.toml", trust=[NAME]).encoder["kind"] == NAME
+
+
+def test_a_policy_without_a_function_imports_nothing(friend):
+    pytest.importorskip("gymnasium")
+    from avenir.data.gymnasium.policies import policy_named
+
+    with pytest.raises(AvenirError, match="names no function"):
+        policy_named(NAME, "CartPole-v1")
+    assert not ran()
+
+
+def test_what_is_trusted_by_name_is_run(friend):
+    edit(friend, **CARDS["encoder"], predictor=None, conditioner=None)
+    World.build(Card.parse(json.loads((friend / "card.json").read_text()))).save(friend)
+    Path("ran").unlink()
+    del sys.modules[NAME]
+    assert type(avenir.load(friend, "cpu", trust=[NAME]).encoder).__name__ == "Payload"
+    assert ran()
+
+
+def test_my_own_recipe_runs_my_own_code(friend, monkeypatch):
+    Path("tokenizer.toml").write_text(TOKENIZER.format(kind=NAME))
+    Path("world.toml").write_text(
+        'task = "predictor"\nencoder = "tokenizer.toml"\n'
+        "data = { kind = 'synthetic', size = [16, 16], train_recordings = 4 }\n"
+        "predictor = { kind = 'flow', width = 16, depth = 1, heads = 1, past = 1, chunk = 1 }\n"
+        "train = { steps = 1, batch_size = 1, num_samples = 0, cache_recordings = 0 }\n"
+    )
+    run = train(load_recipe("world.toml"), Path("runs"))
+    assert ran()
+    with pytest.raises(AvenirError, match="names code"):
+        World.load(run, "cpu")
+    words = ["encode", run, "--trust", NAME, "data.train_recordings=2", "data.test_recordings=1"]
+    monkeypatch.setattr(sys, "argv", ["avenir", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+
+
+def test_what_an_argument_names_is_trusted(friend):
+    data = data_of(friend, [f"data.kind={NAME}"])
+    assert data["kind"] == NAME
+
+
+def test_all_that_would_be_imported_is_found():
+    table = {
+        "kind": "flow",
+        "inner": [{"kind": "a.b"}, {"parts": {"c.d": {"kind": 3}}}],
+        "environment": "e:f-v0",
+        "policy": "random",
+        "notes": "g.h",
+    }
+    assert set(code_in(table)) == {"a.b", "c.d", "e:f-v0"}
+
+
+def test_the_working_directory_is_looked_at_last_and_only_within(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    with working_directory_last():
+        assert sys.path == [*before, str(tmp_path)]
+    assert sys.path == before
+
+
+@pytest.mark.slow
+def test_a_module_in_the_working_directory_is_nobodys(tmp_path):
+    """`pandas.py`, which pyarrow looks for, and `struct.py`, which a worker would find first."""
+    here = tmp_path / "here"
+    for name in ("pandas", "struct"):
+        write_module(here / f"{name}.py", "from pathlib import Path\nPath('ran').touch()\n")
+    film = Clip(torch.zeros(12, 3, 16, 16, dtype=torch.uint8), 10.0)
+    write(here / "videos" / "a.mp4", film)
+    verb = Path(sys.executable).with_name("avenir")
+    command = [verb, "import", "videos", "--to", "set", "--size", "16x16"]
+    result = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    write_module(tmp_path / "work.py", WORKER)
+    command = [sys.executable, tmp_path / "work.py"]
+    result = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "done\n"
+    assert not (here / "ran").exists()
