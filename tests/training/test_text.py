@@ -30,6 +30,7 @@ steps = 150
 batch_size = 16
 num_samples = 0
 ema = 0.9
+optim.weight_decay = 0.0
 """
 SETTINGS = {"autoregressive": "", "masked": 'hide = "uniform"\nfull_past = 1.0'}
 
