@@ -26,6 +26,14 @@ from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World
 
+
+@pytest.fixture(autouse=True)
+def _hang_up():
+    """Take hang-ups as a terminal gives them, also where tests are run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
 WORDS = [
     "train.steps=12",
     "train.batch_size=2",
