@@ -34,6 +34,7 @@ def _hang_up():
     yield
     signal.signal(signal.SIGHUP, before)
 
+
 WORDS = [
     "train.steps=12",
     "train.batch_size=2",
