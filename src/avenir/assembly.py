@@ -1,18 +1,23 @@
 """From a card to the roles it describes, weights drawn at random; what does not fit is refused."""
 
-from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 
-from avenir.card import Card
+from avenir.bounds import at_most
+from avenir.card import WEIGHTS, Card, no_world
 from avenir.conditioners import Conditioner
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.finite import check_weights
 from avenir.predictors import LatentShape, Predictor
-from avenir.registry import find, parse
+from avenir.registry import code_in, find, parse
+from avenir.tensors import Header, headers_of
 
 
 class Roles(NamedTuple):
@@ -44,16 +49,54 @@ def assembled(card: Card, teacher: Encoder | None = None) -> Roles:
     return Roles(encoder, _make_conditioner(card, encoder, predictor.width), predictor)
 
 
-def fill(world: nn.Module, weights: Mapping[str, Tensor], folder: str | Path) -> None:
+def check_fits(card: Card, folder: Path) -> None:
+    """Check that the weights in a folder are those of what its card describes, building nothing.
+
+    Names and shapes are held against the roles on the device `meta`. Raises AvenirError when they
+    are others. Code that is not ours may not know that device: what is trusted is not looked at.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise no_world(folder, f"{WEIGHTS} is missing")
+    there = headers_of(path)
+    if code_in(card.model_dump(include=set(Roles._fields))):
+        return
+    numbers = sum(prod(header.shape) for header in there.values())
+    try:
+        with torch.device("meta"), at_most(numbers, f"the card in {str(folder)!r}"):
+            roles = assembled(card)
+    except AvenirError:
+        raise
+    except Exception as error:  # every kind trips over settings that cannot be in its own way
+        raise AvenirError(
+            f"the card in {str(folder)!r} describes what cannot be built: {error}"
+        ) from error
+    expected = {
+        f"{name}.{key}": Header(tuple(value.shape), value.is_floating_point())
+        for name, role in zip(Roles._fields, roles, strict=True)
+        if role is not None
+        for key, value in role.state_dict().items()
+    }
+    if expected != there:
+        raise _unfit(folder)
+
+
+def fill(world: nn.Module, folder: Path) -> None:
     """Give a world the weights of a folder; AvenirError when they do not fit, or are not finite."""
     try:
-        world.load_state_dict(weights)
+        world.load_state_dict(load_file(folder / WEIGHTS))
     except RuntimeError:
-        raise AvenirError(
-            f"the weights in {str(folder)!r} do not fit what its card describes: it was "
-            "written by another version of avenir; use that one, or train again elsewhere"
-        ) from None
+        raise _unfit(folder) from None
+    except SafetensorError as error:
+        raise AvenirError(f"{str(folder)!r} holds a damaged world: {error}") from None
     check_weights(world, repr(str(folder)))
+
+
+def _unfit(folder: Path) -> AvenirError:
+    return AvenirError(
+        f"the weights in {str(folder)!r} do not fit what its card describes: it was "
+        "written by another version of avenir; use that one, or train again elsewhere"
+    )
 
 
 def _make_encoder(table: dict[str, Any], teacher: Encoder | None = None) -> Encoder:

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from pydantic import Field, PositiveInt, field_validator
 
 from avenir.config import Config, read_json
 from avenir.data import Signal
@@ -16,19 +14,46 @@ from avenir.registry import check_trusted
 FORMAT = 1
 """Version of the folder: a reader that finds a higher one says so instead of guessing."""
 
+WEIGHTS = "model.safetensors"
+"""The file of weights, beside the card."""
+
+_MOST_NUMBERS = 2**20
+"""Of a signal in one frame."""
+
+
+Side = Annotated[int, Field(ge=1, le=2**14)]
+"""Pixels of a frame along one side; the largest that videos have is half of that."""
+
+
+class Provenance(Config, extra="allow"):
+    """What is read of a card's provenance; the rest is only shown."""
+
+    key: str | None = None
+    data: str | None = None
+    recordings: list[str] | None = None
+    between: list[str] | None = None
+    parents: dict[str, dict[str, Any]] = {}
+    steps: int = Field(0, ge=0)
+    steps_here: int = Field(0, ge=0)
+    seconds_here: float | None = Field(None, ge=0)
+    processor_seconds_here: float | None = Field(None, ge=0)
+    memory_gib: float | None = Field(None, ge=0)
+    device: str = "unknown"
+    finished: bool = True
+
 
 class Card(Config):
     """What a world is made of and where it comes from."""
 
-    format: int = FORMAT
+    format: PositiveInt = FORMAT
     """Version of the folder."""
     name: str = "world"
     """The recipe's name."""
-    fps: float
+    fps: float = Field(gt=0, le=1e6)
     """Frames per second it lives at."""
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     """Height and width of its frames."""
-    views: int = 1
+    views: int = Field(1, ge=1, le=64)
     """Cameras whose pictures stand side by side in a frame."""
     signals: dict[str, Signal] = {}
     """What may steer it: names, bounds and keys."""
@@ -43,29 +68,50 @@ class Card(Config):
     provenance: dict[str, Any] = {}
     """Key, data, seeds, steps and cost of the run that made it."""
 
+    @field_validator("signals")
+    @classmethod
+    def _described(cls, signals: dict[str, Signal]) -> dict[str, Signal]:
+        """Check that what is said of a signal's numbers is said of as many as it has."""
+        for name, signal in signals.items():
+            said = [signal.names, signal.low, signal.high, *signal.keys.values()]
+            if not 1 <= signal.size <= _MOST_NUMBERS or any(
+                len(each) not in (0, signal.size) for each in said
+            ):
+                raise ValueError(f"signal {name!r} has names, bounds or keys of another size")
+        return signals
 
-def read_folder(folder: str | Path, trust: Iterable[str] = ()) -> tuple[Card, dict[str, Tensor]]:
-    """Read the card and the weights that `World.save` wrote.
+    @field_validator("provenance")
+    @classmethod
+    def _readable(cls, provenance: dict[str, Any]) -> dict[str, Any]:
+        Provenance.parse(provenance, "card.provenance")
+        return provenance
+
+
+def read_card(folder: str | Path, trust: Iterable[str] = ()) -> Card:
+    """Read the card that `World.save` wrote.
 
     Raises AvenirError for what is no world, and for one that would run code that is not ours, save
     what `trust` names.
     """
-    folder = Path(folder)
+    path = Path(folder) / "card.json"
     try:
-        table = read_json(folder / "card.json")
-        check_trusted(table, trust, folder / "card.json")
-        card = Card.parse(table, "card")
-        weights = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
+        table = read_json(path)
+    except OSError as error:
+        raise no_world(folder, f"card.json is missing ({error.strerror})") from None
+    if not isinstance(table, dict):
+        raise AvenirError(f"{str(path)!r} is no card: a table is expected")
+    check_trusted(table, trust, path)
+    number = table.get("format", FORMAT)
+    if isinstance(number, int) and number > FORMAT:
         raise AvenirError(
-            f"{str(folder)!r} holds no world: {Path(error.filename).name} is missing; "
-            "give a run folder that `avenir train` wrote"
-        ) from None
-    except SafetensorError as error:
-        raise AvenirError(f"{str(folder)!r} holds a damaged world: {error}") from None
-    if card.format > FORMAT:
-        raise AvenirError(
-            f"{str(folder)!r} is of format {card.format}; this version reads up to {FORMAT}: "
+            f"{str(folder)!r} is of format {number}; this version reads up to {FORMAT}: "
             "upgrade avenir"
         )
-    return card, weights
+    return Card.parse(table, "card")
+
+
+def no_world(folder: str | Path, why: str) -> AvenirError:
+    """Say that a folder holds no world."""
+    return AvenirError(
+        f"{str(folder)!r} holds no world: {why}; give a run folder that `avenir train` wrote"
+    )

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +27,34 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: Mapping[str, str
     """
     said = json.dumps({**about, CHECKSUM: _checksum(tensors, about)}, sort_keys=True)
     write_whole(path, save(tensors, {ABOUT: said}))
+
+
+class Header(NamedTuple):
+    """What a file says of one tensor."""
+
+    shape: tuple[int, ...]
+    is_float: bool
+
+
+def headers_of(path: Path) -> dict[str, Header]:
+    """Say which tensors a file holds, reading none of them.
+
+    Raises DamagedError for what is not there, no regular file, or no file of tensors.
+    """
+    if path.exists() and not path.is_file():
+        raise DamagedError(f"{str(path)!r} is no regular file")
+    headers = {}
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                entry = file.get_slice(name)
+                dtype = entry.get_dtype()
+                headers[name] = Header(tuple(entry.get_shape()), dtype[0] == "F" or dtype == "BF16")
+    except FileNotFoundError:
+        raise DamagedError(f"{str(path)!r} is missing") from None
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"{str(path)!r} is damaged: {error}") from None
+    return headers
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

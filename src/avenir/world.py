@@ -15,8 +15,8 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from avenir.assembly import assembled, fill
-from avenir.card import Card, read_folder
+from avenir.assembly import assembled, check_fits, fill
+from avenir.card import Card, read_card
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
 from avenir.data import Signal
@@ -75,9 +75,10 @@ class World(nn.Module):
         Of code that is not avenir's, kinds with a dotted name, only what `trust` names is run. Any
         other is an AvenirError, as is a folder that is damaged or does not fit together.
         """
-        card, weights = read_folder(folder, trust)
+        card = read_card(folder, trust)
+        check_fits(card, Path(folder))
         world = cls.build(card)
-        fill(world, weights, folder)
+        fill(world, Path(folder))
         return world.eval().to(device or best_device())
 
     # Using ------------------------------------------------------------------------------------

@@ -135,3 +135,13 @@ def test_statistics_of_what_is_known_throughout_are_mean_and_deviation():
     halves[:25, 0] = halves[25:, 1] = torch.nan  # there is no row that is whole
     actions.fit([{"actions": halves}])
     assert torch.equal(actions.mean, rows.mean(0))
+
+
+def test_its_weights_are_known_without_memory(conditioner):
+    with torch.device("meta"):
+        described = type(conditioner)(conditioner.config, SIZES, 2, 16, CHANNELS)
+    shapes = [
+        {n: v.shape for n, v in each.state_dict().items()} for each in (described, conditioner)
+    ]
+    assert shapes[0] == shapes[1]
+    assert {parameter.device.type for parameter in described.parameters()} <= {"meta"}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from avenir.assembly import check_fits
 from avenir.card import Card
 from avenir.clip import Batch, Progress
 from avenir.device import generator
@@ -43,7 +44,7 @@ OTHER_TRUNK = "kl, wavelet"
 
 
 @pytest.fixture(params=[*kinds("encoders"), OTHER_TRUNK])
-def encoder(request, tmp_path) -> Encoder:
+def card(request, tmp_path) -> Card:
     kind = request.param
     small = SMALL.get(kind, {})
     if kind == OTHER_TRUNK:
@@ -53,7 +54,11 @@ def encoder(request, tmp_path) -> Encoder:
         from tests.test_hub import save_tiny
 
         small = {"model": str(save_tiny(tmp_path))}
-    card = Card(fps=10.0, size=(64, 64), encoder={"kind": kind, **small})
+    return Card(fps=10.0, size=(64, 64), encoder={"kind": kind, **small})
+
+
+@pytest.fixture
+def encoder(card) -> Encoder:
     return World.build(card).encoder.eval()
 
 
@@ -68,6 +73,17 @@ def test_latents_have_the_declared_shape(encoder):
     assert latents.shape[2] == encoder.channels
     t, h, w = encoder.compression.latent_shape(clip.shape[1], *clip.shape[3:])
     assert latents.shape == (2, t, encoder.channels, h, w)
+
+
+def test_its_weights_are_known_from_its_card_alone(card, tmp_path):
+    """Names and shapes on the device `meta` are those that it saves; reading draws nothing more."""
+    torch.manual_seed(1)
+    World.build(card).save(tmp_path / "world")
+    after = torch.random.get_rng_state()
+    torch.manual_seed(1)
+    check_fits(card, tmp_path / "world")
+    World.build(card)
+    assert torch.equal(torch.random.get_rng_state(), after)
 
 
 def test_encoding_draws_nothing(encoder):

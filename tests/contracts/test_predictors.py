@@ -150,3 +150,11 @@ def test_sinks_stay_and_the_rest_slides(kind):
     assert torch.equal(memory.condition.per_frame, steering.per_frame[:, [0, 4, 5]])
     with pytest.raises(AvenirError, match="sinks are part of the past"):
         cls(cls.Config.parse(table | {"sinks": 3}), SHAPE)
+
+
+def test_its_weights_are_known_without_memory(predictor):
+    with torch.device("meta"):
+        described = type(predictor)(predictor.config, SHAPE)
+    shapes = [{n: v.shape for n, v in each.state_dict().items()} for each in (described, predictor)]
+    assert shapes[0] == shapes[1]
+    assert {parameter.device.type for parameter in described.parameters()} <= {"meta"}

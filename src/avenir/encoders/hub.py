@@ -170,7 +170,7 @@ def _colours(folder: Path, family: Family, name: str) -> tuple[Tensor, Tensor]:
 
     Raises AvenirError when its folder says them and they are none.
     """
-    colours = torch.tensor([family.mean, family.std])
+    colours = torch.tensor([family.mean, family.std], device="cpu")
     for path in (folder / "preprocessor_config.json", folder / "video_preprocessor_config.json"):
         if not path.is_file():
             continue
@@ -180,7 +180,9 @@ def _colours(folder: Path, family: Family, name: str) -> tuple[Tensor, Tensor]:
                 "image_std": family.std,
                 **json.loads(path.read_text()),
             }
-            colours = torch.tensor([said["image_mean"], said["image_std"]], dtype=torch.float32)
+            colours = torch.tensor(
+                [said["image_mean"], said["image_std"]], dtype=torch.float32, device="cpu"
+            )
             usable = colours.shape == (2, 3) and bool((colours[1] > 0).all())
         except (OSError, ValueError, TypeError, RuntimeError):
             usable = False
