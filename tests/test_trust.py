@@ -1,6 +1,7 @@
 """What is opened cannot harm: nobody's code is run unasked, and nothing else of a folder hurts."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import avenir
 from avenir import cli
@@ -264,3 +266,132 @@ def test_a_module_in_the_working_directory_is_nobodys(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout == "done\n"
     assert not (here / "ran").exists()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder of one's own, to be damaged."""
+    return save_tiny_world(tmp_path / "run", (16, 16))
+
+
+BOMBS = [
+    {"encoder": {"depth": 10**9}},
+    {"encoder": {"width": 20_000}},
+    {"encoder": {"compression": [2**40, 8, 8]}},
+    {"encoder": {"channels": 10**18}},
+    {"predictor": {"depth": 10**9}},
+    {"predictor": {"width": 10**30}},
+    {"size": [100_000, 100_000]},
+    {"fps": 0},
+    {"fps": 10**400},
+    {"views": 10**9},
+    {"signals": {"actions": {"size": 10**12}}},
+    {"signals": {"actions": {"low": [0.0]}}},
+    {"conditioner": {"kind": 3}},
+    {"provenance": {"steps": "many"}},
+    {"encoder": None},
+]
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=str)
+def test_a_card_that_asks_for_too_much_is_refused_before_anything_is_built(run, bomb, monkeypatch):
+    card = json.loads((run / "card.json").read_text())
+    for key, value in bomb.items():
+        edit(run, **{key: {**card[key], **value} if isinstance(value, dict) else value})
+    monkeypatch.setattr(World, "build", None)
+    with pytest.raises(AvenirError):
+        World.load(run, "cpu")
+
+
+def test_weights_of_another_shape_or_kind_are_refused_unread(run, monkeypatch):
+    weights = load_file(run / "model.safetensors")
+    name = next(name for name, value in weights.items() if value.ndim == 2)
+    monkeypatch.setattr(World, "build", None)
+    for value in (weights[name].T.contiguous()[1:], weights[name].int()):
+        save_file(weights | {name: value}, run / "model.safetensors")
+        with pytest.raises(AvenirError, match="do not fit what its card describes"):
+            World.load(run, "cpu")
+    for content in (b"", b"\xff" * 100, (2**62).to_bytes(8, "little")):
+        (run / "model.safetensors").write_bytes(content)
+        with pytest.raises(AvenirError, match="damaged"):
+            World.load(run, "cpu")
+    (run / "model.safetensors").unlink()
+    with pytest.raises(AvenirError, match="holds no world: model.safetensors is missing"):
+        World.load(run, "cpu")
+
+
+CARDLIKE = ["", "[]", "3", "null", "[" * 100_000, '{"a":' * 200, '{"fps": ' + "9" * 5000 + "}"]
+CARDLIKE += ['{"name": "\\ud800", "fps": 1, "size": [16, 16], "encoder": {"kind": "kl"}}', "\x00"]
+
+
+@pytest.mark.parametrize("content", CARDLIKE, ids=range(len(CARDLIKE)))
+def test_what_is_no_card_is_refused(run, content):
+    (run / "card.json").write_text(content)
+    with pytest.raises(AvenirError):
+        World.load(run, "cpu")
+
+
+@pytest.mark.parametrize("name", ["card.json", "model.safetensors", "recipe.toml"])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_only_regular_files_are_read(run, name, make):
+    (run / name).unlink()
+    make(run / name)
+    with pytest.raises(AvenirError, match="no regular file"):
+        World.load(run, "cpu")
+        data_of(run, [])
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "", ".x", "a/b", "a\\b", "a\nb", "x" * 300])
+def test_a_recipe_names_a_folder_and_no_path(tmp_path, name):
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"name = {json.dumps(name)}\n" + TOKENIZER.format(kind="patches"))
+    with pytest.raises(AvenirError, match="'name'"):
+        load_recipe(path)
+
+
+def test_a_recipe_does_not_extend_itself(tmp_path):
+    first, second, third = (tmp_path / f"{number}.toml" for number in range(3))
+    first.write_text('extends = "0.toml"\n')
+    second.write_text('extends = "2.toml"\n')
+    third.write_text('extends = "./1.toml"\n')
+    for path in (first, second, third):
+        with pytest.raises(AvenirError, match="cannot stand on itself"):
+            load_recipe(path)
+    first.write_text("extends = 3\n")
+    with pytest.raises(AvenirError, match="name one file"):
+        load_recipe(first)
+    os.mkfifo(tmp_path / "pipe.toml")
+    first.write_text('extends = "pipe.toml"\n')
+    with pytest.raises(AvenirError, match="no regular file"):
+        load_recipe(first)
+
+
+def test_two_recipes_that_stand_on_each_other_are_refused(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        table = f'task = "decoder"\nencoder = "{other}.toml"\ndata = {{ kind = "synthetic" }}\n'
+        (tmp_path / f"{one}.toml").write_text(table)
+    with pytest.raises(AvenirError, match="cannot stand on itself"):
+        load_recipe(tmp_path / "a.toml")
+
+
+def test_an_unfinished_world_says_so_and_nothing_stands_on_it(run, tmp_path, monkeypatch, capsys):
+    provenance = {"key": "k", "steps": 300, "finished": False}
+    edit(run, provenance=provenance)
+    (run / "recipe.toml").write_text(
+        'name = "tiny"\ndata = { kind = "synthetic" }\n[train]\nsteps = 1000\n'
+    )
+    assert World.load(run, "cpu").card.provenance == provenance
+    write(tmp_path / "film.mp4", Clip(torch.zeros(12, 3, 16, 16, dtype=torch.uint8), 10.0))
+    words = ["features", run, "--video", tmp_path / "film.mp4", "--out", tmp_path / "seen.mp4"]
+    monkeypatch.setattr(sys, "argv", ["avenir", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert "is unfinished: 300 of 1000 steps" in " ".join(capsys.readouterr().err.split())
+    recipe = tmp_path / "world.toml"
+    recipe.write_text(
+        f'task = "predictor"\nencoder = "{run}"\npredictor = {{ kind = "flow" }}\n'
+        'data = { kind = "synthetic", size = [16, 16] }\n'
+    )
+    said = fails(monkeypatch, capsys, "train", recipe, "--runs", tmp_path / "runs")
+    assert "is unfinished: 300 of 1000 steps; train it to the end first" in said

@@ -98,10 +98,8 @@ def read_card(folder: str | Path, trust: Iterable[str] = ()) -> Card:
         table = read_json(path)
     except OSError as error:
         raise no_world(folder, f"card.json is missing ({error.strerror})") from None
-    if not isinstance(table, dict):
-        raise AvenirError(f"{str(path)!r} is no card: a table is expected")
     check_trusted(table, trust, path)
-    number = table.get("format", FORMAT)
+    number = table.get("format") if isinstance(table, dict) else None
     if isinstance(number, int) and number > FORMAT:
         raise AvenirError(
             f"{str(folder)!r} is of format {number}; this version reads up to {FORMAT}: "

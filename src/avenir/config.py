@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from avenir.errors import AvenirError
-from avenir.files import read_text
+from avenir.files import is_there, read_text
 
 _MOST_FILES = 20
 """Of recipes that extend each other; more are a circle."""
@@ -39,6 +39,8 @@ class Config(BaseModel):
     @classmethod
     def parse(cls, table: Mapping[str, Any], where: str = "") -> Self:
         """Validate a plain table; a wrong or unknown key is an AvenirError that names it."""
+        if not isinstance(table, Mapping):
+            raise AvenirError(f"{where or cls.__name__} was given {_shown.repr(table)}, no table")
         try:
             return cls.model_validate(dict(table))
         except ValidationError as error:
@@ -113,7 +115,7 @@ def _read_one(path: Path) -> dict[str, Any]:
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    return path.exists() and path.samefile(other)
+    return is_there(path) and path.samefile(other)
 
 
 def read_json(path: Path) -> Any:

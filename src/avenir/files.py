@@ -130,9 +130,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     _check_regular(path)
     rows: list[dict[str, Any]] = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
+
+
+def is_there(path: Path) -> bool:
+    """Say whether a path leads to something; one that is too long for a name does not."""
+    return os.path.exists(path)
 
 
 def read_text(path: Path) -> str:

@@ -86,7 +86,7 @@ def working_directory_last() -> Iterator[None]:
             del sys.path[-1 - sys.path[::-1].index(here)]
 
 
-def code_in(table: Mapping[str, Any]) -> list[str]:
+def code_in(table: Any) -> list[str]:
     """Name whatever a table of settings, and all below it, would have imported that is not ours.
 
     These are dotted kinds, also as names of `parts`, and the `module:name` of an environment or a
@@ -108,7 +108,7 @@ def code_in(table: Mapping[str, Any]) -> list[str]:
     return list(named)
 
 
-def check_trusted(table: Mapping[str, Any], trust: Iterable[str], where: str | Path) -> None:
+def check_trusted(table: Any, trust: Iterable[str], where: str | Path) -> None:
     """Refuse, by AvenirError, what would import anything that is not trusted by its name."""
     known = set(trust)
     strange = [name for name in code_in(table) if name not in known]

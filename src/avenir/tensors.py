@@ -41,8 +41,7 @@ def headers_of(path: Path) -> dict[str, Header]:
 
     Raises DamagedError for what is not there, no regular file, or no file of tensors.
     """
-    if path.exists() and not path.is_file():
-        raise DamagedError(f"{str(path)!r} is no regular file")
+    _check_regular(path)
     headers = {}
     try:
         with safe_open(path, "pt") as file:
@@ -63,6 +62,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises DamagedError when they are not those that were written, or not there. Files of earlier
     versions, which have no checksum, are read as they are.
     """
+    _check_regular(path)
     try:
         with safe_open(path, "pt") as file:
             said = file.metadata() or {}
@@ -70,11 +70,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         about = dict(json.loads(said[ABOUT])) if ABOUT in said else said
     except FileNotFoundError:
         raise DamagedError(f"{str(path)!r} is missing") from None
-    except (SafetensorError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise DamagedError(f"{str(path)!r} is damaged: {error}") from None
     if ABOUT in said and about.pop(CHECKSUM, None) != _checksum(tensors, about):
         raise DamagedError(f"{str(path)!r} is damaged: its checksum is another")
     return tensors, about
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what would be read without end, as a pipe is."""
+    if path.exists() and not path.is_file():
+        raise DamagedError(f"{str(path)!r} is no regular file")
 
 
 def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:

@@ -5,16 +5,16 @@ changed encoder or data set changes the cache's key, and an old cache is refused
 a function that encodes is given.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from avenir.clip import Batch, Clip
-from avenir.config import Config
+from avenir.config import Config, read_json
 from avenir.data import Recording, Signal, Source, Split, Window
 from avenir.errors import AvenirError, DamagedError
 from avenir.files import alone_in, sweep, write_whole
@@ -40,12 +40,12 @@ class CacheIndex(Config):
     """Hash of the weights of the encoder whose latents these are."""
     data: str
     """Fingerprint of the data set that was encoded."""
-    fps: float
-    size: tuple[int, int]
-    views: int = 1
-    compression: tuple[int, int, int]
+    fps: float = Field(gt=0, le=1e6)
+    size: tuple[PositiveInt, PositiveInt]
+    views: PositiveInt = 1
+    compression: tuple[PositiveInt, PositiveInt, PositiveInt]
     signals: dict[str, Signal]
-    shards: dict[str, list[tuple[str, int]]]
+    shards: dict[Split, list[tuple[Annotated[str, Field(pattern=r"^[\w-]{1,100}$")], PositiveInt]]]
     """Shard files of each split, with their number of latent frames."""
 
 
@@ -57,7 +57,7 @@ class Cached(Source):
     def __init__(self, config: CachedConfig) -> None:
         self.folder = Path(config.path)
         try:
-            self.index = CacheIndex.parse(json.loads((self.folder / "index.json").read_text()))
+            self.index = CacheIndex.parse(read_json(self.folder / "index.json"), "index.json")
         except FileNotFoundError:
             raise AvenirError(
                 f"{config.path!r} is no finished cache of latents: run `avenir encode` on it again"
@@ -66,6 +66,7 @@ class Cached(Source):
         self.compression, self.views = Compression(*self.index.compression), self.index.views
         self.skipped = []
         self._shards: dict[str, dict[str, Tensor]] = {}
+        self._lengths = dict(s for shards in self.index.shards.values() for s in shards)
 
     @property
     def fingerprint(self) -> str:
@@ -83,7 +84,7 @@ class Cached(Source):
     def recordings(self, split: Split) -> Sequence[Recording]:
         """List every phase of every recording as one."""
         group_seconds = self.compression.t / self.fps
-        return [Recording(name, t * group_seconds) for name, t in self.index.shards[split]]
+        return [Recording(name, t * group_seconds) for name, t in self.index.shards.get(split, [])]
 
     def clip(self, window: Window) -> Clip:
         """Refuse: a cache holds no frames."""
@@ -121,6 +122,8 @@ class Cached(Source):
                 tensors, about = load_tensors(path)
                 if about.get("key") != self.fingerprint:
                     raise DamagedError(f"{str(path)!r} is of another encoder or data set")
+                if not self._holds(tensors, name):
+                    raise DamagedError(f"{str(path)!r} holds other tensors than its index says")
             except DamagedError as error:
                 raise DamagedError(
                     f"{error}; run the command that wrote these latents again, `avenir encode` or "
@@ -128,6 +131,17 @@ class Cached(Source):
                 ) from None
             self._shards[name] = tensors
         return self._shards[name]
+
+    def _holds(self, tensors: dict[str, Tensor], name: str) -> bool:
+        """Say whether a shard has what is read of it: `t c h w`, and signals of every frame."""
+        num_frames = self._lengths[name] * self.compression.t
+        t, h, w = self.compression.latent_shape(num_frames, *self.size)
+        there = {key: tuple(value.shape) for key, value in tensors.items()}
+        mean = there.get("mean", ())
+        expected = {f"signal.{n}": (num_frames, s.size) for n, s in self.signals.items()}
+        expected |= {key: mean for key in ("mean", "log_variance") if key in there}
+        fits = len(mean) == 4 and (mean[0], *mean[2:]) == (t, h, w) and there == expected
+        return fits and all(value.is_floating_point() for value in tensors.values())
 
 
 def write_cache(
@@ -158,7 +172,7 @@ def _write(
     phases: int,
 ) -> Iterator[int]:
     key = f"{source.fingerprint}-{encoder}"
-    shards: dict[str, list[tuple[str, int]]] = {}
+    shards: dict[Split, list[tuple[str, int]]] = {}
     for split, members in recordings.items():
         shards[split] = []
         for number, recording in enumerate(members):

@@ -23,6 +23,7 @@ from avenir.evaluation.distances import check_independent
 from avenir.evaluation.foretelling import foretell
 from avenir.evaluation.generation import MARKS
 from avenir.evaluation.readout import evaluator_for
+from avenir.files import read_text
 from avenir.registry import code_in
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_card, make_source, trained_on
@@ -248,8 +249,8 @@ def run_folder(recipe: Recipe, runs: Path) -> Path:
 def read_row(path: Path, expected: str) -> Row:
     """Read a row of the experiment with this hash."""
     try:
-        row = Row.parse(json.loads(path.read_text()), str(path))
-    except ValueError:
+        row = Row.parse(json.loads(read_text(path)), str(path))
+    except (ValueError, RecursionError):
         raise DamagedError(
             f"{str(path)!r} is damaged: remove it and run the study again, which gathers it anew"
         ) from None

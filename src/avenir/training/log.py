@@ -76,7 +76,8 @@ class Log:
     def _forget_after(self, step: int) -> None:
         """Drop rows of steps that a resumed run is about to do again, and a torn one."""
         if self.path.exists():
-            kept = [row for row in read_rows(self.path) if row.get("step", 0) <= step]
+            rows = [(row.get("step", 0), row) for row in read_rows(self.path)]
+            kept = [row for at, row in rows if isinstance(at, int) and at <= step]
             write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

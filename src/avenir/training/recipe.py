@@ -17,6 +17,7 @@ import avenir
 from avenir.card import Card
 from avenir.config import Config, merged, parse_overrides, read_layers, read_toml, to_toml
 from avenir.errors import AvenirError
+from avenir.files import is_there
 from avenir.losses.alignment import AlignmentConfig
 from avenir.registry import check_trusted, code_in, find, parse
 from avenir.training.optim import OptimConfig
@@ -25,6 +26,9 @@ FORMAT = 1
 """Version of run folders; part of every run's key."""
 
 Task = Literal["encoder", "decoder", "predictor"]
+
+_MOST_STAGES = 10
+"""Recipes that one stands on, each on the next."""
 
 
 class TrainConfig(Config):
@@ -83,7 +87,8 @@ class Recipe(Config):
     @classmethod
     def _plain(cls, name: str) -> str:
         """Take names of folders, and no paths that lead elsewhere."""
-        if not name.isprintable() or name.startswith(".") or set(name) & {"/", "\\"}:
+        is_plain = name.isprintable() and not set(name) & {"/", "\\"}
+        if not is_plain or not 0 < len(name.encode()) < 200 or name.startswith("."):
             raise ValueError("it names a folder in `runs`: no path, and no dot in front")
         return name
 
@@ -186,6 +191,8 @@ def how_far(run: Path, card: Card) -> str | None:
 
 def _data(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Merge tables of data; another kind keeps size and rate only, the rest was the old kind's."""
+    if not isinstance(above, Mapping):
+        raise AvenirError(f"[data] was given {above!r}; it is a table with a kind")
     if "kind" in above and above["kind"] != below.get("kind", above["kind"]):
         fields = find("data", above["kind"]).Config.model_fields
         below = {key: below[key] for key in ("size", "fps") if key in below and key in fields}
@@ -217,12 +224,18 @@ def resolve(
     overrides: dict[str, Any],
     child_data: dict[str, Any] | None = None,
     trust: frozenset[str] = frozenset(),
+    children: tuple[Path, ...] = (),
 ) -> Any:
     """Read a recipe's table, its parent's inside it, every kind's own settings filled in.
 
     A parent takes from its child what its own file does not say of the data; overrides of `data`,
     of `encoder.…`, and of a teacher, `encoder.teacher.…` or `alignment.teacher.…`, reach it.
     """
+    if len(children) > _MOST_STAGES:
+        raise AvenirError(
+            f"{str(children[0])!r} stands on {str(path)!r} after {len(children)} others: a recipe "
+            "cannot stand on itself"
+        )
     table = {"name": path.stem, **_read(path, trust)}
     data = overrides.get("data", {})
     table["data"] = _data(_data(child_data or {}, table.get("data", {})), data)
@@ -233,9 +246,19 @@ def resolve(
         if isinstance(below, str) or isinstance(above, str):
             reference = above if isinstance(above, str) else below
             inherited = above if isinstance(above, dict) else {}
-            return _parent(path, reference, inherited, data, table["data"], trust)
+            if is_there(Path(reference) / "card.json"):
+                return _run(reference, inherited)
+            inherited = merged({"data": data}, inherited) if data else inherited
+            parent, above = path.parent / reference, (*children, path)
+            return resolve(parent, inherited, table["data"], trust, above)
         if below is None and above is None:
             return None
+        for given in (below, above):
+            if not isinstance(given, dict | None):
+                raise AvenirError(
+                    f"{given!r} was given for an encoder or a teacher, or what they stand on; it "
+                    "is a table of settings, or names a recipe or a run folder"
+                )
         below, above = below or {}, dict(above or {})
         if "teacher" in below or "teacher" in above:
             above["teacher"] = standing_on(below.get("teacher"), above.pop("teacher", None))
@@ -257,23 +280,13 @@ def _read(path: Path, trust: Iterable[str]) -> dict[str, Any]:
     return read_toml(path)
 
 
-def _parent(
-    path: Path,
-    reference: str,
-    overrides: dict[str, Any],
-    data: dict[str, Any],
-    child_data: Any,
-    trust: frozenset[str],
-) -> dict[str, Any]:
-    if (Path(reference) / "card.json").exists():
-        if overrides:
-            raise AvenirError(
-                f"encoder {reference!r} is a finished run; its settings {sorted(overrides)} cannot "
-                "be changed: name a recipe instead"
-            )
-        return {"run": reference}
-    overrides = merged({"data": data}, overrides) if data else overrides
-    return resolve(path.parent / reference, overrides, child_data, trust)
+def _run(reference: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    if overrides:
+        raise AvenirError(
+            f"encoder {reference!r} is a finished run; its settings {sorted(overrides)} cannot "
+            "be changed: name a recipe instead"
+        )
+    return {"run": reference}
 
 
 def _filled(table: dict[str, Any]) -> dict[str, Any]:
