@@ -134,13 +134,12 @@ def opened(folder: Path, model: str, name: str, **build: Any) -> Any:
     """
     try:
         headers = [headers_of(path) for path in weights_in(folder)]
-        # A weight that is missing is named below; what is far too large is not begun.
         held = sum(prod(header.shape) for each in headers for header in each.values())
         if on_meta():
             stand_in = nn.Module()
             stand_in.config = getattr(transformers, model).config_class.from_pretrained(folder)
             return stand_in
-        with _silence(), at_most(2 * held, "config.json"):
+        with _silence(), at_most(held, "config.json"):
             made, found = getattr(transformers, model).from_pretrained(
                 folder,
                 local_files_only=True,
