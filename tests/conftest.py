@@ -28,6 +28,12 @@ def _seed() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line tells its workers not to look for modules here; later tests do."""
+    monkeypatch.setitem(os.environ, "PYTHONSAFEPATH", "")
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real video, where there is one."""
