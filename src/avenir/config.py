@@ -82,7 +82,12 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read one TOML file and what it `extends`, the extending file winning key by key."""
-    return reduce(lambda above, below: merged(below, above), read_layers(path).values())
+    return stacked(read_layers(path))
+
+
+def stacked(layers: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay the tables of `read_layers` over each other, the first on top."""
+    return reduce(lambda above, below: merged(below, above), layers.values(), {})
 
 
 def read_layers(path: Path) -> dict[Path, dict[str, Any]]:

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from avenir.assembly import assembled, check_fits, fill
-from avenir.card import Card, read_card
+from avenir.card import WEIGHTS, Card, read_card
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
 from avenir.data import Signal
@@ -60,7 +60,7 @@ class World(nn.Module):
         """Write `card.json` and `model.safetensors`; nothing else is needed to load it again."""
         weights = {n: value.detach().cpu().contiguous() for n, value in self.state_dict().items()}
         card = self.card.model_dump_json(indent=2)
-        model, about = (Path(folder) / name for name in ("model.safetensors", "card.json"))
+        model, about = (Path(folder) / name for name in (WEIGHTS, "card.json"))
         write_together({model: save(weights), about: card})
 
     @classmethod

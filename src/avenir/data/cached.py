@@ -157,48 +157,40 @@ def write_cache(
 
     `encoder` is the hash of what encodes. Shards of the same encoder and data are kept.
     """
+    key = f"{source.fingerprint}-{encoder}"
+    shards: dict[Split, list[tuple[str, int]]] = {split: [] for split in recordings}
     with alone_in(folder, "encoding", wait=True):
         sweep(folder)
-        yield from _write(source, recordings, folder, encode, compression, encoder, phases)
+        for split, name, window in _windows(source, recordings, compression.t, phases):
+            path = folder / f"{name}.safetensors"
+            if not _is_of(path, key):
+                _write_shard(source.read([window]), path, encode, compression.t, key)
+            shards[split].append((name, window.num_frames // compression.t))
+            yield window.num_frames
+        index = CacheIndex(
+            encoder=encoder,
+            data=source.fingerprint,
+            fps=source.fps,
+            size=source.size,
+            views=source.views,
+            compression=compression,
+            signals=source.signals,
+            shards=shards,
+        )
+        write_whole(folder / "index.json", index.model_dump_json(indent=1))
 
 
-def _write(
-    source: Source,
-    recordings: Mapping[Split, Sequence[Recording]],
-    folder: Path,
-    encode: Encode,
-    compression: Compression,
-    encoder: str,
-    phases: int,
-) -> Iterator[int]:
-    key = f"{source.fingerprint}-{encoder}"
-    shards: dict[Split, list[tuple[str, int]]] = {}
+def _windows(
+    source: Source, recordings: Mapping[Split, Sequence[Recording]], f_t: int, phases: int
+) -> Iterator[tuple[Split, str, Window]]:
+    """Yield what each shard holds: its split, its name, and whole groups of frames."""
     for split, members in recordings.items():
-        shards[split] = []
         for number, recording in enumerate(members):
             for phase in range(phases):
-                name = f"{split}-{number:06d}-{phase}"
-                start = phase * compression.t / phases / source.fps
-                t = int((recording.seconds - start) * source.fps / compression.t + 1e-6)
-                if t < 1:
-                    continue
-                path = folder / f"{name}.safetensors"
-                if not _is_of(path, key):
-                    window = Window(recording, start, t * compression.t)
-                    _write_shard(source.read([window]), path, encode, compression.t, key)
-                shards[split].append((name, t))
-                yield t * compression.t
-    index = CacheIndex(
-        encoder=encoder,
-        data=source.fingerprint,
-        fps=source.fps,
-        size=source.size,
-        views=source.views,
-        compression=compression,
-        signals=source.signals,
-        shards=shards,
-    )
-    write_whole(folder / "index.json", index.model_dump_json(indent=1))
+                start = phase * f_t / phases / source.fps
+                t = int((recording.seconds - start) * source.fps / f_t + 1e-6)
+                if t >= 1:
+                    yield split, f"{split}-{number:06d}-{phase}", Window(recording, start, t * f_t)
 
 
 def _write_shard(batch: Batch, path: Path, encode: Encode, f_t: int, key: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from avenir.card import Card
+from avenir.card import WEIGHTS, Card
 from avenir.clip import Progress
 from avenir.data import Source, batches
 from avenir.device import best_device, device_name, generator, seed_of
@@ -269,7 +269,7 @@ def is_finished(folder: Path) -> bool:
         card = Card.parse(json.loads((folder / "card.json").read_text()))
     except (OSError, ValueError, AvenirError):
         return False
-    return (folder / "model.safetensors").exists() and card.provenance.get("finished") is True
+    return (folder / WEIGHTS).exists() and card.provenance.get("finished") is True
 
 
 def _holds(folder: Path, key: str) -> bool:

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 import avenir
 from avenir.card import Card
-from avenir.config import Config, merged, parse_overrides, read_layers, read_toml, to_toml
+from avenir.config import Config, merged, parse_overrides, read_layers, read_toml, stacked, to_toml
 from avenir.errors import AvenirError
 from avenir.files import is_there
 from avenir.losses.alignment import AlignmentConfig
@@ -277,7 +277,7 @@ def _read(path: Path, trust: Iterable[str]) -> dict[str, Any]:
     for file, table in layers.items():
         if any((file.parent / mark).exists() for mark in ("card.json", "key")):
             check_trusted(table, trust, file)
-    return read_toml(path)
+    return stacked(layers)  # what was checked, not what lies there now
 
 
 def _run(reference: str, overrides: dict[str, Any]) -> dict[str, Any]:
