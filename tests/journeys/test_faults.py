@@ -247,7 +247,8 @@ class Here:
 
     def submit(self, call: Callable[..., None], *given: Any) -> Future[None]:
         """Do it, and return that it is done, or why not."""
-        future, file = Future[None](), log.console.file
+        # `file` would be the stream of now, which is closed when the test ends.
+        future, file = Future[None](), log.console._file
         try:
             future.set_result(call(*given))
         except Exception as error:
