@@ -24,9 +24,9 @@ from playwright.sync_api import Page, sync_playwright
 from torch import Tensor
 
 from avenir.clip import to_video
-from avenir.evaluation.control import APART
-from avenir.evaluation.intervals import interval
-from avenir.evaluation.readout import FOLDER, Readout
+from avenir.evaluation.metrics.bootstrap import interval
+from avenir.evaluation.questions.action_control import APART
+from avenir.evaluation.readers.readout import FOLDER, Readout
 from avenir.world import World
 
 SECONDS = (0.5, 1.0)

@@ -12,9 +12,9 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from avenir.evaluation.charts import HEIGHT, WIDTH, Axis, chart
-from avenir.evaluation.continuation import METHODS
-from avenir.evaluation.metrics import METRICS
+from avenir.evaluation.metrics.frames import METRICS
+from avenir.evaluation.questions.prediction import METHODS
+from avenir.evaluation.report.charts import HEIGHT, WIDTH, Axis, chart
 from avenir.evaluation.results import Evaluation
 
 HEAD = 78

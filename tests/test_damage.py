@@ -20,9 +20,9 @@ from avenir.config import read_toml, to_toml
 from avenir.data.cached import Cached, CachedConfig, write_cache
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
-from avenir.evaluation.conclusion import Row
 from avenir.shapes import Compression
 from avenir.study import read_row
+from avenir.study.comparison import Row
 from avenir.training.log import Log
 from avenir.training.recipe import data_of, load_recipe
 from avenir.world import World

@@ -7,7 +7,7 @@ from avenir.clip import Clip
 from avenir.data import Recording, Signal, Source, Window
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.device import seed_of
-from avenir.evaluation.features import components
+from avenir.evaluation.probing.features import components
 from avenir.serving import overlays as overlays_module
 from avenir.serving.overlays import Overlays, Probes, Truth, fitted
 from avenir.serving.player import Player

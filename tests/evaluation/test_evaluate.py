@@ -15,7 +15,7 @@ from avenir.card import Card
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation import Evaluation, EvaluationConfig, evaluate
-from avenir.evaluation.reconstruction import measure_reconstruction
+from avenir.evaluation.questions.reconstruction import measure_reconstruction
 from avenir.world import World
 
 SETTINGS = EvaluationConfig(

@@ -17,7 +17,7 @@ from avenir.encoders.vjepa import (
     visible_and_hidden,
 )
 from avenir.errors import AvenirError
-from avenir.evaluation.diagnostics import channel_spectrum
+from avenir.evaluation.probing.diagnostics import channel_spectrum
 from avenir.losses.distillation import effective_rank
 from avenir.nn.attention import grid_positions
 from avenir.training.optim import OptimConfig, Optimiser

@@ -8,7 +8,7 @@ import torch
 
 from avenir.card import Card
 from avenir.errors import AvenirError
-from avenir.evaluation.distances import check_judge
+from avenir.evaluation.independence import check_judge
 from avenir.training.loop import cost_of, train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World, load

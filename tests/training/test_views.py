@@ -13,7 +13,7 @@ from avenir.conditioners.joint import JointConditioner, JointConfig
 from avenir.data import Signal
 from avenir.device import generator
 from avenir.errors import AvenirError
-from avenir.evaluation.album import Album
+from avenir.evaluation.nearest_decoder import Album
 from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
 from avenir.training.loop import make_task, train

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from avenir.clip import Clip
     from avenir.data import Window
     from avenir.encoders import Encoder
-    from avenir.evaluation.comparison import Comparison
-    from avenir.evaluation.continuation import Task
-    from avenir.evaluation.drift import Shown
-    from avenir.evaluation.drift_report import Aged
-    from avenir.evaluation.readout import Readout
+    from avenir.evaluation.compare_encoders import Comparison
+    from avenir.evaluation.held_out import Task
+    from avenir.evaluation.questions.drift import Shown
+    from avenir.evaluation.readers.readout import Readout
+    from avenir.evaluation.report.drift import Aged
     from avenir.evaluation.settings import Report
     from avenir.world import World
 
@@ -52,8 +52,8 @@ def compare(
     tells how each ages. The clips are held out from the data of the first run; those of --video go
     through encoders. Below each model stand its numbers.
     """
-    from avenir.evaluation.comparison import Model
-    from avenir.evaluation.comparison import compare as judge
+    from avenir.evaluation.compare_encoders import Model
+    from avenir.evaluation.compare_encoders import compare as judge
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
 
@@ -99,10 +99,10 @@ def _ageing(
     out: Path,
 ) -> Path:
     """Continue the same held-out pasts with every world."""
-    from avenir.evaluation.continuation import Task
-    from avenir.evaluation.distances import check_judge
-    from avenir.evaluation.drift_report import Ageing, write_drift_report
-    from avenir.evaluation.readout import Readout, evaluator_for, labelled
+    from avenir.evaluation.held_out import Task
+    from avenir.evaluation.independence import check_judge
+    from avenir.evaluation.readers.readout import Readout, evaluator_for, labelled
+    from avenir.evaluation.report.drift import Ageing, write_drift_report
     from avenir.training.log import Preparation, say
     from avenir.training.tasks import make_source
 
@@ -157,11 +157,11 @@ def _aged(
     report: "Report",
 ) -> "tuple[Aged, list[Shown]]":
     """Measure how one world ages and whether its actions matter."""
-    from avenir.evaluation.album import groups_in, with_album
-    from avenir.evaluation.comparison import NUM_SHOWN
-    from avenir.evaluation.control import measure_control
-    from avenir.evaluation.drift import measure_drift
-    from avenir.evaluation.drift_report import Aged
+    from avenir.evaluation.compare_encoders import NUM_SHOWN
+    from avenir.evaluation.nearest_decoder import groups_in, with_album
+    from avenir.evaluation.questions.action_control import measure_control
+    from avenir.evaluation.questions.drift import measure_drift
+    from avenir.evaluation.report.drift import Aged
     from avenir.training.estimate import seconds_per_step
 
     world = with_album(world, task.source, report)

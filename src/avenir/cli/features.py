@@ -51,7 +51,7 @@ def _painted(world: "World", clip: "Clip") -> "Clip":
     import torch
 
     from avenir.clip import Clip
-    from avenir.evaluation.features import components, paint
+    from avenir.evaluation.probing.features import components, paint
 
     cell, device = world.encoder.compression, world.encoder.latent_mean.device
     with torch.no_grad():

@@ -27,8 +27,8 @@ def passport(
 
     The data is the first run's unless said otherwise; every encoder must live at its size and rate.
     """
-    from avenir.evaluation.passport import measure_passports
-    from avenir.evaluation.passport_results import PassportConfig, table
+    from avenir.evaluation.probing.passport import measure_passports
+    from avenir.evaluation.probing.passport_results import PassportConfig, table
     from avenir.files import write_whole
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
@@ -49,7 +49,7 @@ def passport(
 def _evaluator(
     run: Path | None, source: "Source", worlds: "dict[str, World]", trust: "Iterable[str]"
 ) -> "World | None":
-    from avenir.evaluation.readout import evaluator_for
+    from avenir.evaluation.readers.readout import evaluator_for
 
     if run is not None:
         return opened(run, trust)

@@ -10,9 +10,9 @@ from avenir.cli.arguments import Overrides, Run, Seed, Trust, opened
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from avenir.evaluation.acting import Acting
-    from avenir.evaluation.intervals import Interval
-    from avenir.evaluation.ranking import Ranking
+    from avenir.evaluation.metrics.bootstrap import Interval
+    from avenir.evaluation.questions.planning import Acting
+    from avenir.evaluation.questions.policy_ranking import Ranking
     from avenir.planning import PlanningConfig
     from avenir.world import World
 
@@ -122,7 +122,7 @@ def _judged(
 ) -> "Acting":
     from avenir.data.synthetic import Synthetic
     from avenir.errors import AvenirError
-    from avenir.evaluation.acting import measure_acting
+    from avenir.evaluation.questions.planning import measure_acting
     from avenir.training.log import Preparation
     from avenir.training.tasks import make_source
 
@@ -148,7 +148,7 @@ def _show(found: "Acting", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from avenir.evaluation.acting import REACHED
+    from avenir.evaluation.questions.planning import REACHED
 
     title = f"{found.num_starts} starts, {found.seconds:g} s to come within {REACHED:g} px"
     table = Table(

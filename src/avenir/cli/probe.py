@@ -29,7 +29,7 @@ def probe(
     Linear probes learn on training recordings and are scored on test recordings; raw pixels, a
     random network and, on synthetic, a network trained on the labels stand beside every encoder.
     """
-    from avenir.evaluation.semantics import SemanticsConfig, measure_semantics, table
+    from avenir.evaluation.probing.semantics import SemanticsConfig, measure_semantics, table
     from avenir.files import write_whole
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of

@@ -30,8 +30,8 @@ def study(
     Finished runs are kept; a study that was stopped goes on. Rows of another protocol are refused.
     """
     from avenir.errors import AvenirError
-    from avenir.evaluation.learning_report import write_learning_report
     from avenir.study import Study, conclude
+    from avenir.study.report import write_learning_report
     from avenir.study.running import films, run
     from avenir.training.log import say
 

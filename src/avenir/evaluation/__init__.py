@@ -14,18 +14,19 @@ import numpy as np
 from avenir.data import Source
 from avenir.device import seed_of
 from avenir.errors import AvenirError
-from avenir.evaluation.agreement import measure_agreement
-from avenir.evaluation.album import groups_in, with_album
-from avenir.evaluation.boxes import measure_box_control
-from avenir.evaluation.cameras import ImaginedViews, Looks, measure_imagined_views
-from avenir.evaluation.continuation import Example, Task, measure_continuation
-from avenir.evaluation.control import measure_control, measure_counterfactuals
-from avenir.evaluation.generation import Generation, measure_generation
-from avenir.evaluation.likelihood import measure_likelihood
-from avenir.evaluation.obedience import Reader, measure_obedience
-from avenir.evaluation.readout import Readout, evaluator_for, labelled
-from avenir.evaluation.reconstruction import measure_reconstruction
-from avenir.evaluation.report import write_report
+from avenir.evaluation.held_out import Task
+from avenir.evaluation.nearest_decoder import groups_in, with_album
+from avenir.evaluation.questions.action_control import measure_control, measure_counterfactuals
+from avenir.evaluation.questions.box_control import measure_box_control
+from avenir.evaluation.questions.generation import Generation, measure_generation
+from avenir.evaluation.questions.latent_actions import measure_agreement
+from avenir.evaluation.questions.likelihood import measure_likelihood
+from avenir.evaluation.questions.novel_views import ImaginedViews, Looks, measure_imagined_views
+from avenir.evaluation.questions.prediction import Example, measure_continuation
+from avenir.evaluation.questions.reconstruction import measure_reconstruction
+from avenir.evaluation.questions.text_control import Reader, measure_obedience
+from avenir.evaluation.readers.readout import Readout, evaluator_for, labelled
+from avenir.evaluation.report.page import write_report
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.settings import EvaluationConfig, Report
 from avenir.world import World

@@ -16,6 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from avenir.clip import Batch
 from avenir.data import Source, Window
 from avenir.device import seed_of
+from avenir.encoders import Encoder
 from avenir.evaluation.settings import Report
 from avenir.shapes import Video
 
@@ -115,3 +116,18 @@ def _shrunk(past: Video) -> Float[Tensor, "b n"]:
     return rearrange(
         adaptive_avg_pool2d(past.flatten(0, 1), size), "(b T) C H W -> b (T C H W)", b=len(past)
     )
+
+
+def reconstructed(encoder: Encoder, video: Video) -> Video:
+    """Encode and decode any number of frames of any size."""
+    num_frames, (height, width) = video.shape[1], video.shape[-2:]
+    made = encoder.decode(encoder.encode(video.to(encoder.latent_mean.device)))
+    return made[:, :num_frames, :, :height, :width].to(video.device)
+
+
+@torch.no_grad()
+def ceiling(encoder: Encoder, past: Past, true: Video) -> Video:
+    """Send the true future through the codec, its groups where a world's groups are."""
+    extra = past.shape[1] % encoder.compression.t
+    made = reconstructed(encoder, torch.cat([past[:, extra:], true], dim=1))
+    return made[:, past.shape[1] - extra :].clamp(-1, 1)

@@ -4,16 +4,16 @@ Knows how to hold numbers, not how to take or show them.
 """
 
 from avenir.config import Config
-from avenir.evaluation.agreement import Agreement
-from avenir.evaluation.boxes import BoxControl
-from avenir.evaluation.cameras import ImaginedViews
-from avenir.evaluation.continuation import Continuation
-from avenir.evaluation.control import Control, Counterfactuals
-from avenir.evaluation.generation import Generation
-from avenir.evaluation.likelihood import Likelihood
-from avenir.evaluation.obedience import Obedience
-from avenir.evaluation.readout import ReadoutScore
-from avenir.evaluation.reconstruction import Reconstruction
+from avenir.evaluation.questions.action_control import Control, Counterfactuals
+from avenir.evaluation.questions.box_control import BoxControl
+from avenir.evaluation.questions.generation import Generation
+from avenir.evaluation.questions.latent_actions import Agreement
+from avenir.evaluation.questions.likelihood import Likelihood
+from avenir.evaluation.questions.novel_views import ImaginedViews
+from avenir.evaluation.questions.prediction import Continuation
+from avenir.evaluation.questions.reconstruction import Reconstruction
+from avenir.evaluation.questions.text_control import Obedience
+from avenir.evaluation.readers.readout import ReadoutScore
 from avenir.evaluation.settings import EvaluationConfig
 
 FORMAT = 1

@@ -22,11 +22,11 @@ from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import MOVING
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import frames_of
-from avenir.evaluation.battery import Labels, labels_of
-from avenir.evaluation.diagnostics import pooled
-from avenir.evaluation.features import Components, components, paint
-from avenir.evaluation.probes import learn, r2
-from avenir.evaluation.readout import labelled
+from avenir.evaluation.probing.battery import Labels, labels_of
+from avenir.evaluation.probing.diagnostics import pooled
+from avenir.evaluation.probing.features import Components, components, paint
+from avenir.evaluation.probing.probes import learn, r2
+from avenir.evaluation.readers.readout import labelled
 from avenir.serving.stages import Direction, Opening
 from avenir.shapes import Compression, Latents
 from avenir.world import World

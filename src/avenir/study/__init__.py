@@ -18,13 +18,13 @@ from avenir.card import Card
 from avenir.config import Config, read_toml
 from avenir.device import best_device
 from avenir.errors import AvenirError, DamagedError
-from avenir.evaluation.conclusion import Comparison, Conclusion, Gate, Row, compare_arms
-from avenir.evaluation.distances import check_independent
-from avenir.evaluation.foretelling import foretell
-from avenir.evaluation.generation import MARKS
-from avenir.evaluation.readout import evaluator_for
+from avenir.evaluation.independence import check_independent
+from avenir.evaluation.questions.generation import MARKS
+from avenir.evaluation.readers.readout import evaluator_for
 from avenir.files import read_text
 from avenir.registry import code_in
+from avenir.study.comparison import Comparison, Conclusion, Gate, Row, compare_arms
+from avenir.study.predictiveness import foretell
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_card, make_source, trained_on
 from avenir.world import World

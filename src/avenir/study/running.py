@@ -24,16 +24,16 @@ import torch
 
 from avenir.clip import Clip
 from avenir.device import best_device, generator
-from avenir.evaluation.conclusion import Row
-from avenir.evaluation.continuation import Task
-from avenir.evaluation.distances import check_judge
-from avenir.evaluation.generation import Judge
-from avenir.evaluation.passport import measure_passports
-from avenir.evaluation.passport_results import Passport, PassportConfig
-from avenir.evaluation.readout import labelled, readout_of
-from avenir.evaluation.side_by_side import Column
+from avenir.evaluation.held_out import Task
+from avenir.evaluation.independence import check_judge
+from avenir.evaluation.probing.passport import measure_passports
+from avenir.evaluation.probing.passport_results import Passport, PassportConfig
+from avenir.evaluation.questions.generation import Judge
+from avenir.evaluation.readers.readout import labelled, readout_of
+from avenir.evaluation.report.side_by_side import Column
 from avenir.files import alone_in, make_folder, write_whole
 from avenir.study import Cell, Study, run_folder
+from avenir.study.comparison import Row
 from avenir.training import log
 from avenir.training.estimate import seconds_per_step
 from avenir.training.log import say

@@ -1,0 +1,1 @@
+"""What latents are worth before anything predicts them: probes, battery, passport, features."""

@@ -1,0 +1,77 @@
+"""What held-out tokens cost a predictor: bits per token and, to compare vocabularies, per pixel.
+
+A predictor of tokens gives every future a chance; minus its logarithm is what the future costs to
+write down given the past. Costs per token depend on how much a token says; per pixel (per byte of
+text) they do not. Masked prediction bounds the cost from above, in the mean over what is hidden.
+"""
+
+import math
+
+import torch
+
+from avenir.config import Config
+from avenir.device import generator
+from avenir.evaluation.held_out import Task
+from avenir.evaluation.metrics.bootstrap import Interval, interval
+from avenir.evaluation.metrics.likelihood import bits_per_frame
+from avenir.evaluation.settings import Report
+from avenir.predictors import TokenPredictor
+from avenir.world import World
+
+
+class Likelihood(Config):
+    """What futures of held-out windows cost, with 95 % intervals over recordings."""
+
+    bound: bool
+    """Whether it is an upper bound."""
+    num_windows: int
+    """Held-out windows."""
+    num_past: int
+    """Latent frames that are given."""
+    num_frames: int
+    """Latent frames that are paid for."""
+    bits_per_token: Interval
+    """Of a code."""
+    bits_per_pixel: Interval
+    """Of a pixel of a frame, or of a byte of text."""
+    vocabulary_bits: float
+    """What a token costs when every code is as likely: the logarithm of the vocabulary."""
+
+
+@torch.no_grad()
+def measure_likelihood(world: World, task: Task, report: Report) -> Likelihood | None:
+    """Ask what the futures of windows cost, as much as is predicted at once; none of numbers.
+
+    Given are the last observed frames, as many as the predictor remembers.
+    """
+    predictor = world.predictor
+    if not isinstance(predictor, TokenPredictor):
+        return None
+    encoder, f_t = world.encoder, world.encoder.compression.t
+    device, observed = encoder.latent_mean.device, task.past // f_t
+    shown = torch.zeros(1, observed, *predictor.codes.shape[1:], 1, 1, device=device)
+    num_past = predictor.start(shown, None).num_frames
+    ahead = min(task.horizon // f_t, predictor.num_train_frames - num_past)
+    used = slice(observed - num_past, observed + ahead)
+    costs, places = [], 1
+    for start, batch in task.batches("what tokens cost", report):
+        assert batch.video is not None
+        latents = encoder.encode(batch.video.to(device))[:, used]
+        places = latents.shape[-2] * latents.shape[-1]
+        condition = None
+        if world.conditioner is not None:
+            signals = {name: value.to(device) for name, value in task.steering(batch).items()}
+            condition = world.conditioner(signals, used.stop, len(latents))[used]
+        chance = generator("likelihood", task.seed, start, device=device)
+        costs.append(bits_per_frame(predictor, latents, condition, num_past, chance).cpu())
+    bits = torch.cat(costs)
+    pixels = f_t * task.source.size[0] * task.source.size[1]
+    return Likelihood(
+        bound=predictor.bounds,
+        num_windows=len(bits),
+        num_past=num_past,
+        num_frames=ahead,
+        bits_per_token=interval(bits / places, task.groups, task.seed),
+        bits_per_pixel=interval(bits / pixels, task.groups, task.seed),
+        vocabulary_bits=math.log2(len(predictor.codes)),
+    )
