@@ -79,6 +79,82 @@ def test_dates_are_times(tmp_path):
     np.testing.assert_array_equal(joined(tmp_path, "time,steer", rows).rows[:, 0], NUMBERS[30:])
 
 
+@pytest.mark.parametrize(
+    ("form", "since"),
+    [
+        ("{h:02d}:{m:02d}:{s:06.3f}", 0),
+        ("{h:02d}:{m:02d}:{s:06.3f}", 49_500.5),
+        ("{h:d}:{m:02d}:{s:06.3f}", 0),
+        ("{m:02d}:{s:06.3f}", 0),
+        ("{m:d}:{s:05.2f}", 61),
+        ('"{h:02d}:{m:02d}:{s:06.3f}"', 3600),
+        ("2024-03-01T{h:02d}:{m:02d}:{s:06.3f}Z", 49_500.5),
+        ("2024-03-01 {h:02d}:{m:02d}:{s:06.3f}+02:00", 49_500.5),
+        ("20240301T{h:02d}{m:02d}{s:09.6f}", 49_500.5),
+    ],
+)
+def test_times_on_a_clock_are_times(tmp_path, form, since):
+    rows = []
+    for k in NUMBERS:
+        minutes, seconds = divmod(since + k / FPS, 60)
+        rows.append([form.format(h=int(minutes // 60), m=int(minutes % 60), s=seconds), k])
+    found = joined(tmp_path, "time,steer", rows)
+    np.testing.assert_array_equal(found.seconds, STAMPS)
+    commas = [[str(at).replace(".", ",").join('""'), k] for at, k in rows if '"' not in at]
+    if commas:  # as in subtitles
+        np.testing.assert_array_equal(joined(tmp_path, "time,steer", commas).seconds, STAMPS)
+
+
+@pytest.mark.parametrize(
+    "word", ["00:00:{k:02d}:05", "2024-03-01 00:00:{k:02d}:05", "03/01/2024 12:00:{k:02d}", "1_{k}"]
+)
+def test_what_only_looks_like_a_time_is_none(tmp_path, word):
+    rows = [[word.format(k=k % 60), k] for k in NUMBERS]
+    said = refused(tmp_path, "time,steer", rows)
+    assert f"line 2, column 'time' holds {word.format(k=0)!r}, which is read as no time" in said
+    assert "12:00:01.5" in said
+
+
+@pytest.mark.parametrize(
+    ("header", "scale", "since"),
+    [
+        ("seconds", 1, 0),
+        ("ms", 1e3, 0),
+        ("Nanoseconds", 1e9, 0),
+        ("time_min", 1 / 60, 0),
+        ("header.stamp", 1, 1_700_000_000),
+        ("rosbagTimestamp", 1e9, 1_700_000_000),
+        ("camera_time_stamp", 1e3, 0),
+        ("time.s", 1, 0),
+    ],
+)
+def test_times_by_other_names_are_no_signals(tmp_path, header, scale, since):
+    rows = [[f"{round((since + k / FPS) * scale, 6):f}", k] for k in NUMBERS]
+    found = joined(tmp_path, f"{header},steer", rows)
+    assert found.names == ("steer",)
+    np.testing.assert_array_equal(found.seconds, STAMPS)
+    others = ["s", "min", "timer", "time_to_goal", "ms_per_step", "stamped"]
+    kept = joined(tmp_path, ",".join(others), [[k] * len(others) for k in NUMBERS])
+    assert kept.names == tuple(others)
+
+
+def test_times_that_cannot_tell_frames_apart_are_refused(tmp_path):
+    whole = [[k // 30, k] for k in NUMBERS]
+    assert "'t' holds 3 different times in 90 rows" in refused(tmp_path, "t,steer", whole)
+    parted = [[k // 30, k % 30 * 10**9 // 30, k] for k in NUMBERS]
+    assert "'sec' holds 3 different" in refused(tmp_path, "sec,nanosec,steer", parted)
+    fine = [[k // 3 / 100, k] for k in range(900)]  # coarser than rows, finer than frames
+    assert len(joined(tmp_path, "t,steer", fine).rows) == 900
+
+
+@pytest.mark.parametrize(("header", "scale"), [("t", 1 / 60), ("time_ns", 1e3), ("time_s", 0.1)])
+def test_times_of_another_unit_than_named_are_refused(tmp_path, header, scale):
+    rows = [[f"{k / FPS * scale:.7f}", k] for k in NUMBERS]
+    assert f"'{header}' puts the rows, one for each of 90" in refused(
+        tmp_path, f"{header},steer", rows
+    )
+
+
 def test_a_row_belongs_to_the_nearest_frame_within_half_a_frame(tmp_path):
     rng = np.random.default_rng(0)
     jitter = rng.uniform(-0.49, 0.49, COUNT) / FPS
@@ -148,6 +224,12 @@ def test_frames_counted_from_elsewhere_are_counted_from_the_first(tmp_path, firs
     assert any(f"count from {first}" in note for note in found.notes)
 
 
+def test_frames_counted_from_one_may_lack_some(tmp_path):
+    kept = [k for k in NUMBERS if k != 4]
+    found = joined(tmp_path, "frame,steer", [[k + 1, k] for k in kept])
+    np.testing.assert_array_equal(found.seconds, STAMPS[kept])
+
+
 @pytest.mark.parametrize(
     ("numbers", "about"),
     [
@@ -210,7 +292,7 @@ def test_text_and_empty_columns_are_left_out_aloud(tmp_path):
     found = joined(tmp_path, "steer,mode,gear,", [[k, "auto", "", ""] for k in NUMBERS])
     assert found.names == ("steer",)
     said = " ".join(found.notes)
-    assert "'mode' holds text" in said
+    assert "'mode' holds text, such as 'auto'," in said
     assert "'gear' holds nothing" in said
 
 

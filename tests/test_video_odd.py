@@ -76,6 +76,27 @@ def test_b_frames_are_read_in_order_where_no_time_is_stored(tmp_path, suffix, co
     assert_read(path, list(range(40)), float(rate), np.arange(40) / float(rate))
 
 
+def test_packed_b_frames_are_read_in_order(tmp_path):
+    """As old encoders put them into AVI: two frames in a packet, then one that holds none."""
+    plain, packed = encode(tmp_path / "plain.avi", codec="mpeg4", bf="1"), list[bytes]()
+    with av.open(str(plain)) as container, av.open(str(tmp_path / "packed.avi"), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in (packet for packet in container.demux(video=0) if packet.size):
+            head, start, frame = bytes(packet).partition(b"\0\0\1\xb6")
+            encoder = b"\0\0\1\xb2DivX503b1393p" if packet.is_keyframe else b""
+            packed.append(head + encoder + start + frame)
+            if frame[0] >> 6 == 2:  # shown in between: it goes with the frame that it needs
+                packed[-2:] = [packed[-2] + packed[-1], start + b"\x7f"]
+        for k, data in enumerate(packed):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.duration = stream, Fraction(1, 30), 1
+            packet.pts = packet.dts = k
+            packet.is_keyframe = b"DivX" in data
+            output.mux(packet)
+    assert packed.count(b"\0\0\1\xb6\x7f") > 10
+    assert_read(tmp_path / "packed.avi", list(range(40)), 30, np.arange(40) / 30)
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
 def test_joined_transport_streams_go_on(tmp_path, codec):
     one = encode(tmp_path / "one.ts", 24, codec=codec, rate=25).read_bytes()

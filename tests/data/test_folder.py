@@ -5,6 +5,7 @@ import time
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -60,6 +61,38 @@ def test_recordings_are_found_in_every_folder_and_named_by_their_path(tmp_path):
     assert [r.name for r in folder.recordings("test")] == ["three"]
     assert folder.skipped == []
     assert recording(folder, "town/one").seconds == pytest.approx(2.0)
+
+
+def cut_by_an_edit_list(path: Path) -> None:
+    """Show the last 30 of 90 frames: the file still holds all of them."""
+    whole = film(path.with_name("whole.mp4"), num_frames=90)
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(str(whole)) as container, av.open(str(path), "w", options=options) as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in (packet for packet in container.demux(video=0) if packet.size):
+            shift = round(2 / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = stream
+            output.mux(packet)
+    whole.unlink()
+
+
+@pytest.mark.parametrize("header", ["speed", "frame,speed", ",speed"])
+@pytest.mark.parametrize("shorten", [cut_by_an_edit_list, lambda path: film(path, num_frames=30)])
+def test_rows_for_frames_that_are_not_shown_are_refused(tmp_path, shorten, header):
+    """A csv of the video as it was, beside one that shows less: which rows are left is unknown."""
+    shorten(tmp_path / "d0.mp4")
+    assert video.probe(tmp_path / "d0.mp4").declared_frames == 30
+    table(tmp_path / "d0.csv", header, [[k] * (1 + header.count(",")) for k in range(90)])
+    film(tmp_path / "d1.mp4")
+    table(tmp_path / "d1.csv", "speed", [[k] for k in range(60)])
+    (skipped,) = source(tmp_path).skipped
+    assert skipped.name == "d0"
+    assert skipped.reason.startswith("d0.csv: ")
+    if header == "frame,speed":
+        assert "column 'frame' count from 0 to 89, and there are 30 frames; count" in skipped.reason
+    else:
+        assert "it has 90 rows for 30 frames; give it one per frame, or" in skipped.reason
 
 
 def test_pictures_of_a_folder_are_one_recording_in_order_of_their_numbers(tmp_path):

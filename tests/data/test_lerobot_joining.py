@@ -90,6 +90,36 @@ def test_rows_that_a_recorder_dropped_leave_a_gap(tmp_path):
     assert numbers_of(clip.frames) == clip.signals["actions"][:, 0].tolist() == expected
 
 
+def test_rows_that_only_their_numbers_say_were_dropped_leave_a_gap(tmp_path):
+    kept = np.r_[0:20, 30:60]
+    columns = {"action": kept.astype(np.float32), "frame_index": kept}
+    for name, stamps in (("none", None), ("zero", np.zeros(50))):
+        numbered_set(tmp_path / name, [50], num_frames=60, timestamp=stamps, **columns)
+        with pytest.warns(video.VideoWarning) if stamps is not None else nullcontext():
+            ((frames, rows),) = joined(tmp_path / name).values()
+        assert frames == rows == [*range(20), *[19] * 10, *range(30, 60)]
+
+
+def test_an_episode_whose_rows_are_there_twice_is_left_out(tmp_path):
+    twice = np.r_[np.repeat(np.arange(15), 2), 0:30]
+    numbered_set(tmp_path, [30, 30], frame_index=twice)
+    data = source(tmp_path)
+    (skipped,) = data.skipped
+    assert skipped.name == "episode_000000"
+    assert "15 of its 30 rows" in skipped.reason
+    assert "'frame_index' of another one; write each row once" in skipped.reason
+
+
+def test_of_episodes_that_begin_together_none_is_known(tmp_path):
+    numbered_set(tmp_path, [20, 20, 20, 20], starts=[0.0, 1.0, 1.01, 2.0], num_frames=60)
+    data = source(tmp_path)
+    assert [skipped.name for skipped in data.skipped] == ["episode_000001", "episode_000002"]
+    assert all("or shows another one" in skipped.reason for skipped in data.skipped)
+    found = joined(tmp_path)
+    assert found["episode_000000"] == (list(range(20)), list(range(20)))
+    assert found["episode_000003"] == (list(range(40, 60)), list(range(60, 80)))
+
+
 def test_timestamps_of_another_zero_are_moved(tmp_path):
     stamps = 1.7e9 + np.arange(30) / 20
     numbered_set(tmp_path, [30], num_frames=33, timestamp=stamps)

@@ -7,18 +7,18 @@ not used is said in `notes`.
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import PureWindowsPath
 
 import numpy as np
 
 from avenir.errors import AvenirError
-from avenir.tables.reading import Table
+from avenir.tables.reading import Table, seconds_of
 
-UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0}
 """Seconds of each unit that times are written in."""
+_GUESSED = {unit: scale for unit, scale in UNITS.items() if unit != "min"}
+"""Those that are tried where no name says one."""
 SLACK = 0.05
 """Share of a recording by which numbers and times that count from its start may go on past it."""
 MOST = 1e30
@@ -29,12 +29,17 @@ _UNIT = {
     **dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"), "ms"),
     **dict.fromkeys(("us", "μs", "usec", "usecs", "micros", "microsecond", "microseconds"), "us"),
     **dict.fromkeys(("ns", "nsec", "nsecs", "nanos", "nanosecond", "nanoseconds"), "ns"),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), "min"),
 }
+_LONG_UNITS = _UNIT.keys() - {"s", "min"}
+"""Units that name a column of times by themselves."""
 _TIME = re.compile(
     r"(?:(?:unix|epoch|system|elapsed|relative)[ _]?)?"
     r"(?:time[ _]?stamps?|date[ _]?time|time|stamp|epoch|elapsed|ts|t)"
-    rf"[ _]?[\[(]?({'|'.join(_UNIT)}|utc)?[\])]?"
+    rf"[ _.]?[\[(]?({'|'.join(_UNIT)}|utc)?[\])]?"
 )
+_OF_SOMETHING = re.compile(r".+[._]stamp|.*time[ _]?stamps?")
+"""Times by the name of what wrote them: `header.stamp`, `rosbagTimestamp`."""
 _FRAME = re.compile(r"frames?[ _]?(?:index|idx|id|no|nr|num|number)?")
 _ROW = re.compile(r"|unnamed: ?\d+|index|idx|row|(?:row|line)[ _]?(?:index|idx|id|no|nr|number)")
 _ABOUT = re.compile(r"episode|(?:episode|task|chunk|file)[ _]?(?:index|idx|id|no|nr|number)")
@@ -70,7 +75,8 @@ def signal_columns(table: Table, keep: Sequence[str] = ()) -> tuple[list[int], l
         if role in ("time", "frame"):
             continue
         if len(lacking) == len(numbers):
-            notes.append(f"{shown} holds {'text' if texts else 'nothing'} and is not used")
+            held = f"text, such as {next(iter(texts.values()))[:40]!r}," if texts else "nothing"
+            notes.append(f"{shown} holds {held} and is not used")
         elif role == "about" or (role == "row" and counts):
             notes.append(f"{shown} numbers rows and is not used")
         elif not name:
@@ -94,8 +100,10 @@ def _whole(numbers: np.ndarray) -> bool:
 def _role(name: str) -> str | None:
     """Say what a column is by its name; None: a signal."""
     roles = {"frame": _FRAME, "time": _TIME, "row": _ROW, "about": _ABOUT}
-    found = (role for role, pattern in roles.items() if pattern.fullmatch(name.casefold()))
-    return next(found, None)
+    folded = name.casefold()
+    found = (role for role, pattern in roles.items() if pattern.fullmatch(folded))
+    is_time = folded in _LONG_UNITS or _OF_SOMETHING.fullmatch(folded)
+    return next(found, "time" if is_time else None)
 
 
 def join(
@@ -115,7 +123,10 @@ def join(
         raise table.wrong("its first line holds numbers; it needs a header that names them")
     columns, notes = signal_columns(table)
     if not columns:
-        raise table.wrong("it has no column of numbers beside times; give it one for each signal")
+        raise table.wrong(
+            "it has no column of numbers beside times; give it one for each signal"
+            + "".join(f" ({note})" for note in notes[:1])
+        )
     names = tuple(table.names[column] for column in columns)
     used, seconds, found = place(table, stamps, end_seconds, num_declared=num_declared, files=files)
     rows = table.rows[used][:, columns].astype(np.float32)
@@ -159,7 +170,7 @@ def recorded(table: Table, count: int) -> np.ndarray | None:
         counts_rows = unit is None and np.array_equal(values, np.arange(count))
         if counts_rows or not (abs(values) < MOST).all() or (np.diff(values) <= 0).any():
             continue
-        for each, scale in UNITS.items() if unit is None else [(unit, UNITS[unit])]:
+        for each, scale in _GUESSED.items() if unit is None else [(unit, UNITS[unit])]:
             # Of rates from 1/2 to 500 per second each is of one unit only.
             if unit is not None or 2e-3 <= np.median(np.diff(values)) * scale < 2:
                 return (values - values[0]) * UNITS[each]
@@ -284,7 +295,7 @@ def _of_frames(
             f"{which} count from {first} to {last}, and there are {frames.count} frames; count "
             "them from 0"
         )
-    if first == 1 and last == frames.count and (np.diff(numbers) == 1).all():
+    if first == 1 and last == frames.count:
         return _shown_at(frames, numbers - 1), [f"{which} count from 1, the first frame"]
     return _shown_at(frames, numbers), []
 
@@ -294,8 +305,13 @@ def _of_times(table: Table, column: int, frames: _Frames) -> tuple[np.ndarray, l
     name = table.names[column]
     values, unit = _times(table, column)
     if not (abs(values) < MOST).all():
-        line = table.lines[np.flatnonzero(~(abs(values) < MOST))[0]]
-        raise table.wrong(f"line {line}, column {name!r} holds no time; write one in each row")
+        row = int(np.flatnonzero(~(abs(values) < MOST))[0])
+        word = table.words.get(column, {}).get(row)
+        said = "no time" if word is None else f"{word[:40]!r}, which is read as no time"
+        raise table.wrong(
+            f"line {table.lines[row]}, column {name!r} holds {said}; write seconds in each row, or "
+            "times such as 12:00:01.5 or 2024-03-01 12:00:01.5"
+        )
     if (np.diff(values) < 0).any():
         line = table.lines[1:][np.diff(values) < 0][0]
         raise table.wrong(f"line {line}, column {name!r} runs backwards; sort the rows by time")
@@ -306,6 +322,7 @@ def _of_times(table: Table, column: int, frames: _Frames) -> tuple[np.ndarray, l
     ):
         return _shown_at(frames, values), [f"column {name!r} counts frames"]
     seconds, notes = _in_recording(table, name, values, unit, frames)
+    _check_fine(table, name, seconds, frames)
     outside = (seconds < frames.stamps[0] - frames.step / 2) | (seconds >= frames.end)
     seconds = np.where(outside, np.nan, np.maximum(seconds, frames.stamps[0]))
     steps = np.diff(seconds[~outside])
@@ -319,20 +336,36 @@ def _of_times(table: Table, column: int, frames: _Frames) -> tuple[np.ndarray, l
     return np.where(near, nearest, seconds), notes
 
 
+def _check_fine(table: Table, name: str, seconds: np.ndarray, frames: _Frames) -> None:
+    """Refuse times too coarse to tell frames apart, or so fine that they are of another unit."""
+    moments = np.unique(seconds)
+    span, is_one_each = moments[-1] - moments[0], abs(len(seconds) - frames.count) <= 1
+    is_coarse = 2 * len(moments) < len(seconds) and (
+        len(moments) == 1 or np.median(np.diff(moments)) > 1.5 * frames.step
+    )
+    if is_coarse:
+        raise table.wrong(
+            f"column {name!r} holds {len(moments)} different times in {len(seconds)} rows, too few "
+            "for the frames; write them to the millisecond, or take the column out"
+        )
+    if is_one_each and frames.count > 2 and span < (frames.stamps[-1] - frames.stamps[0]) / 4:
+        raise table.wrong(
+            f"column {name!r} puts the rows, one for each of {frames.count} frames, within "
+            f"{span:.4g} of {frames.end:.4g} s; write seconds from its first frame"
+        )
+
+
 def _times(table: Table, column: int) -> tuple[np.ndarray, str | None]:
     """Return a column's times, and the unit that its name says."""
-    match = _TIME.fullmatch(table.names[column].casefold())
-    unit = _UNIT.get(match[1] or "") if match else None
+    name = table.names[column].casefold()
+    match = _TIME.fullmatch(name)
+    unit = _UNIT.get(match[1] or "" if match else name)
     words = table.words.get(column)
     if not words:
         return table.rows[:, column], unit
     values = table.rows[:, column].copy()
     for row, word in words.items():
-        for text in (word, f"1970-01-01 {word}"):  # a date, or a time of the day
-            with suppress(ValueError):
-                moment = datetime.fromisoformat(text)
-                values[row] = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-                break
+        values[row] = seconds_of(word)
     return values, "s"
 
 
@@ -341,7 +374,7 @@ def _in_recording(
 ) -> tuple[np.ndarray, list[str]]:
     """Turn times of an unknown unit and origin into the recording's seconds, by their span."""
     length, slack = frames.end, max(2 * frames.step, SLACK * frames.end)
-    units = UNITS if unit is None else {unit: UNITS[unit]}
+    units = _GUESSED if unit is None else {unit: UNITS[unit]}
     for each, scale in units.items():
         first, last, is_said = values[0] * scale, values[-1] * scale, each in ("s", unit)
         if not is_said and last - first < length / 2:

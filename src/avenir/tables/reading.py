@@ -2,10 +2,13 @@
 
 import csv
 import math
+import re
 import stat
 from array import array
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
@@ -23,6 +26,10 @@ MAX_WORDS = 10**6
 """Words beyond these are not kept."""
 NOTHING = ("", "nan", "none", "null", "na", "n/a")
 """How it is written that there is no number."""
+
+_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
+"""A time of the day, or since the start: hours, which may lack, minutes and seconds."""
+_TIMECODE = re.compile(r":\d\d:\d\d:")
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,22 @@ class Table:
 def printable(name: str) -> str:
     """Write the bytes of a file name that are not UTF-8 as escapes, `caf\\xe9`."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def seconds_of(word: str) -> float:
+    """Read a time such as 12:00:01.5, 01:30.25 or 2024-03-01 12:00:01.5; NaN for what is none.
+
+    A date without a time zone is in UTC. 12:00:01:05, whose last number counts frames, is none.
+    """
+    clock = _CLOCK.fullmatch(word)
+    if clock:
+        hours, minutes, seconds = clock[1] or 0, clock[2], clock[3].replace(",", ".")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    if not _TIMECODE.search(word):  # which Python takes for fractions of a second
+        with suppress(ValueError):
+            moment = datetime.fromisoformat(word)
+            return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+    return math.nan
 
 
 def read(path: Path) -> Table:
@@ -169,6 +192,6 @@ def _delimiter(text: str) -> str:
 
 def _number(word: str) -> float:
     try:
-        return float(word)
+        return np.nan if "_" in word else float(word)  # in Python 20240301_120000 is a number
     except ValueError:
         return {"true": 1.0, "false": 0.0}.get(word.lower(), np.nan)

@@ -13,21 +13,22 @@ MAX_DROPPED = 10
 """A recorder that lost more rows than this for each that it kept recorded nothing."""
 
 
-def recorded(timestamps: np.ndarray | None, num_rows: int, fps: float) -> np.ndarray | None:
-    """Return the seconds of every row: the timestamps, or the grid of `fps` without any.
+def recorded(timestamps: np.ndarray | None, frames: np.ndarray, fps: float) -> np.ndarray | None:
+    """Return the seconds of every row: the timestamps, or those of `frames` at `fps` without any.
 
     None where timestamps cannot be those of the rows: they stand still, run backwards, are in
     another unit than seconds, or say that `MAX_DROPPED` times as many rows were dropped as there
     are.
     """
     if timestamps is None:
-        return np.arange(num_rows) / fps
+        return frames / fps
+    num_rows = len(frames)
     with np.errstate(over="ignore", invalid="ignore"):
-        frames = np.diff(timestamps) * fps
-    if not np.isfinite(timestamps).all() or not (frames > 0).all():
+        steps = np.diff(timestamps) * fps
+    if not np.isfinite(timestamps).all() or not (steps > 0).all():
         return None
     usable = num_rows == 1 or (
-        0.5 < np.median(frames) < 2 and frames.sum() < (1 + MAX_DROPPED) * num_rows
+        0.5 < np.median(steps) < 2 and steps.sum() < (1 + MAX_DROPPED) * num_rows
     )
     return timestamps if usable else None
 
@@ -65,13 +66,18 @@ def by_time(
     has no frame within half a frame (of 1 / `fps` seconds), or the error jumps by so much from a
     row to the next. There a file of another rate has drifted away: what follows is off by a frame.
     """
-    half, last, drifted = 0.5 / fps, np.zeros(0), False
+    half, last, drifted, before = 0.5 / fps, np.zeros(0), False, -np.inf
     middles = (stamps[1:] + stamps[:-1]) / 2
     found: list[np.ndarray | None] = []
     for own, following in zip(wanted, [*wanted[1:], np.full(1, np.inf)], strict=True):
         until = following[0]
         nearest = np.searchsorted(middles, own)
         errors = stamps[nearest] - own
+        begins_alone = own[0] >= before + half  # of two that begin together neither is known
+        before = own[0]
+        if not begins_alone:
+            found.append(nearest[:0])
+            continue
         fits = (abs(errors) <= half) & (own < until - half)
         count = len(fits) if fits.all() else int(fits.argmin())
         jumps = abs(np.diff(np.append(last, errors[:count]))) >= half

@@ -67,6 +67,11 @@ def load(
         try:
             if isinstance(own, VideoError):
                 raise own
+            if own.num_repeated:
+                raise VideoError(
+                    f"{own.num_repeated} of its {len(own)} rows in {str(own.table)!r} have the "
+                    "'frame_index' of another one; write each row once"
+                )
             if episode.video is None:
                 album = Album(own.table, size, camera, own.numbers, in_memory=len(own) <= room)
                 album.probe()
@@ -236,9 +241,9 @@ class _Reels:
         """Return the seconds in the video at which the rows of an episode were recorded."""
         own = self.rows[episode.index]
         assert isinstance(own, Rows)
-        seconds = joining.recorded(own.timestamps, len(own), self.fps)
+        seconds = joining.recorded(own.timestamps, own.frames, self.fps)
         if seconds is None:
-            seconds = np.arange(len(own)) / self.fps
+            seconds = own.frames / self.fps
         if episode.start_seconds + seconds[0] > stamps[-1] + 0.5 / self.fps:
             seconds = seconds - seconds[0]  # some count from another zero, as clocks do
         return episode.start_seconds + seconds
@@ -247,9 +252,9 @@ class _Reels:
 def _track(
     episode: Episode, footage: Film | Album, origin: str, rows: Rows, used: list[str], fps: float
 ) -> Track:
-    seconds = joining.recorded(rows.timestamps, len(rows), fps)
+    seconds = joining.recorded(rows.timestamps, rows.frames, fps)
     timed = seconds is not None
-    grid = np.arange(len(rows)) / fps
+    grid = rows.frames / fps
     times = joining.timeline((seconds if timed else grid)[: footage.num_rows], fps)
     on_grid = times[-1] == (len(times) - 1) / fps
     end = len(times) / fps if on_grid else float(times[-1]) + 1 / fps

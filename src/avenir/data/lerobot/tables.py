@@ -35,6 +35,10 @@ class Rows:
     """Which rows of the table they are."""
     timestamps: np.ndarray | None
     """Seconds float64 as recorded; None where the table has none."""
+    frames: np.ndarray
+    """Number of each, from 0: as the table says where it leaves some out, else in order."""
+    num_repeated: int
+    """Rows whose number another one has too."""
     values: dict[str, np.ndarray]
     """`N a` float32 by column; what is not known is NaN."""
     unusable: dict[str, str]
@@ -150,7 +154,19 @@ def _rows(path: Path, table: pa.Table, columns: Sequence[str], numbers: np.ndarr
             values[name] = matrix(table[name])
         except VideoError as error:
             unusable[name] = f"column {name!r} of {str(path)!r} {error}"
-    return Rows(path, numbers, _column(table, "timestamp"), values, unusable)
+    frames, num_repeated = _frames(table)
+    stamps = _column(table, "timestamp")
+    return Rows(path, numbers, stamps, frames, num_repeated, values, unusable)
+
+
+def _frames(table: pa.Table) -> tuple[np.ndarray, int]:
+    """Return the number of each row, and how many rows repeat one; in order where none are said."""
+    said, in_order = _column(table, "frame_index"), np.arange(len(table))
+    if said is None or not np.isfinite(said).all() or (said == said[0]).all():
+        return in_order, 0
+    num_repeated = len(said) - len(np.unique(said))
+    skips = said[0] >= 0 and not num_repeated and len(said) < said[-1] - said[0] + 1
+    return said if skips else in_order, num_repeated
 
 
 def _num_values(file: pq.ParquetFile, columns: Sequence[str]) -> int:
