@@ -105,6 +105,16 @@ def test_joined_transport_streams_go_on(tmp_path, codec):
     assert_read(path, 3 * list(range(24)), 25.0, np.arange(72) / 25)
 
 
+def test_files_joined_byte_by_byte_go_on(tmp_path):
+    path = encode(tmp_path / "part.mkv")
+    path.write_bytes(path.read_bytes() * 2)
+    stamps = video.timestamps(path)
+    assert numbers(video.read(path).frames) == [*range(40)] * 2
+    assert (np.diff(stamps) > 0).all()
+    np.testing.assert_array_equal(stamps, video.decode(path)[1])
+    np.testing.assert_allclose(stamps[40:] - stamps[40], np.arange(40) / 30, atol=2e-3)
+
+
 def test_a_transport_stream_cut_anywhere_starts_at_its_first_key_frame(tmp_path):
     data = encode(tmp_path / "one.ts", 60, rate=25).read_bytes()
     path = tmp_path / "cut.ts"

@@ -176,6 +176,9 @@ def _packet_times(video: Video) -> np.ndarray | None:
     clock = video.clock
     if clock.counted or clock.coded or clock.restarted:
         return None
+    keys = [pts for pts, is_key, discarded in seen if is_key and not discarded]
+    if (np.diff(keys) <= 0).any():
+        return None  # key frames are stored as they are shown: files were joined
     if len(ticks) < max(1, video.num_declared) or not seen[0][1] or min(seen)[0] < seen[0][0]:
         return None
     origin = ticks[0] if clock.origin is None else clock.origin
