@@ -148,7 +148,7 @@ def full_from(number: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
             return call(*given)
         if name == "open" and given[1] & os.O_EXCL:
             Path(given[0]).symlink_to("/dev/full")
-            return os.open(os.devnull, os.O_RDONLY)
+            return os.memfd_create("taken")  # which nobody else holds
         named = given[0] if isinstance(given[0], Path) else None
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), named)
 

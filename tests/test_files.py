@@ -13,6 +13,7 @@ from avenir.errors import AvenirError, sentence
 from avenir.files import (
     alone_in,
     append_row,
+    beside,
     link,
     make_folder,
     read_rows,
@@ -65,6 +66,24 @@ def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path):
     (tmp_path / ".file.txt.part").write_text("left over and longer")
     write_whole(tmp_path / "file.txt", "new")
     assert left_in(tmp_path) == {"file.txt": b"new"}
+
+
+def test_what_is_being_written_has_one_writer(tmp_path):
+    """Or the first would rename what the second has half written."""
+    path, folder = tmp_path / "file.txt", tmp_path / "folder"
+    with whole(path) as part, beside(folder) as scratch:
+        part.write_text("new")
+        (scratch / "inner").write_text("new")
+        for write in (whole(path), whole(folder), beside(path), beside(folder)):
+            with pytest.raises(AvenirError, match="another process is writing .*wait for it"), write:
+                raise AssertionError
+        with pytest.raises(AvenirError, match=r"another process is writing '.*/file\.txt'"):
+            write_together({tmp_path / "other.txt": "", path: ""})
+        sweep(tmp_path)
+        assert (scratch / "inner").read_text() == "new"
+    assert left_in(tmp_path) == {"file.txt": b"new"}
+    with beside(folder) as scratch:
+        assert not list(scratch.iterdir())
 
 
 def test_all_is_flushed_before_it_is_renamed_and_the_folder_after(tmp_path, monkeypatch):

@@ -2,7 +2,8 @@
 
 What is written lies beside its place, as `.NAME.part`, until it is whole and flushed to the disk;
 then it is renamed and its folder flushed. A cut at any moment leaves the old file or the new one.
-What a killed writer left is replaced by the next one. Knows nothing of what files hold.
+Who writes holds the part: a second writer is refused, and what a killed one left is replaced by the
+next. Knows nothing of what files hold.
 """
 
 import errno
@@ -11,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def whole(path: Path) -> Iterator[Path]:
     """Yield the name of an empty file; what the block writes there becomes `path` when it ends.
 
     When it ends with an error nothing has changed. Folders that are missing are made. Raises
-    AvenirError when `path` is there and no regular file; OSError names `path`.
+    AvenirError when `path` is there and no regular file, or while another process writes it;
+    OSError names `path`.
     """
     with _together([path]) as (part,):
         yield part
@@ -65,15 +67,20 @@ def move_together(places: Mapping[Path, Path]) -> None:
 
 @contextmanager
 def beside(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, `.NAME.part`, to make files in for another; it goes with the block."""
+    """Yield an empty folder, `.NAME.part`, to make files in for another; it goes with the block.
+
+    Raises AvenirError while another process has one.
+    """
     made = folder.with_name(f".{folder.name}.part")
+    _check_unheld(made, folder)
     _clear(made)
     make_folder(folder.parent)
     os.mkdir(made)
-    try:
-        yield made
-    finally:
-        _clear(made)
+    with _held(made, os.O_RDONLY):
+        try:
+            yield made
+        finally:
+            _clear(made)
 
 
 def remove(path: Path) -> None:
@@ -167,46 +174,93 @@ def alone_in(folder: Path, work: str, *, wait: bool = False) -> Iterator[None]:
     """
     make_folder(folder)
     with _opened(folder / "lock", os.O_RDWR | os.O_CREAT) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        if not _hold(file, wait=wait):
             raise AvenirError(
-                f"another {work} is at work in {str(folder)!r}: wait for it, or give another --out"
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+                f"another {work} is at work in {str(folder)!r}: wait for it, or give another folder"
+            )
         yield
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder and in those below it; nobody else may write."""
+    """Remove what killed writers left in a folder and in those below it."""
     for part in sorted(folder.rglob(".*.part")):
-        _clear(part)
+        if not _is_held(part):
+            _clear(part)
 
 
 @contextmanager
 def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
     parts = [path.with_name(f".{path.name}.part") for path in paths]
     try:
-        for path, part in zip(paths, parts, strict=True):
-            _check_regular(path)
-            make_folder(path.parent)
-            remove(part)
-            with _opened(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL):
-                pass
-        yield parts
-        move_together(dict(zip(parts, paths, strict=True)))
+        with ExitStack() as held:
+            for path, part in zip(paths, parts, strict=True):
+                _check_regular(path)
+                make_folder(path.parent)
+                held.enter_context(_begun(part, path))
+            yield parts
+            move_together(dict(zip(parts, paths, strict=True)))
     except OSError as error:
         named = dict(zip(map(str, parts), paths, strict=True))
         path = paths[0] if error.filename is None else named.get(str(error.filename))
         if path is None:  # of another file, which was read meanwhile
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        for part in parts:
+
+
+@contextmanager
+def _begun(part: Path, path: Path) -> Iterator[None]:
+    """Make the part of a path, empty, and hold it within; with an error it goes."""
+    _check_unheld(part, path)
+    remove(part)
+    with _held(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL):
+        try:
+            yield
+        except BaseException:
             with suppress(OSError):
                 os.unlink(part)
+            raise
+
+
+def _check_unheld(part: Path, path: Path) -> None:
+    """Refuse to write what another process is writing."""
+    if _is_held(part):
+        raise AvenirError(
+            f"another process is writing {str(path)!r}: wait for it, or give another name"
+        )
+
+
+def _is_held(part: Path) -> bool:
+    """Say whether whoever made a part is alive."""
+    if not os.path.lexists(part):
+        return False
+    try:
+        with _opened(part, os.O_RDONLY | os.O_NONBLOCK) as file:
+            return not _hold(file)
+    except OSError:  # a link, or what nobody could write
+        return False
+
+
+@contextmanager
+def _held(part: Path, flags: int) -> Iterator[None]:
+    """Hold a part within; errors of the block are its own."""
+    file = _open(part, flags)
+    try:
+        _hold(file)
+        yield
+    finally:
+        os.close(file)
+
+
+def _hold(file: int, *, wait: bool = False) -> bool:
+    """Lock an open file until it is closed, and say so; False when another has, if not to wait."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
 
 
 def _clear(part: Path) -> None:
@@ -225,9 +279,8 @@ def _check_regular(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    """Open a file; errors name it, and a link in the place of what is written is not followed."""
-    unfollowed = os.O_NOFOLLOW if flags != os.O_RDONLY else 0
-    file = os.open(path, flags | unfollowed | os.O_CLOEXEC, 0o666)
+    """Open a file; errors name it."""
+    file = _open(path, flags)
     try:
         yield file
     except OSError as error:
@@ -235,6 +288,12 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         raise
     finally:
         os.close(file)
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a file; a link in the place of what is written is not followed."""
+    unfollowed = os.O_NOFOLLOW if flags != os.O_RDONLY else 0
+    return os.open(path, flags | unfollowed | os.O_CLOEXEC, 0o666)
 
 
 def _write(file: int, data: str | bytes) -> None:

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from avenir.cli import app
 from avenir.clip import Clip
 from avenir.data import Window
-from avenir.data.lerobot import LeRobot, LeRobotConfig
+from avenir.data.lerobot import LeRobot, LeRobotConfig, write_dataset
+from avenir.errors import AvenirError
+from avenir.files import alone_in
 from avenir.video import read, write
 from tests import lerobot_sets
 from tests.lerobot_sets import version_2, version_3
@@ -79,6 +81,21 @@ def test_importing_again_goes_on_where_it_stopped(videos, tmp_path):
     assert info["splits"] == {"train": "0:2,3:4", "test": "2:3"}
     data = LeRobot(LeRobotConfig(path=str(to)))
     assert [r.name for r in data.recordings("test")] == ["episode_000002"]
+
+
+def test_a_data_set_has_one_writer(videos, tmp_path):
+    to = tmp_path / "to"
+    assert run(videos, "--to", to).exit_code == 0
+    before = {path: path.read_bytes() for path in to.rglob("*") if path.is_file()}
+    (videos / "day0.csv").write_text("steer,pedal\n" + "1,1\n" * 45)
+    with alone_in(to, "import"):
+        result = run(videos, "--to", to)
+        assert isinstance(result.exception, AvenirError)
+        assert "another import is at work in" in str(result.exception)
+        with pytest.raises(AvenirError, match="another import is at work in"):
+            write_dataset(to, [Clip(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), 10.0)])
+    assert before == {path: path.read_bytes() for path in to.rglob("*") if path.is_file()}
+    assert run(videos, "--to", to).exit_code == 0
 
 
 def test_a_data_set_can_be_imported_smaller(videos, tmp_path):

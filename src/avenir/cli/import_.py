@@ -64,6 +64,7 @@ def import_(
     """Turn videos, or a game, into a data set to train on, and say what could not be read."""
     import warnings
 
+    from avenir.files import alone_in
     from avenir.tables import printable
 
     if printable(str(to)) != str(to):
@@ -79,12 +80,13 @@ def import_(
             )
         else:
             source = _source(Path(videos), _size(size), fps, test, delta_actions)
-        report = _write(source, to)
-    # What libraries tell their developers is no business of whoever imports.
-    told = [warning for warning in caught if issubclass(warning.category, UserWarning)]
-    report["notes"] += source.notes
-    report["notes"] += sorted({str(warning.message) for warning in told})
-    _save(report, to)
+        with alone_in(to, "import"):
+            report = _write(source, to)
+            # What libraries tell their developers is no business of whoever imports.
+            told = [warning for warning in caught if issubclass(warning.category, UserWarning)]
+            report["notes"] += source.notes
+            report["notes"] += sorted({str(warning.message) for warning in told})
+            _save(report, to)
     _show(report, to)
     if not report["imported"]:
         raise AvenirError(f"nothing in {str(videos)!r} could be imported; the reasons are above")

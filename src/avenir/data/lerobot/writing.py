@@ -19,7 +19,7 @@ from avenir.data import Signal
 from avenir.data.lerobot.reading import FEATURES, KEYS, MEMORY
 from avenir.data.lerobot.tables import matrix
 from avenir.errors import AvenirError
-from avenir.files import link, remove, whole, write_whole
+from avenir.files import alone_in, link, remove, whole, write_whole
 from avenir.video import Writer
 
 CHUNK = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -30,13 +30,17 @@ INDICES = ("frame_index", "episode_index", "index", "task_index")
 def write_dataset(
     root: Path, clips: Iterable[Clip], signals: dict[str, Signal] | None = None
 ) -> None:
-    """Write every clip as one episode; `signals` names the numbers of `actions` and `state`."""
+    """Write every clip as one episode; `signals` names the numbers of `actions` and `state`.
+
+    Raises AvenirError while another process writes there.
+    """
     writer = None
-    for clip in clips:
-        if writer is None:
-            sizes = {name: Signal(size=rows.shape[1]) for name, rows in clip.signals.items()}
-            writer = LeRobotWriter(root, clip.fps, clip.size, signals or sizes)
-        writer.append([clip], source=clip.name)
+    with alone_in(root, "import"):
+        for clip in clips:
+            if writer is None:
+                sizes = {name: Signal(size=rows.shape[1]) for name, rows in clip.signals.items()}
+                writer = LeRobotWriter(root, clip.fps, clip.size, signals or sizes)
+            writer.append([clip], source=clip.name)
 
 
 class LeRobotWriter:
