@@ -75,7 +75,10 @@ def test_what_is_being_written_has_one_writer(tmp_path):
         part.write_text("new")
         (scratch / "inner").write_text("new")
         for write in (whole(path), whole(folder), beside(path), beside(folder)):
-            with pytest.raises(AvenirError, match="another process is writing .*wait for it"), write:
+            with (
+                pytest.raises(AvenirError, match="another process is writing .*wait for it"),
+                write,
+            ):
                 raise AssertionError
         with pytest.raises(AvenirError, match=r"another process is writing '.*/file\.txt'"):
             write_together({tmp_path / "other.txt": "", path: ""})
@@ -164,7 +167,7 @@ def test_a_device_a_pipe_and_a_folder_are_refused(tmp_path, special):
     else:
         path = Path("/dev/full")
     for write in (lambda: write_whole(path, ""), lambda: append_row(path, {})):
-        with pytest.raises(AvenirError, match="no regular file: give another name"):
+        with pytest.raises(AvenirError, match="no regular file: take it away"):
             write()
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import avenir
 from avenir import cli
 from avenir.card import Card
 from avenir.clip import Clip
+from avenir.config import Config
 from avenir.errors import AvenirError
-from avenir.registry import code_in, working_directory_last
+from avenir.registry import code_in, find, kinds, working_directory_last
 from avenir.training.loop import train
 from avenir.training.recipe import data_of, load_recipe
 from avenir.video import write
@@ -281,6 +283,10 @@ BOMBS = [
     {"encoder": {"channels": 10**18}},
     {"predictor": {"depth": 10**9}},
     {"predictor": {"width": 10**30}},
+    {"predictor": {"past": 10**9}},
+    {"predictor": {"chunk": 10**9}},
+    {"predictor": {"sampling": {"num_steps": 10**9}}},
+    {"encoder": {"look_back": 10**9}},
     {"size": [100_000, 100_000]},
     {"fps": 0},
     {"fps": 10**400},
@@ -301,6 +307,35 @@ def test_a_card_that_asks_for_too_much_is_refused_before_anything_is_built(run, 
     monkeypatch.setattr(World, "build", None)
     with pytest.raises(AvenirError):
         World.load(run, "cpu")
+
+
+WEIGHED = {"width", "depth", "decoder_depth", "heads", "kv_heads", "patch", "channels", "frames"}
+WEIGHED |= {"compression", "levels", "widths", "outputs", "num_classes", "vocabulary", "blocks"}
+WEIGHED |= {"num_prototypes", "bottleneck", "size", "actions", "group", "categories", "hidden"}
+WEIGHED |= {"predictor_width", "predictor_depth", "rows", "block", "layers"}
+"""What weights have the shape, or the number, of: they are held against those there are."""
+
+
+def numbers_of(config: type[Config]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every whole number that a table of settings, or one in it, may say."""
+    schema = config.model_json_schema()
+    for table in (schema, *schema.get("$defs", {}).values()):
+        for name, setting in table.get("properties", {}).items():
+            todo = [setting]
+            while todo:
+                each = todo.pop()
+                todo += [*each.get("anyOf", ()), *each.get("prefixItems", ())]
+                todo += [inner for inner in [each.get("items")] if inner]
+                if each.get("type") == "integer":
+                    yield name, each
+
+
+@pytest.mark.parametrize("role", ["encoders", "conditioners", "predictors"])
+def test_whatever_costs_only_when_it_is_used_has_a_bound(role):
+    for kind in kinds(role):
+        for name, number in numbers_of(find(role, kind).Config):
+            assert "maximum" in number or name in WEIGHED, (kind, name)
+            assert number.get("maximum", 0) < 10**9
 
 
 def test_weights_of_another_shape_or_kind_are_refused_unread(run, monkeypatch):

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator
 
 from avenir.config import Config, read_json
-from avenir.data import Signal
+from avenir.data import Rate, Side, Signal
 from avenir.errors import AvenirError
 from avenir.registry import check_trusted
 
@@ -19,10 +19,6 @@ WEIGHTS = "model.safetensors"
 
 _MOST_NUMBERS = 2**20
 """Of a signal in one frame."""
-
-
-Side = Annotated[int, Field(ge=1, le=2**14)]
-"""Pixels of a frame along one side; the largest that videos have is half of that."""
 
 
 class Provenance(Config, extra="allow"):
@@ -49,7 +45,7 @@ class Card(Config):
     """Version of the folder."""
     name: str = "world"
     """The recipe's name."""
-    fps: float = Field(gt=0, le=1e6)
+    fps: Rate
     """Frames per second it lives at."""
     size: tuple[Side, Side]
     """Height and width of its frames."""

@@ -121,7 +121,7 @@ def make_folder(folder: Path) -> None:
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append a row of JSON; it is on the disk once `flush` was called."""
-    _check_regular(path)
+    check_regular(path)
     with _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
         _write(file, json.dumps(row) + "\n")
 
@@ -134,12 +134,18 @@ def flush(path: Path) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a file, if it is there, without those that a cut left unfinished."""
-    _check_regular(path)
+    check_regular(path)
     rows: list[dict[str, Any]] = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
+
+
+def check_regular(path: Path) -> None:
+    """Refuse, by AvenirError, to write over a device, a pipe or a folder, or to read one."""
+    if path.exists() and not path.is_file():
+        raise AvenirError(f"{str(path)!r} is no regular file: take it away, or give another name")
 
 
 def is_there(path: Path) -> bool:
@@ -153,7 +159,7 @@ def read_text(path: Path) -> str:
     Raises AvenirError for what is no regular file, such as a pipe that never ends, too large for
     anything that is read at once, or no text.
     """
-    _check_regular(path)
+    check_regular(path)
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise AvenirError(
@@ -194,7 +200,7 @@ def _together(paths: Sequence[Path]) -> Iterator[list[Path]]:
     try:
         with ExitStack() as held:
             for path, part in zip(paths, parts, strict=True):
-                _check_regular(path)
+                check_regular(path)
                 make_folder(path.parent)
                 held.enter_context(_begun(part, path))
             yield parts
@@ -269,12 +275,6 @@ def _clear(part: Path) -> None:
         shutil.rmtree(part)
     else:
         remove(part)
-
-
-def _check_regular(path: Path) -> None:
-    """Refuse to write over a device, a pipe or a folder, or to read one."""
-    if path.exists() and not path.is_file():
-        raise AvenirError(f"{str(path)!r} is there and is no regular file: give another name")
 
 
 @contextmanager

@@ -26,6 +26,9 @@ to be made of."""
 
 Sampler = Literal["euler", "heun", "ddim", "ddpm"]
 
+MOST_STEPS = 10_000
+"""From noise to data, or until nothing is hidden; the longest schedules in use have a thousand."""
+
 Hidden = Bool[Tensor, "b t h w"]
 """Which tokens are hidden."""
 
@@ -116,7 +119,7 @@ class DrawingConfig(Config):
 
     temperature: float = Field(1.0, ge=0)
     """Below 1 the likely is drawn more often; 0 is always the likeliest."""
-    top_k: int | None = Field(None, ge=1)
+    top_k: int | None = Field(None, ge=1, le=2**24)
     """How many of the likeliest tokens may be drawn; none: all."""
     top_p: float = Field(1.0, gt=0, le=1)
     """The fewest tokens that together have this chance may be drawn."""

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from avenir.errors import DamagedError
-from avenir.files import write_whole
+from avenir.files import check_regular, write_whole
 
 ABOUT, CHECKSUM = "about", "checksum"
 
@@ -39,9 +39,10 @@ class Header(NamedTuple):
 def headers_of(path: Path) -> dict[str, Header]:
     """Say which tensors a file holds, reading none of them.
 
-    Raises DamagedError for what is not there, no regular file, or no file of tensors.
+    Raises DamagedError for what is not there or no file of tensors, AvenirError for a pipe or a
+    device.
     """
-    _check_regular(path)
+    check_regular(path)
     headers = {}
     try:
         with safe_open(path, "pt") as file:
@@ -59,10 +60,10 @@ def headers_of(path: Path) -> dict[str, Header]:
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read tensors and what was said about them.
 
-    Raises DamagedError when they are not those that were written, or not there. Files of earlier
-    versions, which have no checksum, are read as they are.
+    Raises DamagedError when they are not those that were written, or not there, AvenirError for a
+    pipe or a device. Files of earlier versions, which have no checksum, are read as they are.
     """
-    _check_regular(path)
+    check_regular(path)
     try:
         with safe_open(path, "pt") as file:
             said = file.metadata() or {}
@@ -75,12 +76,6 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if ABOUT in said and about.pop(CHECKSUM, None) != _checksum(tensors, about):
         raise DamagedError(f"{str(path)!r} is damaged: its checksum is another")
     return tensors, about
-
-
-def _check_regular(path: Path) -> None:
-    """Refuse what would be read without end, as a pipe is."""
-    if path.exists() and not path.is_file():
-        raise DamagedError(f"{str(path)!r} is no regular file")
 
 
 def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:

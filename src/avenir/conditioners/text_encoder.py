@@ -43,7 +43,7 @@ class TextEncoderConfig(Config):
     model: str
     """A folder that `save_pretrained` wrote, with its tokenizer.json, or a name on the Hugging Face
     hub."""
-    length: int = Field(32, ge=3)
+    length: int = Field(32, ge=3, le=4096)
     """Most tokens of a caption that are read, those that begin and end it included."""
     into: Literal["attention", "modulation"] = "attention"
     """Every token to be looked at by cross-attention, or their mean as the one vector of a frame,

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from avenir.clip import Batch, Clip, to_video
@@ -23,6 +24,15 @@ from avenir.device import seed_of
 from avenir.errors import AvenirError
 
 Split = Literal["train", "test"]
+
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+"""Frames per second."""
+
+Side = Annotated[int, Field(ge=1, le=2**14)]
+"""Pixels of a frame along one side; the largest that videos have is half of that."""
+
+MOST_FRAMES = 10**7
+"""Of one recording: four days at 30 a second."""
 
 CHOICE = "choice {}"
 """How the numbers of a signal are named of which one is 1: data sets keep names."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from avenir.clip import Batch, Clip
 from avenir.config import Config, read_json
-from avenir.data import Recording, Signal, Source, Split, Window
+from avenir.data import Rate, Recording, Signal, Source, Split, Window
 from avenir.errors import AvenirError, DamagedError
 from avenir.files import alone_in, sweep, write_whole
 from avenir.shapes import Compression, Video
@@ -40,7 +40,7 @@ class CacheIndex(Config):
     """Hash of the weights of the encoder whose latents these are."""
     data: str
     """Fingerprint of the data set that was encoded."""
-    fps: float = Field(gt=0, le=1e6)
+    fps: Rate
     size: tuple[PositiveInt, PositiveInt]
     views: PositiveInt = 1
     compression: tuple[PositiveInt, PositiveInt, PositiveInt]

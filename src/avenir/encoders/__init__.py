@@ -226,7 +226,7 @@ class DecodingConfig(Config):
     """Channels of the finest stage; they double at every halving, up to four times."""
     decoder_depth: int = Field(3, ge=1)
     """Residual blocks per stage of the decoder."""
-    look_back: int = Field(1, ge=0)
+    look_back: int = Field(1, ge=0, le=1024)
     """Earlier latent frames that decoding a frame may use."""
     decoder_noise: float = Field(0.0, ge=0)
     """Noise on latents, in their standard deviations, that decoding learns to bear."""

@@ -67,7 +67,7 @@ class DINOConfig(Config):
     """Prototypes that frames, and patches, are told apart by."""
     bottleneck: int = Field(64, ge=2)
     """Width of the unit vectors that are compared with prototypes."""
-    num_local: int = Field(1, ge=0)
+    num_local: int = Field(1, ge=0, le=64)
     """Small crops per frame, half as high and wide, that only the student sees."""
     global_scale: tuple[float, float] = (0.4, 1.0)
     """Least and most share of a frame that a large crop shows."""

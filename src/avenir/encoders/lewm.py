@@ -60,7 +60,7 @@ class LeWMConfig(Config):
     """Attention heads."""
     predictor_depth: int = Field(2, ge=1)
     """Blocks of what foretells."""
-    num_directions: int = Field(256, ge=1)
+    num_directions: int = Field(256, ge=1, le=2**16)
     """Random directions, drawn at every step, along which vectors are compared with a normal."""
     weights: LeWMWeights = LeWMWeights()
     """What each loss counts."""

@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import instance_norm
 
@@ -59,9 +59,9 @@ class VJEPAConfig(Config):
     """Width of the predictor."""
     predictor_depth: int = Field(2, ge=1)
     """Its blocks."""
-    masks: tuple[tuple[PositiveInt, Annotated[float, Field(gt=0, lt=1)]], ...] = Field(
-        ((8, 0.65), (2, 0.8)), min_length=1
-    )
+    masks: tuple[
+        tuple[Annotated[int, Field(ge=1, le=1024)], Annotated[float, Field(gt=0, lt=1)]], ...
+    ] = Field(((8, 0.65), (2, 0.8)), min_length=1)
     """Masks, all used in every step: how many blocks hide places in all frames, and what share."""
     later: float = Field(0.5, ge=0, lt=1)
     """Share of the latent frames, the last ones, that one more mask hides whole; 0: none."""

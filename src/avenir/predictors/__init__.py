@@ -22,6 +22,9 @@ from avenir.errors import AvenirError
 from avenir.nn.quantize import looked_up, nearest
 from avenir.shapes import Latents, Tokens
 
+MOST_FRAMES = 2**16
+"""Latent frames that any predictor remembers, or makes in one call."""
+
 
 class LatentShape(NamedTuple):
     """What a predictor is built for: `c h w`, and how many codes latents are, if they are codes.

@@ -22,6 +22,7 @@ from avenir.errors import AvenirError
 from avenir.nn.attention import Rotation, grid_positions, rotation
 from avenir.nn.decoder import Decoder, Kept
 from avenir.predictors import (
+    MOST_FRAMES,
     LatentShape,
     Memory,
     Tap,
@@ -47,11 +48,11 @@ class AutoregressiveConfig(Config):
     """Heads of queries."""
     kv_heads: int = Field(2, ge=1)
     """Heads of keys and values, shared by those of queries."""
-    past: int = Field(4, ge=1)
+    past: int = Field(4, ge=1, le=MOST_FRAMES)
     """Latent frames remembered."""
-    sinks: int = Field(0, ge=0)
+    sinks: int = Field(0, ge=0, le=MOST_FRAMES)
     """How many of them are the first that were ever seen (attention sinks, 2309.17453)."""
-    chunk: int = Field(1, ge=1)
+    chunk: int = Field(1, ge=1, le=MOST_FRAMES)
     """Latent frames predicted by one call once the memory is full."""
     sampling: DrawingConfig = DrawingConfig.model_validate({})
     """How tokens are drawn."""

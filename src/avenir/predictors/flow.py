@@ -38,6 +38,7 @@ from avenir.losses.shortcut import HALVINGS, draw_steps, in_one_and_in_two
 from avenir.nn.denoiser import Denoiser
 from avenir.nn.transformer import in_order
 from avenir.predictors import (
+    MOST_FRAMES,
     LatentShape,
     Memory,
     Predictor,
@@ -47,7 +48,7 @@ from avenir.predictors import (
     remembered,
     through_grid,
 )
-from avenir.samplers import Sampler, sample, schedule
+from avenir.samplers import MOST_STEPS, Sampler, sample, schedule
 from avenir.shapes import Latents, NoiseLevel
 
 _FLOOR = 0.05
@@ -60,7 +61,7 @@ class SamplingConfig(Config):
 
     sampler: Sampler = "euler"
     """Which loop of samplers.py."""
-    num_steps: int = Field(10, ge=1)
+    num_steps: int = Field(10, ge=1, le=MOST_STEPS)
     """Steps from noise to data."""
     schedule: Literal["linear", "linear_quadratic"] = "linear"
     """How the steps are spread."""
@@ -95,11 +96,11 @@ class FlowConfig(Config):
     """How flow times are drawn in training."""
     shift: float | None = Field(None, gt=0)
     """Shift of the flow times toward noise; none: from the latent's size."""
-    past: int = Field(4, ge=1)
+    past: int = Field(4, ge=1, le=MOST_FRAMES)
     """Latent frames remembered."""
-    sinks: int = Field(0, ge=0)
+    sinks: int = Field(0, ge=0, le=MOST_FRAMES)
     """How many of them are the first that were ever seen (attention sinks, 2309.17453)."""
-    chunk: int = Field(4, ge=1)
+    chunk: int = Field(4, ge=1, le=MOST_FRAMES)
     """Latent frames predicted by one call once the memory is full."""
     full_past: float = Field(0.5, ge=0, le=1)
     """Chance that a training window shows the full past, rather than 1 to `past` frames of it."""

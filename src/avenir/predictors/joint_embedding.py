@@ -19,7 +19,16 @@ from torch import Tensor, nn
 from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer, in_order
-from avenir.predictors import Hidden, LatentShape, Memory, Predictor, Tap, remembered, through_grid
+from avenir.predictors import (
+    MOST_FRAMES,
+    Hidden,
+    LatentShape,
+    Memory,
+    Predictor,
+    Tap,
+    remembered,
+    through_grid,
+)
 from avenir.shapes import Latents
 
 
@@ -37,9 +46,9 @@ class JointEmbeddingConfig(Config):
     """Latent rows and columns per token."""
     attention: Literal["full", "factorised"] = "full"
     """All tokens at once, or space then time."""
-    past: int = Field(4, ge=1)
+    past: int = Field(4, ge=1, le=MOST_FRAMES)
     """Latent frames remembered."""
-    rollout: int = Field(2, ge=1)
+    rollout: int = Field(2, ge=1, le=MOST_FRAMES)
     """Last frames of a training window that are said from what was said before."""
 
 

@@ -21,15 +21,31 @@ from avenir.config import Config
 from avenir.degradation import Degradation, draw_rate, hide_future
 from avenir.errors import AvenirError
 from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
-from avenir.predictors import LatentShape, Memory, Tap, TokenPredictor, remembered, through_grid
-from avenir.samplers import DrawingConfig, Hidden, draw, hidden_after, hidden_places, unmask
+from avenir.predictors import (
+    MOST_FRAMES,
+    LatentShape,
+    Memory,
+    Tap,
+    TokenPredictor,
+    remembered,
+    through_grid,
+)
+from avenir.samplers import (
+    MOST_STEPS,
+    DrawingConfig,
+    Hidden,
+    draw,
+    hidden_after,
+    hidden_places,
+    unmask,
+)
 from avenir.shapes import Latents, Tokens
 
 
 class UnmaskingConfig(DrawingConfig):
     """How a chunk is revealed."""
 
-    num_steps: int = Field(8, ge=1)
+    num_steps: int = Field(8, ge=1, le=MOST_STEPS)
     """Steps until nothing is hidden."""
     schedule: Literal["linear", "cosine"] = "cosine"
     """How many are revealed at each: equally many, or few at first."""
@@ -56,9 +72,9 @@ class MaskedConfig(Config):
     loss: Literal["mean", "bound"] = "mean"
     """Every hidden token counts the same, or as much as makes the loss a bound on the negative
     log-likelihood, in nats per token."""
-    past: int = Field(4, ge=0)
+    past: int = Field(4, ge=0, le=MOST_FRAMES)
     """Latent frames remembered."""
-    chunk: int = Field(1, ge=1)
+    chunk: int = Field(1, ge=1, le=MOST_FRAMES)
     """Latent frames predicted by one call once the memory is full."""
     full_past: float = Field(0.5, ge=0, le=1)
     """Chance that a training window shows the full past, rather than fewer frames of it."""

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from avenir.card import Card
-from avenir.config import Config, read_toml
+from avenir.config import Config, read_json, read_toml
 from avenir.device import best_device
 from avenir.errors import AvenirError, DamagedError
 from avenir.evaluation.independence import check_independent
 from avenir.evaluation.questions.generation import MARKS
 from avenir.evaluation.readers.readout import evaluator_for
-from avenir.files import read_text
 from avenir.registry import code_in
 from avenir.study.comparison import Comparison, Conclusion, Gate, Row, compare_arms
 from avenir.study.predictiveness import foretell
@@ -249,10 +248,10 @@ def run_folder(recipe: Recipe, runs: Path) -> Path:
 def read_row(path: Path, expected: str) -> Row:
     """Read a row of the experiment with this hash."""
     try:
-        row = Row.parse(json.loads(read_text(path)), str(path))
-    except (ValueError, RecursionError):
+        row = Row.parse(read_json(path), str(path))
+    except AvenirError as error:
         raise DamagedError(
-            f"{str(path)!r} is damaged: remove it and run the study again, which gathers it anew"
+            f"{error}; remove {str(path)!r} and run the study again, which gathers it anew"
         ) from None
     if row.protocol != expected:
         raise AvenirError(

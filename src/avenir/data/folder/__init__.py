@@ -14,12 +14,21 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
 
 from avenir import tables, video
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window, chosen_for_test
+from avenir.data import (
+    Rate,
+    Recording,
+    Side,
+    Signal,
+    Skipped,
+    Source,
+    Split,
+    Window,
+    chosen_for_test,
+)
 from avenir.data.folder.listing import Found, listed
 from avenir.errors import AvenirError, VideoError
 
@@ -30,11 +39,11 @@ class FolderConfig(Config):
     kind: Literal["folder"] = "folder"
     path: str
     """The folder; every folder below it is searched too."""
-    size: tuple[PositiveInt, PositiveInt] = (64, 64)
+    size: tuple[Side, Side] = (64, 64)
     """`(H, W)` that every frame is resized to cover."""
-    fps: PositiveFloat = 10.0
+    fps: Rate = 10.0
     """Frames per second of every window."""
-    picture_fps: PositiveFloat | None = None
+    picture_fps: Rate | None = None
     """Rate at which folders of pictures were taken; None: `fps`."""
     test: tuple[str, ...] = ()
     """Patterns (`town/*`) of the recordings to test on; none: a fraction chosen by name."""

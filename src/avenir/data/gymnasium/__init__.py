@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from avenir.clip import Clip, cover
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import MOST_FRAMES, Rate, Recording, Side, Signal, Skipped, Source, Split, Window
 from avenir.data.gymnasium.human import Human
 from avenir.data.gymnasium.pictures import as_picture, drawn
 from avenir.data.gymnasium.policies import Policy, policy_named
@@ -45,17 +45,17 @@ class GymnasiumConfig(Config):
     policy: str = "random"
     """Who acts: random, scripted (where we know how), human (in a window, for `avenir import`
     alone), or somebody's own: my_module:my_policy."""
-    size: tuple[PositiveInt, PositiveInt] = (64, 64)
+    size: tuple[Side, Side] = (64, 64)
     """`(H, W)` that every frame is resized to cover."""
-    fps: PositiveFloat = 10.0
+    fps: Rate = 10.0
     """Frames per second; the environment's own rate is a multiple of it, each action is held."""
-    episode_frames: int = Field(200, ge=2)
+    episode_frames: int = Field(200, ge=2, le=MOST_FRAMES)
     """Frames of a recording; an episode that ends sooner is played again from another seed."""
-    skip_frames: int = Field(0, ge=0)
+    skip_frames: int = Field(0, ge=0, le=MOST_FRAMES)
     """Frames at the beginning of every episode that are left out."""
-    train_recordings: int = Field(50, ge=1)
+    train_recordings: int = Field(50, ge=1, le=10**6)
     """How many training recordings there are."""
-    test_recordings: int = Field(5, ge=1)
+    test_recordings: int = Field(5, ge=1, le=10**6)
     """How many test recordings there are."""
     seed: int = 0
     """Another seed is other episodes."""

@@ -21,12 +21,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from avenir import video
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import Rate, Recording, Side, Signal, Skipped, Source, Split, Window
 from avenir.data.lerobot.loading import Track, load
 from avenir.data.lerobot.reading import KEYS, Change, Layout
 from avenir.data.lerobot.writing import LeRobotWriter, write_dataset
@@ -44,9 +44,9 @@ class LeRobotConfig(Config):
     camera: str | None = None
     """Video or image feature to read, by its full or last name; None: the first, videos before
     images, depth maps last."""
-    size: tuple[PositiveInt, PositiveInt] = (64, 64)
+    size: tuple[Side, Side] = (64, 64)
     """`(H, W)` that every frame is resized to cover."""
-    fps: PositiveFloat | None = None
+    fps: Rate | None = None
     """Frames per second of every window; None: the recorded rate."""
     test: tuple[str, ...] = ()
     """Episodes to test on, as ranges: `["52:61"]`. None given: what the data set's own splits call

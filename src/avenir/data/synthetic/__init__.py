@@ -18,7 +18,7 @@ from torch import Tensor
 
 from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import MOST_FRAMES, Rate, Recording, Signal, Skipped, Source, Split, Window
 from avenir.data.synthetic import boxes
 from avenir.data.synthetic.driver import draw_whims
 from avenir.data.synthetic.ground import Bytes
@@ -91,9 +91,9 @@ class SyntheticConfig(Config):
     kind: str = "synthetic"
     size: tuple[int, int] = (64, 64)
     """`(H, W)` of a frame in pixels, or of one view; the same stretch of world whatever W is."""
-    fps: float = Field(default=10.0, gt=0)
+    fps: Rate = 10.0
     """Frames per second."""
-    episode_frames: int = Field(default=64, ge=2)
+    episode_frames: int = Field(default=64, ge=2, le=MOST_FRAMES)
     """Frames of one recording."""
     detours: float | None = Field(default=None, gt=0, le=1)
     """Share of the time that the driver holds some action whatever is there, as a player might;
@@ -113,11 +113,11 @@ class SyntheticConfig(Config):
     labels: bool = False
     """Whether batches carry the labels of `simulator.py` beside the actions; with captions also
     `visitor`: how much shows of every kind that flies and of every colour, 0 … 1."""
-    train_recordings: int = Field(default=1_000_000, ge=1)
+    train_recordings: int = Field(default=1_000_000, ge=1, le=10**12)
     """How many training recordings there are."""
-    first_recording: int = Field(default=0, ge=0)
+    first_recording: int = Field(default=0, ge=0, le=10**12)
     """Number of the first training recording: a million further on, none is shared."""
-    test_recordings: int = Field(default=10_000, ge=1)
+    test_recordings: int = Field(default=10_000, ge=1, le=10**12)
     """How many test recordings there are."""
 
 
