@@ -378,6 +378,17 @@ def test_a_table_among_pictures_that_is_of_something_else_is_not_used(tmp_path):
     assert any("labels.csv: it is not used for 'shots'" in note for note in folder.notes)
 
 
+@pytest.mark.parametrize(
+    "names", [("left_{}", "right_{}"), ("{}_left", "{}_right"), ("cam1_{}", "cam2_{}")]
+)
+def test_pictures_of_two_cameras_are_not_put_in_a_row(tmp_path, names):
+    stills(tmp_path / "rig", [f"{name.format(k)}.png" for name in names for k in range(9, 12)])
+    stills(tmp_path / "one", [f"take2_{k}.png" for k in range(9, 12)])
+    folder = source(tmp_path, fps=10, picture_fps=10)
+    assert {s.name for s in folder.skipped} == {"rig"}
+    assert "give each camera a folder of its own" in folder.skipped[0].reason
+
+
 def test_thumbnails_and_lone_pictures_are_no_recordings(tmp_path):
     for name in ("d0", "d1"):
         film(tmp_path / f"{name}.mp4")

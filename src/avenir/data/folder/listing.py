@@ -149,6 +149,14 @@ def _of_pictures(
         reason = "it is a lone picture, which is no recording; give a video, or several in a folder"
         listing.skipped.append(Skipped(_name(kept[0], root), reason))
         kept = []
+    together = _taken_together(kept)
+    if together:
+        reason = (
+            f"{' and '.join(map(printable, together[:3]))} have the same number, as pictures of "
+            "several cameras do; give each camera a folder of its own"
+        )
+        listing.skipped.append(Skipped(name, reason))
+        kept = []
     if said and kept:
         listing.note(said, name)
     table = beside.take(folder.parent, folder.name) if folder != root else None
@@ -170,6 +178,22 @@ def _covers(pictures: list[Path], videos: list[Path]) -> set[Path]:
             if path.stem[: gap.start()] in names:
                 alike.setdefault(path.stem[: gap.start()], []).append(path)
     return covers.union(*(paths for paths in alike.values() if len(paths) == 1))
+
+
+def _taken_together(paths: list[Path]) -> list[str]:
+    """Name the first picture of each camera, where several took pictures of the same numbers."""
+    numbers: dict[tuple[str, str], set[int]] = {}
+    first: dict[tuple[str, str], str] = {}
+    for path in paths:
+        parts = re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", path.stem, re.DOTALL)
+        if parts is None or not re.search(r"[^\W\d_]{2}", parts[1] + parts[3]):
+            return []  # no word, as of a camera
+        camera = parts[1], parts[3]
+        numbers.setdefault(camera, set()).add(int(parts[2]))
+        first.setdefault(camera, path.name)
+    each = list(numbers.values())
+    alike = len(each) > 1 and len(each[0]) > 1 and all(numbers == each[0] for numbers in each)
+    return list(first.values()) if alike else []
 
 
 def _in_order(paths: list[Path]) -> tuple[list[Path], str]:
