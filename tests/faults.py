@@ -76,7 +76,11 @@ class Trees(dict[str, Tree]):
     def add(self, left: Tree) -> bool:
         """Keep a tree; say whether it is new."""
         known = {n: None if is_part(n) else without_clocks(n, c) for n, c in left.items()}
-        key = hashlib.sha256(repr(known).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for name, content in known.items():
+            size = None if content is None else len(content)
+            digest.update(repr((name, size)).encode() + (content or b""))
+        key = digest.hexdigest()
         new = key not in self
         self[key] = left
         return new
