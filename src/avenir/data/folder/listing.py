@@ -186,11 +186,15 @@ def _taken_together(paths: list[Path]) -> list[str]:
     first: dict[tuple[str, str], str] = {}
     for path in paths:
         parts = re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", path.stem, re.DOTALL)
-        if parts is None or not re.search(r"[^\W\d_]{2}", parts[1] + parts[3]):
-            return []  # no word, as of a camera
+        if parts is None:
+            return []
         camera = parts[1], parts[3]
         numbers.setdefault(camera, set()).add(int(parts[2]))
         first.setdefault(camera, path.name)
+    before, after = ({words[place] for words in numbers} for place in (0, 1))
+    named = before if len(before) > 1 else after
+    if not all(re.search(r"[^\W\d_]{2}", word) for word in named):
+        return []  # no words, as of cameras: `8a`, `8b` are in a row
     each = list(numbers.values())
     alike = len(each) > 1 and len(each[0]) > 1 and all(numbers == each[0] for numbers in each)
     return list(first.values()) if alike else []
