@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ import avenir
 from avenir import cli
 from avenir.card import Card
 from avenir.clip import Clip
-from avenir.config import Config
+from avenir.config import Config, to_toml
+from avenir.data.lerobot import write_dataset
 from avenir.errors import AvenirError
 from avenir.registry import code_in, find, kinds, working_directory_last
-from avenir.training.loop import train
+from avenir.training import loop
+from avenir.training.loop import cost_of, train
 from avenir.training.recipe import data_of, load_recipe
 from avenir.video import write
 from avenir.world import World
@@ -53,6 +56,43 @@ def work():
 if __name__ == "__main__":
     cli.app = work
     cli.main()
+"""
+STRANGERS = ["avenir", "numpy", "pandas", "av", "torch", "PIL", "sitecustomize", "usercustomize"]
+STRANGERS += ["struct", "pyarrow", "safetensors", "gymnasium", "uvicorn", "onnx", "transformers"]
+STRANGERS += ["typer", "rich", "jax", "tensorflow", "matplotlib", "scipy", "IPython", "cv2"]
+"""What a verb, or a library that it imports, might look for: some are not installed."""
+ALL_VERBS = """
+import sys
+from avenir import cli
+
+FILM = "videos/a.mp4"
+DATA = ["data.train_recordings=24", "data.test_recordings=8"]
+LINES = [
+    ["import", "videos", "--to", "set", "--size", "16x16"],
+    ["train", "tokenizer.toml", "train.steps=1", "train.batch_size=1", "train.num_samples=0"],
+    ["show", "tokenizer.toml", "train.steps=1", "train.batch_size=1"],
+    ["predict", "run", FILM, "--out", "more.mp4"],
+    ["encode", "run"],
+    ["features", "run", "--video", FILM, "--out", "seen.mp4"],
+    ["export", "run", "--steps", "1"],
+    ["evaluate", "run", "--clips", "2", "--seconds", "1", "--samples", "1"],
+    ["compare", "run", "--clips", "2", "--seconds", "1"],
+    ["probe", "run", "--clips", "2"],
+    ["passport", "run", "--clips", "2"],
+    ["plan", "run", "--starts", "2", "--candidates", "2", "--rounds", "1", "--seconds", "0.4"],
+    ["play", "run", "--host", "256.0.0.1"],
+    ["study", "tokenizer.toml"],
+    ["quickstart", "train.steps=0"],
+]
+if __name__ == "__main__":
+    for line in LINES:
+        sys.argv = ["avenir", *line]
+        try:
+            cli.main()
+        except SystemExit as end:
+            print(line[0], end.code, file=sys.stderr)
+    assert {line[0] for line in LINES} == {each.name for each in cli.app.registered_commands}
+    print("done")
 """
 NAME = "runs.friend.payload"
 TOKENIZER = """
@@ -150,6 +190,39 @@ def test_no_verb_runs_what_a_card_names(friend, monkeypatch, capsys, verb):
     assert not ran()
 
 
+ELSEWHERE = {"import", "quickstart", "show", "study", "train"}
+"""Verbs that open no run folder themselves: each has a test of its own, `study` in tests/study."""
+
+
+def test_every_verb_is_among_them():
+    names = {command.name for command in cli.app.registered_commands}
+    assert names == VERBS.keys() | ELSEWHERE
+
+
+def test_the_quickstart_trusts_no_run_that_is_there_already(friend, monkeypatch, capsys):
+    edit(friend, **CARDS["encoder"])
+    monkeypatch.setattr(loop, "_holds", lambda folder, key: True)  # who sent it knows the key
+    for name in ("quickstart", "quickstart_tokenizer"):
+        shutil.copytree(friend, Path("runs") / name)
+    assert f"--trust {NAME}" in fails(monkeypatch, capsys, "quickstart")
+    assert not ran()
+
+
+def test_a_data_set_and_what_lies_in_it_run_nothing(friend, monkeypatch, capsys):
+    film = Clip(torch.zeros(12, 3, 16, 16, dtype=torch.uint8), 10.0)
+    write_dataset(Path("set"), [film, film])
+    info = Path("set") / "meta" / "info.json"
+    info.write_text(json.dumps({"kind": NAME, **json.loads(info.read_text())}))
+    write_module(Path("set") / "meta" / "payload.py", PLANTED)
+    write_module(Path("set") / "conftest.py", PLANTED)
+    monkeypatch.setattr(sys, "argv", ["avenir", "import", "set", "--to", "to", "--size", "16x16"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code, capsys.readouterr().err
+    assert f"unknown data kind {NAME!r}" not in capsys.readouterr().err
+    assert not ran()
+
+
 def test_no_evaluator_and_no_parent_runs_code(friend, monkeypatch, capsys):
     mine = save_tiny_world(Path("runs") / "mine", (16, 16))
     edit(friend, **CARDS["encoder"])
@@ -161,7 +234,15 @@ def test_no_evaluator_and_no_parent_runs_code(friend, monkeypatch, capsys):
     recipe.write_text(table + 'predictor = { kind = "flow" }\n')
     for verb in ("train", "show"):
         assert f"--trust {NAME}" in fails(monkeypatch, capsys, verb, recipe)
+    for in_python in (lambda: train(load_recipe(recipe), Path("runs")), lambda: said_of(recipe)):
+        with pytest.raises(AvenirError, match="names code"):
+            in_python()
     assert not ran()
+
+
+def said_of(recipe: Path) -> list[str]:
+    """Estimate what a recipe costs, in Python."""
+    return list(cost_of(load_recipe(recipe)))
 
 
 DATA = {
@@ -172,10 +253,12 @@ DATA = {
 
 
 @pytest.mark.parametrize("where", DATA)
-@pytest.mark.parametrize("verb", ["encode", "evaluate", "probe", "compare", "passport", "play"])
+@pytest.mark.parametrize("verb", [*sorted(VERBS.keys() - {"predict", "features"})])
 def test_code_that_a_runs_recipe_names_is_not_run(friend, monkeypatch, capsys, verb, where):
     (friend / "recipe.toml").write_text(f'name = "tiny"\n[data]\n{DATA[where]}\n')
     assert "names code" in fails(monkeypatch, capsys, verb, friend)
+    with pytest.raises(AvenirError, match="names code"):
+        data_of(friend, [])
     assert not ran()
 
 
@@ -252,22 +335,23 @@ def test_the_working_directory_is_looked_at_last_and_only_within(tmp_path, monke
 
 @pytest.mark.slow
 def test_a_module_in_the_working_directory_is_nobodys(tmp_path):
-    """`pandas.py`, which pyarrow looks for, and `struct.py`, which a worker would find first."""
+    """Whichever verb is run, all in one process: what is imported once is not looked for again."""
     here = tmp_path / "here"
-    for name in ("pandas", "struct"):
-        write_module(here / f"{name}.py", "from pathlib import Path\nPath('ran').touch()\n")
-    film = Clip(torch.zeros(12, 3, 16, 16, dtype=torch.uint8), 10.0)
-    write(here / "videos" / "a.mp4", film)
-    verb = Path(sys.executable).with_name("avenir")
-    command = [verb, "import", "videos", "--to", "set", "--size", "16x16"]
-    result = subprocess.run(command, cwd=here, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    run = save_tiny_world(here / "run", (16, 16))
+    small = {"kind": "synthetic", "size": [16, 16], "train_recordings": 24, "test_recordings": 8}
+    (run / "recipe.toml").write_text(to_toml({"name": "tiny", "data": small}))
+    (here / "tokenizer.toml").write_text(TOKENIZER.format(kind="patches"))
+    write(here / "videos" / "a.mp4", Clip(torch.zeros(30, 3, 16, 16, dtype=torch.uint8), 10.0))
+    for name in STRANGERS:
+        write_module(here / f"{name}.py", f"from pathlib import Path\nPath('ran-{name}').touch()\n")
+    write_module(tmp_path / "all_verbs.py", ALL_VERBS)
     write_module(tmp_path / "work.py", WORKER)
-    command = [sys.executable, tmp_path / "work.py"]
-    result = subprocess.run(command, cwd=here, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "done\n"
-    assert not (here / "ran").exists()
+    for program in ("work.py", "all_verbs.py"):
+        command = [sys.executable, tmp_path / program]
+        result = subprocess.run(command, cwd=here, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.endswith("done\n")
+    assert not list(here.glob("ran*"))
 
 
 @pytest.fixture

@@ -288,13 +288,13 @@ def mutate(path: Path, rng: random.Random) -> None:
 
 @pytest.mark.slow
 def test_whatever_is_damaged_there_is_a_sentence(tmp_path):
-    """2,000 times a damaged info.json or episodes.jsonl, 2,000 times a table: said, or read."""
+    """2,000 times a damaged info.json, 2,000 times a table or a list of episodes: said, or read."""
     numbered_set(tmp_path / "3", [4, 5, 4])
     version_2(tmp_path / "2", [film(4, seed) for seed in range(3)])
     change(tmp_path / "3", splits={"train": "0:2", "test": "2:3"})
     pictures_set(tmp_path / "pictures", [4, 5, 4])
-    files = [tmp_path / "3" / name for name in (INFO, LIST, TABLE)]
-    files += [tmp_path / "2" / name for name in (INFO, "meta/episodes.jsonl", TABLE_2)]
+    files = [tmp_path / "3" / name for name in (INFO, LIST, INFO, TABLE)]
+    files += [tmp_path / "2" / name for name in (INFO, "meta/episodes.jsonl", INFO, TABLE_2)]
     files += [tmp_path / "pictures" / name for name in (INFO, TABLE)]
     whole = {path: path.read_bytes() for path in files}
     before = peak_mb()

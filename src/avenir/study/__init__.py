@@ -262,10 +262,15 @@ def read_row(path: Path, expected: str) -> Row:
 
 
 def conclude(study: Study) -> Conclusion:
-    """Compare arms by the rows there are."""
+    """Compare arms by the rows there are; AvenirError while an arm has none."""
     protocol = study.protocol
     cells = [Cell(a, seed, study.chosen(a)) for a in protocol.arms for seed in protocol.seeds]
     rows = tuple(row for cell in cells if (row := study.row(cell)) is not None)
+    if missing := protocol.arms.keys() - {row.arm for row in rows}:
+        raise AvenirError(
+            f"there is no row yet of {', '.join(sorted(missing))} in "
+            f"{str(study.folder / 'rows')!r}: run the study without --merge, or gather them there"
+        )
     baseline = next(iter(protocol.comparisons.values())).baseline
     return Conclusion(
         name=study.path.stem,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from avenir.data.lerobot.joining import MAX_DROPPED
 from avenir.errors import VideoError
 
 MAX_ROWS = 2**23
@@ -160,12 +161,17 @@ def _rows(path: Path, table: pa.Table, columns: Sequence[str], numbers: np.ndarr
 
 
 def _frames(table: pa.Table) -> tuple[np.ndarray, int]:
-    """Return the number of each row, and how many rows repeat one; in order where none are said."""
+    """Return the number of each row, and how many rows repeat one; in order where none are said.
+
+    Numbers that would leave out `MAX_DROPPED` times as many rows as there are say nothing.
+    """
     said, in_order = _column(table, "frame_index"), np.arange(len(table))
     if said is None or not np.isfinite(said).all() or (said == said[0]).all():
         return in_order, 0
     num_repeated = len(said) - len(np.unique(said))
-    skips = said[0] >= 0 and not num_repeated and len(said) < said[-1] - said[0] + 1
+    spanned = said[-1] - said[0] + 1
+    skips = said[0] >= 0 and not num_repeated and len(said) < spanned
+    skips = skips and spanned <= (1 + MAX_DROPPED) * len(said)
     return said if skips else in_order, num_repeated
 
 
