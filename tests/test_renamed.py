@@ -1,10 +1,12 @@
 """What earlier versions wrote opens today, and computes what it computed.
 
-Names of settings and of weights have changed since; the folders in
+Names of settings and of weights have changed since (`avenir/renamed.py`); the folders in
 `fixtures/before_21` were written before.
 """
 
 import json
+import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from avenir import renamed
 from avenir.data import Source
+from avenir.errors import AvenirError, TrainingError
+from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World, load
 
@@ -87,6 +92,44 @@ def test_a_world_that_was_read_and_saved_again_is_one_of_today(tmp_path):
     again, before = World.load(tmp_path / "again", "cpu"), World.load(FOLDER / "flow", "cpu")
     assert all(map(torch.equal, again.state_dict().values(), before.state_dict().values()))
     assert again.card == before.card
+
+
+def test_a_run_that_was_interrupted_says_why_it_does_not_go_on(tmp_path):
+    recipe = load_recipe(FOLDER / "interrupted" / "recipe.toml")
+    parent = shutil.copytree(FOLDER / "kl", tmp_path / "parent")
+    folder = shutil.copytree(FOLDER / "interrupted", tmp_path / "interrupted")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(TrainingError, match="an earlier version of avenir"):
+        train(recipe.on({"encoder": parent}), tmp_path, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.stat().st_size} == (
+        before
+    )
+
+
+def test_a_recipe_with_an_old_name_is_told_the_new_one(tmp_path):
+    recipe = 'task = "predictor"\nencoder = {run = "x"}\n[data]\nkind = "synthetic"\n[predictor]\n'
+    (tmp_path / "mine.toml").write_text(f'{recipe}kind = "flow"\nscratch = 0.5\n')
+    message = "'predictor.scratch': it is called 'unconditional_probability' now"
+    with pytest.raises(AvenirError, match=message):
+        load_recipe(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_settings_keep_their_values_under_their_new_names(run):
+    """Every number of an old recipe is there, in the same order, at the same depth."""
+    old = tomllib.loads((FOLDER / run / "recipe.toml").read_text())
+
+    def values(table: object) -> list[object]:
+        return [values(each) for each in table.values()] if isinstance(table, dict) else [table]
+
+    new = renamed.settings(old)
+    assert values(new) == values(old)
+    assert renamed.settings(new) == new
+
+
+def test_a_setting_of_a_kind_that_is_not_ours_keeps_its_name():
+    table = {"predictor": {"kind": "my_lab.flow", "scratch": 0.5}}
+    assert renamed.settings(table) == table
 
 
 def test_a_playthrough_opens_to_the_same_frames():

@@ -1,5 +1,6 @@
 """From a card to the roles it describes, weights drawn at random; what does not fit is refused."""
 
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from avenir import renamed
 from avenir.bounds import at_most
 from avenir.card import WEIGHTS, Card, no_world
 from avenir.conditioners import Conditioner
@@ -58,7 +60,9 @@ def check_fits(card: Card, folder: Path) -> None:
     path = folder / WEIGHTS
     if not path.exists():
         raise no_world(folder, f"{WEIGHTS} is missing")
-    there = headers_of(path)
+    headers = headers_of(path)
+    names = _names(headers, card)
+    there = {names[name]: header for name, header in headers.items()}
     if code_in(card.model_dump(include=set(Roles._fields))):
         return
     numbers = sum(prod(header.shape) for header in there.values())
@@ -81,15 +85,22 @@ def check_fits(card: Card, folder: Path) -> None:
         raise _unfit(folder)
 
 
-def fill(world: nn.Module, folder: Path) -> None:
+def fill(world: nn.Module, card: Card, folder: Path) -> None:
     """Give a world the weights of a folder; AvenirError when they do not fit, or are not finite."""
     try:
-        world.load_state_dict(load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+        names = _names(weights, card)
+        world.load_state_dict({names[name]: value for name, value in weights.items()})
     except RuntimeError:
         raise _unfit(folder) from None
     except SafetensorError as error:
         raise AvenirError(f"{str(folder)!r} holds a damaged world: {error}") from None
     check_weights(world, repr(str(folder)))
+
+
+def _names(names: Iterable[str], card: Card) -> dict[str, str]:
+    """Say what the weights in a folder are called today; `card` as it was read there."""
+    return renamed.weights(names) if card.format < renamed.FORMAT else {n: n for n in names}
 
 
 def _unfit(folder: Path) -> AvenirError:

@@ -6,13 +6,12 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator
 
+from avenir import renamed
 from avenir.config import Config, read_json
 from avenir.data import Rate, Side, Signal
 from avenir.errors import AvenirError
 from avenir.registry import check_trusted
-
-FORMAT = 1
-"""Version of the folder: a reader that finds a higher one says so instead of guessing."""
+from avenir.renamed import FORMAT
 
 WEIGHTS = "model.safetensors"
 """The file of weights, beside the card."""
@@ -42,7 +41,7 @@ class Card(Config):
     """What a world is made of and where it comes from."""
 
     format: PositiveInt = FORMAT
-    """Version of the folder."""
+    """Version of the folder: a reader that finds a higher one says so instead of guessing."""
     name: str = "world"
     """The recipe's name."""
     fps: Rate
@@ -84,7 +83,7 @@ class Card(Config):
 
 
 def read_card(folder: str | Path, trust: Iterable[str] = ()) -> Card:
-    """Read the card that `World.save` wrote.
+    """Read the card that `World.save` wrote; one of an earlier format, under today's names.
 
     Raises AvenirError for what is no world, and for one that would run code that is not ours, save
     what `trust` names.
@@ -101,6 +100,14 @@ def read_card(folder: str | Path, trust: Iterable[str] = ()) -> Card:
             f"{str(folder)!r} is of format {number}; this version reads up to {FORMAT}: "
             "upgrade avenir"
         )
+    return parse_card(table)
+
+
+def parse_card(table: Any) -> Card:
+    """Check a card as it was written, in this format or an earlier one, which it goes on saying."""
+    number = table.get("format") if isinstance(table, dict) else None
+    if isinstance(number, int) and number < FORMAT:
+        table = renamed.settings(table)
     return Card.parse(table, "card")
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from avenir.errors import AvenirError
 from avenir.files import is_there, read_text
+from avenir.renamed import today
 
 _MOST_FILES = 20
 """Of recipes that extend each other; more are a circle."""
@@ -53,7 +54,10 @@ class Config(BaseModel):
             key = ".".join(part for part in path if part)
             if problem["type"] == "extra_forbidden":
                 known = cls._table_at(problem["loc"][:-1]).model_fields
-                yield f"unknown setting {key!r}{suggestion(str(problem['loc'][-1]), known)}"
+                given = str(problem["loc"][-1])
+                new = today(given)
+                hint = f": it is called {new!r} now" if new in known else suggestion(given, known)
+                yield f"unknown setting {key!r}{hint}"
             elif problem["type"] == "missing":
                 word = "data=FOLDER" if key == "data.path" else f"{key}=…"
                 yield f"setting {key!r} is missing: give {word} on the command line"

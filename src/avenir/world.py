@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from avenir.assembly import assembled, check_fits, fill
-from avenir.card import WEIGHTS, Card, read_card
+from avenir.card import FORMAT, WEIGHTS, Card, read_card
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
 from avenir.data import Signal
@@ -77,8 +77,8 @@ class World(nn.Module):
         """
         card = read_card(folder, trust)
         check_fits(card, Path(folder))
-        world = cls.build(card)
-        fill(world, Path(folder))
+        world = cls.build(card.model_copy(update={"format": FORMAT}))
+        fill(world, card, Path(folder))
         return world.eval().to(device or best_device())
 
     # Using ------------------------------------------------------------------------------------

@@ -23,7 +23,14 @@ NONE = float("nan")
 
 
 def flow(**settings) -> Flow:
-    table = {"width": 24, "depth": 2, "heads": 2, "past": 2, "chunk": 2, "scratch": 0.5}
+    table = {
+        "width": 24,
+        "depth": 2,
+        "heads": 2,
+        "past": 2,
+        "chunk": 2,
+        "unconditional_probability": 0.5,
+    }
     model = Flow(FlowConfig.parse(table | settings), SHAPE)
     with torch.no_grad():  # modules that start as the identity would pass any test
         for parameter in model.parameters():

@@ -37,17 +37,24 @@ def test_a_network_that_says_zero_has_the_variance_of_its_target_as_loss(path, t
     assert float(loss.detach()) == pytest.approx(expected, rel=0.03)
 
 
-@pytest.mark.parametrize("settings", [{"forcing": 1.0}, {"full_past": 1.0}, {"full_past": 0.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"diffusion_forcing_probability": 1.0},
+        {"full_past_probability": 1.0},
+        {"full_past_probability": 0.0},
+    ],
+)
 def test_settings_of_one_degradation(settings):
     model = flow(past=3, **settings)
     hidden = model.degrade(torch.randn(100, 5, *SHAPE[:3]), generator("hide"))
     num_past = (hidden.weight == 0).sum(1)
-    if settings.get("forcing"):
+    if settings.get("diffusion_forcing_probability"):
         assert num_past.max() == 0
         assert (hidden.level.std(dim=1) > 0).all()
         assert (hidden.look == torch.ones(5, 5).tril().bool()).all()
     else:
-        assert set(num_past.tolist()) == ({3} if settings["full_past"] else {1, 2, 3})
+        assert set(num_past.tolist()) == ({3} if settings["full_past_probability"] else {1, 2, 3})
         future = hidden.weight.bool()
         assert (hidden.level[~future] >= 0.9).all()
         spread = torch.where(future, hidden.level, hidden.level[:, -1:]) - hidden.level[:, -1:]
@@ -80,7 +87,7 @@ def scrambled(**settings) -> Flow:
 @pytest.mark.parametrize("attention", ["full", "factorised"])
 @pytest.mark.parametrize("changed", [0, 2, 4])
 def test_what_is_learnt_of_a_forced_frame_depends_on_no_later_one(attention, changed):
-    model = scrambled(past=3, forcing=1.0, attention=attention)
+    model = scrambled(past=3, diffusion_forcing_probability=1.0, attention=attention)
     latents = torch.randn(2, 5, *SHAPE[:3])
     other = latents.clone()
     other[:, changed] += 1
@@ -95,7 +102,11 @@ def test_what_is_learnt_of_a_forced_frame_depends_on_no_later_one(attention, cha
 
 @pytest.mark.parametrize("path", ["flow", "diffusion"])
 @pytest.mark.parametrize("attention", ["full", "factorised"])
-@pytest.mark.parametrize("settings", [{"forcing": 1.0}, {"forcing": 0.5}, {}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"diffusion_forcing_probability": 1.0}, {"diffusion_forcing_probability": 0.5}, {}],
+    ids=str,
+)
 def test_what_is_predicted_of_a_frame_is_what_is_learnt_of_it(
     settings, attention, path, monkeypatch
 ):
@@ -155,7 +166,14 @@ def moving(count: int, length: int, chance: torch.Generator) -> torch.Tensor:
 def test_a_forced_predictor_says_more_of_the_next_frames_than_the_last_one_does(forcing):
     """Where things move: after a past that is known, in the order in which frames were learnt."""
     torch.manual_seed(0)
-    table = {"width": 32, "depth": 2, "heads": 2, "past": 3, "chunk": 2, "forcing": forcing}
+    table = {
+        "width": 32,
+        "depth": 2,
+        "heads": 2,
+        "past": 3,
+        "chunk": 2,
+        "diffusion_forcing_probability": forcing,
+    }
     model = Flow(FlowConfig.parse(table), LatentShape(1, 2, 8))
     optimiser, steps = torch.optim.Adam(model.parameters(), 3e-3), 300
     for step in range(steps):
@@ -179,7 +197,7 @@ def test_with_its_own_past_the_last_true_frame_of_it_is_never_seen():
     other, future = latents.clone(), latents.clone()
     other[:, 2] += 1
     future[:, 3] += 1
-    model = flow(past=3, own_past=1.0)
+    model = flow(past=3, self_forcing=1.0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
 
@@ -192,7 +210,7 @@ def test_with_its_own_past_the_last_true_frame_of_it_is_never_seen():
 
 
 def test_its_own_past_is_what_it_predicts_of_the_frames_before():
-    model = flow(past=3, own_past=0.5)
+    model = flow(past=3, self_forcing=0.5)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     latents = torch.randn(4, 5, *SHAPE[:3])
@@ -205,7 +223,7 @@ def test_its_own_past_is_what_it_predicts_of_the_frames_before():
 
 def test_a_past_of_one_frame_has_nothing_to_be_made_of():
     with pytest.raises(AvenirError, match="remember 2 or more"):
-        flow(past=1, own_past=0.5)
+        flow(past=1, self_forcing=0.5)
 
 
 @pytest.mark.slow
@@ -295,7 +313,7 @@ def test_one_step_does_when_long_ones_were_learnt():
     def off(shortcut: float) -> float:
         torch.manual_seed(0)
         table = {"width": 32, "depth": 2, "heads": 2, "past": 1, "chunk": 1, "past_noise": 0.0}
-        table |= {"shortcut": shortcut, "full_past": 1.0, "sampling": {"num_steps": 1}}
+        table |= {"shortcut": shortcut, "full_past_probability": 1.0, "sampling": {"num_steps": 1}}
         model = Flow(FlowConfig.parse(table), LatentShape(1, 2, 2))
         optimiser = torch.optim.Adam(model.parameters(), 3e-3)
         for step in range(300):

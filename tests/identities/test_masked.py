@@ -244,7 +244,7 @@ def test_how_many_stay_hidden_falls_to_none():
 
 
 def test_a_sequence_that_counts_is_learnt_and_continued():
-    world = predictor(past=2, chunk=1, full_past=1.0, sampling={"temperature": 0.0})
+    world = predictor(past=2, chunk=1, full_past_probability=1.0, sampling={"temperature": 0.0})
     optimiser = torch.optim.Adam(world.parameters(), 3e-3)
     numbers = torch.arange(22) % 11
     every = torch.stack([numbers[i : i + 3] for i in range(11)])[:, :, None, None]

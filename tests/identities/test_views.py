@@ -24,7 +24,7 @@ SHAPE = LatentShape(channels=2, h=2, w=8, views=2)
 
 def flow(**settings) -> Flow:
     table = {"width": 24, "depth": 2, "heads": 2, "past": 2, "chunk": 2}
-    table |= {"inpainting": 1.0, "scratch": 0.5}
+    table |= {"inpainting": 1.0, "unconditional_probability": 0.5}
     return Flow(FlowConfig.parse(table | settings), SHAPE)
 
 
@@ -138,7 +138,9 @@ def test_of_one_view_all_but_a_rectangle_is_given_in_a_share_of_windows():
 
 
 def test_training_from_scratch_shows_no_past_in_its_share_of_windows():
-    hidden = flow(scratch=0.4, full_past=1.0).degrade(torch.randn(4000, 4, 2, 2, 8), generator("s"))
+    hidden = flow(unconditional_probability=0.4, full_past_probability=1.0).degrade(
+        torch.randn(4000, 4, 2, 2, 8), generator("s")
+    )
     num_past = (hidden.weight == 0).sum(1)
     assert set(num_past.tolist()) == {0, 2}
     assert float((num_past == 0).float().mean()) == pytest.approx(0.4, abs=0.03)
@@ -154,9 +156,11 @@ def test_a_fifth_of_bimodal_times_is_near_the_noise():
 
 def test_parts_that_cannot_be_taken_are_refused():
     latents = torch.randn(1, 2, *SHAPE[:3])
-    for untaught in (flow(inpainting=None), flow(scratch=None)):
+    for untaught in (flow(inpainting=0.0), flow(unconditional_probability=0.0)):
         memory = untaught.start(latents[:, :0], None)
-        with pytest.raises(AvenirError, match=r"predictor\.inpainting and predictor\.scratch"):
+        with pytest.raises(
+            AvenirError, match=r"inpainting and predictor\.unconditional_probability"
+        ):
             untaught.complete(memory, None, left(latents), generator("x"))
     cut = Shown(latents, (torch.arange(8) < 3).expand(1, 2, 2, 8))
     with pytest.raises(AvenirError, match="cuts through tokens"):
@@ -179,7 +183,7 @@ def rig(**changes) -> Card:
         "conditioner": {"kind": "cameras"},
         "predictor": FlowConfig.parse(
             {"width": 24, "depth": 1, "heads": 2, "past": 2, "chunk": 2, "inpainting": 0.5}
-            | {"scratch": 0.5}
+            | {"unconditional_probability": 0.5}
         ).model_dump(),
     }
     return Card.parse(table | changes)
@@ -239,7 +243,7 @@ def test_kinds_and_sizes_that_take_one_view_only_are_refused():
 def test_it_learns_to_say_a_view_from_the_other():
     """The right view is the left one with its sign turned: all that must be learnt."""
     torch.manual_seed(0)
-    model = flow(scratch=0.5, predicts="data", loss="data", width=32)
+    model = flow(unconditional_probability=0.5, predicts="data", loss="data", width=32)
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
 
     def drawn(count: int) -> torch.Tensor:

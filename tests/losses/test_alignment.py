@@ -189,16 +189,18 @@ def test_a_placebo_tells_nothing_of_what_stays_in_its_place():
 
 
 def test_alignment_lets_go_at_the_end():
-    alignment = Alignment(AlignmentConfig(share=0.5, let_go=0.2), CELL, 4, CELL, 6)
+    alignment = Alignment(AlignmentConfig(share=0.5, decay_fraction=0.2), CELL, 4, CELL, 6)
     shares = [alignment.share(Progress(step, 100, generator("test"))) for step in (0, 79, 90, 99)]
     assert shares[0] == shares[1] == pytest.approx(0.5)
     assert shares[2] == pytest.approx(0.25)
     assert shares[3] == pytest.approx(0.25 * (1 - math.cos(math.pi * 0.05)))
-    kept = Alignment(AlignmentConfig(share=0.5, let_go=0.2, keep=0.3), CELL, 4, CELL, 6)
+    kept = Alignment(
+        AlignmentConfig(share=0.5, decay_fraction=0.2, final_share=0.3), CELL, 4, CELL, 6
+    )
     for step, share in zip((0, 79, 90, 99), shares, strict=True):
         expected = 0.5 * 0.3 + 0.7 * share
         assert kept.share(Progress(step, 100, generator("test"))) == pytest.approx(expected)
-    steady = Alignment(AlignmentConfig(share=0.5, let_go=0.0), CELL, 4, CELL, 6)
+    steady = Alignment(AlignmentConfig(share=0.5, decay_fraction=0.0), CELL, 4, CELL, 6)
     assert steady.share(Progress(99, 100, generator("test"))) == pytest.approx(0.5)
 
 
@@ -233,7 +235,7 @@ def futures(**settings) -> Alignment:
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_hidden_are_the_last_latents_none_to_as_many_as_may_be(most):
     z = torch.randn(300, 4, 3, 2, 2)
-    hidden = futures(let_go=0).without_future(z, most, Progress(0, 1, generator("hide")))
+    hidden = futures(decay_fraction=0).without_future(z, most, Progress(0, 1, generator("hide")))
     padded = (hidden == 9).all(dim=4).all(dim=3).all(dim=2)
     count = padded.sum(dim=1)
     assert torch.equal(padded, torch.arange(4) >= 4 - count[:, None])
@@ -245,7 +247,9 @@ def test_hidden_are_the_last_latents_none_to_as_many_as_may_be(most):
 def test_hiding_is_by_chance_and_lets_go():
     z, often = torch.randn(400, 2, 3, 1, 1), []
     for step in (0, 75, 99):
-        hidden = futures(let_go=0.5).without_future(z, 1, Progress(step, 100, generator(step)))
+        hidden = futures(decay_fraction=0.5).without_future(
+            z, 1, Progress(step, 100, generator(step))
+        )
         often.append(float((hidden != z).any(dim=2).float().sum()) / 400)
     assert often == pytest.approx([0.5, 0.25, 0], abs=0.08)
 

@@ -75,7 +75,7 @@ def test_with_a_vanishing_share_it_is_the_unaligned_run_bit_for_bit(runs, word):
 
 
 def test_compared_are_the_frames_to_predict_with_what_they_truly_show(runs, monkeypatch):
-    task, seen = task_of(runs, "predictor.full_past=1.0"), []
+    task, seen = task_of(runs, "predictor.full_past_probability=1.0"), []
     directions = losses.directions
 
     def watched(projected, features, margin, counts):

@@ -98,7 +98,7 @@ def test_parts_that_are_dropped_together_can_still_be_told_apart():
     again = Condition.together(said.parts)
     torch.testing.assert_close(again.per_frame, said.per_frame)
     sampling = {"guidance": {"text": 3.0}, "num_steps": 1}
-    table = {"width": 24, "depth": 1, "heads": 2, "past": 2, "chunk": 2, "own_past": 0.5}
+    table = {"width": 24, "depth": 1, "heads": 2, "past": 2, "chunk": 2, "self_forcing": 0.5}
     flow = Flow(FlowConfig.parse(table | {"sampling": sampling}), LatentShape(2, 4, 4))
     loss = flow.losses(torch.randn(16, 4, 2, 4, 4), said, Progress(9, 10, generator("own")))
     assert torch.isfinite(loss["flow"])

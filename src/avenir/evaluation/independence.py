@@ -6,7 +6,7 @@ Reads cards only.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from avenir.card import Card
+from avenir.card import Card, parse_card
 from avenir.errors import AvenirError
 
 
@@ -39,14 +39,14 @@ def check_judge(evaluator: Card, judged: Card) -> None:
     for card in _lineage(judged):
         teacher = card.provenance.get("parents", {}).get("teacher")
         if teacher is not None:
-            check_independent(evaluator, Card.parse(teacher, "card"))
+            check_independent(evaluator, parse_card(teacher))
 
 
 def _lineage(card: Card) -> Iterator[Card]:
     """Yield a card and those of all runs it stands on."""
     yield card
     for parent in card.provenance.get("parents", {}).values():
-        yield from _lineage(Card.parse(parent, "card"))
+        yield from _lineage(parse_card(parent))
 
 
 def _shared(ours: Card, theirs: Card) -> str | None:

@@ -41,7 +41,7 @@ class AlignmentConfig(Config):
     """The encoder that they are drawn toward: a recipe to train first, or a run folder."""
     layer: int | None = Field(None, ge=1)
     """After which block of a predictor; none: after a third of them."""
-    within: Literal["mean", "each"] = "each"
+    reduction: Literal["mean", "each"] = "each"
     """Where one latent stands for several features: their mean, or each of them in its place."""
     directions: float = Field(1.0, ge=0)
     """Weight of pointing where the teacher's features do."""
@@ -61,9 +61,9 @@ class AlignmentConfig(Config):
     share: float = Field(0.2, gt=0)
     """Size of the gradient that the losses above send into latents, against that of decoding; into
     a predictor's tokens, against that of prediction."""
-    let_go: float = Field(0.5, ge=0, lt=1)
+    decay_fraction: float = Field(0.5, ge=0, lt=1)
     """Share of training, at the end, over which `share` and `future` fall along a cosine."""
-    keep: float = Field(0.0, ge=0, le=1)
+    final_share: float = Field(0.0, ge=0, le=1)
     """To which part of themselves they fall; 0: nothing is asked at the end."""
     noise: float = Field(0.0, ge=0)
     """Most noise on latents, in their standard deviations, when their directions are compared: what
@@ -97,7 +97,7 @@ class Alignment(nn.Module):
             )
         self.config, self.cell, self.teacher_cell = config, cell, teacher_cell
         self.parts = Compression(1, 1, 1)
-        if config.within == "each" and teacher_cell is not None:
+        if config.reduction == "each" and teacher_cell is not None:
             self.parts = Compression(*map(_parts, cell, teacher_cell))
         self.project, self.mix = None, None
         if features and config.directions:
@@ -111,9 +111,9 @@ class Alignment(nn.Module):
         return self.config.share * self._hold(progress)
 
     def _hold(self, progress: Progress) -> float:
-        left = (1 - progress.fraction) / max(self.config.let_go, 1e-9)
+        left = (1 - progress.fraction) / max(self.config.decay_fraction, 1e-9)
         hold = (1 - math.cos(math.pi * min(1.0, left))) / 2
-        return self.config.keep + (1 - self.config.keep) * hold
+        return self.config.final_share + (1 - self.config.final_share) * hold
 
     def without_future(self, latents: Latents, most: int, progress: Progress) -> Latents:
         """Put the padding in the place of the last 0 to `most` latents of every row, by chance."""

@@ -198,7 +198,8 @@ class Predictor(nn.Module, ABC):
         """
         raise AvenirError(
             f"a {type(self).__name__} was given parts of the frames it is to predict, and takes "
-            "none: train a predictor of kind 'flow' with predictor.inpainting and predictor.scratch"
+            "none: train a predictor of kind 'flow' with predictor.inpainting "
+            "and predictor.unconditional_probability"
         )
 
     @property

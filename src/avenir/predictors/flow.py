@@ -102,25 +102,25 @@ class FlowConfig(Config):
     """How many of them are the first that were ever seen (attention sinks, 2309.17453)."""
     chunk: int = Field(4, ge=1, le=MOST_FRAMES)
     """Latent frames predicted by one call once the memory is full."""
-    full_past: float = Field(0.5, ge=0, le=1)
+    full_past_probability: float = Field(0.5, ge=0, le=1)
     """Chance that a training window shows the full past, rather than 1 to `past` frames of it."""
-    scratch: float | None = Field(None, gt=0, le=1)
-    """Chance that a training window shows no past at all: what there is to see is only told; none:
-    never."""
-    inpainting: float | None = Field(None, gt=0, le=1)
+    unconditional_probability: float = Field(0.0, ge=0, le=1)
+    """Chance that a training window shows no past at all: what is to be seen follows from the
+    condition alone."""
+    inpainting: float = Field(0.0, ge=0, le=1)
     """Chance that parts of its hidden frames are given: some of several views, or all of one but a
-    rectangle; none: never."""
-    forcing: float = Field(0.0, ge=0, le=1)
-    """Chance that every frame of a window is noised by its own level: diffusion forcing. Above 0
+    rectangle."""
+    diffusion_forcing_probability: float = Field(0.0, ge=0, le=1)
+    """Chance that every frame of a window is noised by its own level. Above 0
     every frame is learnt, and predicted, from those before it alone."""
     past_noise: float = Field(0.1, ge=0, le=1)
     """Most noise put on the past in training, its level told to the model."""
     shortcut: float = Field(0.0, ge=0, le=1)
     """Share of every batch on which it also learns to go as far in one step as in two, and so to
     draw in 1, 2, 4 or 8; 0: it is not told how far a step goes."""
-    own_past: float | None = Field(None, gt=0, le=1)
+    self_forcing: float = Field(0.0, ge=0, le=1)
     """Share of every batch, in the second half of training, whose last frame of the past is what
-    the predictor itself makes of those before it; none: pasts are true."""
+    the predictor itself makes of those before it (self-forcing, 2506.08009)."""
     sampling: SamplingConfig = SamplingConfig.model_validate({})
     """How a chunk is drawn."""
 
@@ -133,10 +133,10 @@ class Flow(Denoiser, Predictor):
 
     def __init__(self, config: FlowConfig, shape: LatentShape) -> None:
         check_sinks(config.sinks, config.past)
-        if config.own_past is not None and config.past < 2:
+        if config.self_forcing and config.past < 2:
             raise AvenirError(
-                f"predictor.own_past is {config.own_past} and past {config.past}; the last frame "
-                "of the past is made of those before it: remember 2 or more"
+                f"predictor.self_forcing is {config.self_forcing} and past {config.past}; the last "
+                "frame of the past is made of those before it: remember 2 or more"
             )
         straight = config.path == "flow" and config.sampling.sampler == "euler"
         if config.shortcut and not straight:
@@ -155,15 +155,15 @@ class Flow(Denoiser, Predictor):
             grid=shape.grid(config.patch),
             views=shape.views,
             strides=config.shortcut > 0,
-            inpaints=config.inpainting is not None,
+            inpaints=config.inpainting > 0,
             looks=shape.context,
         )
         self.config, self.path = config, Path(config.path)
         # Forced frames are learnt each from those before it: so is what is predicted and kept.
-        self.causal = config.forcing > 0
+        self.causal = config.diffusion_forcing_probability > 0
         # Completing begins where there is no past, which must have been met in training.
-        from_nothing = config.scratch is not None or config.forcing > 0
-        self.completes = config.inpainting is not None and from_nothing
+        from_nothing = config.unconditional_probability > 0 or self.causal
+        self.completes = config.inpainting > 0 and from_nothing
         self.num_train_frames = config.past + config.chunk
         self.shift = config.shift or shift_of(
             self.num_train_frames * shape.channels * shape.h * shape.w
@@ -180,8 +180,8 @@ class Flow(Denoiser, Predictor):
     ) -> dict[str, Tensor]:
         """Degrade, predict, compare: one weighted mean over the hidden frames."""
         true_latents, own = latents, 0
-        if self.config.own_past is not None and progress.fraction >= 0.5:
-            own = max(1, round(self.config.own_past * len(latents)))
+        if self.config.self_forcing and progress.fraction >= 0.5:
+            own = max(1, round(self.config.self_forcing * len(latents)))
             latents = self._with_own_past(latents, condition, own, progress.generator)
         degradation = self.degrade(latents, progress.generator, full=own)
         tau = degradation.level[:, :, None, None, None]
@@ -281,20 +281,22 @@ class Flow(Denoiser, Predictor):
 
         if tau is None:
             own = draw_tau((b, t), config.tau, self.shift, generator)
-            forced = chance(config.forcing)
+            forced = chance(config.diffusion_forcing_probability)
             every = torch.where(forced[:, None], own, own[:, :1])
         else:
             every, forced = tau[:, None].expand(b, t), chance(0.0)
         most = min(config.past, t - 1)
         some = torch.randint(1, most + 1, (b,), generator=generator, device=device)
-        num_past = torch.where(chance(config.full_past), most, some).masked_fill(forced, 0)
-        if config.scratch is not None:
-            num_past = num_past.masked_fill(chance(config.scratch), 0)
+        num_past = torch.where(chance(config.full_past_probability), most, some).masked_fill(
+            forced, 0
+        )
+        if config.unconditional_probability > 0:
+            num_past = num_past.masked_fill(chance(config.unconditional_probability), 0)
         num_past[:full] = most
         noise = torch.rand(b, generator=generator, device=device) * config.past_noise
         hidden = hide_future(every, num_past, 1 - noise)
         hidden = hidden.in_order() if self.causal else hidden
-        if tau is not None or config.inpainting is None:
+        if tau is not None or not config.inpainting:
             return hidden
         size = (b, t, *self.grid(latents))
         tokens = draw_shown(size, self.views, config.inpainting, generator)

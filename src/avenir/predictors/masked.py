@@ -76,7 +76,7 @@ class MaskedConfig(Config):
     """Latent frames remembered."""
     chunk: int = Field(1, ge=1, le=MOST_FRAMES)
     """Latent frames predicted by one call once the memory is full."""
-    full_past: float = Field(0.5, ge=0, le=1)
+    full_past_probability: float = Field(0.5, ge=0, le=1)
     """Chance that a training window shows the full past, rather than fewer frames of it."""
     sampling: UnmaskingConfig = UnmaskingConfig.model_validate({})
     """How a chunk is revealed."""
@@ -166,7 +166,7 @@ class Masked(TokenPredictor):
         device, most = chance.device, min(self.config.past, t - 1)
         least = min(1, most)
         some = torch.randint(least, most + 1, (b,), generator=chance, device=device)
-        full = torch.rand(b, generator=chance, device=device) < self.config.full_past
+        full = torch.rand(b, generator=chance, device=device) < self.config.full_past_probability
         zeros, ones = torch.zeros(b, t, device=device), torch.ones(b, device=device)
         return hide_future(zeros, torch.where(full, most, some), ones)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from avenir.card import WEIGHTS, Card
+from avenir.card import FORMAT, WEIGHTS, Card, parse_card
 from avenir.clip import Progress
 from avenir.data import Source, batches
 from avenir.device import best_device, device_name, generator, seed_of
@@ -265,16 +265,30 @@ def _save_world(folder: Path, world: World, provenance: dict[str, object]) -> No
 
 def is_finished(folder: Path) -> bool:
     """Say whether a folder holds a run whose training has ended."""
+    card = _card_in(folder)
+    finished = card is not None and card.provenance.get("finished") is True
+    return finished and (folder / WEIGHTS).exists()
+
+
+def _card_in(folder: Path) -> Card | None:
+    """Read a card that may not be there, or be damaged, running nothing that it names."""
     try:
-        card = Card.parse(json.loads((folder / "card.json").read_text()))
+        return parse_card(json.loads((folder / "card.json").read_text()))
     except (OSError, ValueError, AvenirError):
-        return False
-    return (folder / WEIGHTS).exists() and card.provenance.get("finished") is True
+        return None
 
 
 def _holds(folder: Path, key: str) -> bool:
     """Say whether a folder holds this run, finished; one of another run is refused."""
     if _key_of(folder) not in ("", key):
+        card = _card_in(folder)
+        if card is not None and card.format < FORMAT:
+            raise TrainingError(
+                f"{folder} holds a run of an earlier version of avenir (format {card.format}, "
+                f"today {FORMAT}); it can be used, but its training cannot go on: settings and "
+                "weights have other names now. Finish it with that version, name another folder "
+                "with --out, or remove it"
+            )
         raise TrainingError(
             f"{folder} holds a run of another recipe, or of other data or parents (compare its "
             "recipe.toml): name another folder with --out, or remove it"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 import avenir
+from avenir import renamed
 from avenir.card import Card
 from avenir.config import Config, merged, parse_overrides, read_layers, read_toml, stacked, to_toml
 from avenir.errors import AvenirError
@@ -21,9 +22,6 @@ from avenir.files import is_there
 from avenir.losses.alignment import AlignmentConfig
 from avenir.registry import check_trusted, code_in, find, parse
 from avenir.training.optim import OptimConfig
-
-FORMAT = 1
-"""Version of run folders; part of every run's key."""
 
 Task = Literal["encoder", "decoder", "predictor"]
 
@@ -146,7 +144,7 @@ class Recipe(Config):
         table["data"] = fingerprint
         for quiet in ("num_samples", "snapshots", "save_seconds"):
             table["train"].pop(quiet)
-        text = json.dumps([FORMAT, table], sort_keys=True)
+        text = json.dumps([renamed.FORMAT, table], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -171,7 +169,7 @@ def data_of(run: Path, overrides: Iterable[str], trust: Iterable[str] = ()) -> d
     if set(given) - {"data"}:
         raise AvenirError(f"{sorted(set(given) - {'data'})} cannot change after training; data can")
     path, above = run / "recipe.toml", given.get("data", {})
-    below = read_toml(path).get("data")
+    below = renamed.settings(read_toml(path)).get("data")
     if not isinstance(below, dict):
         raise AvenirError(f"{str(path)!r} says of no data what a run was trained on: give data=…")
     table = _data(below, above)
@@ -272,11 +270,15 @@ def resolve(
 
 
 def _read(path: Path, trust: Iterable[str]) -> dict[str, Any]:
-    """Read a recipe and what it extends; of those that lie in a run, code is not run unasked."""
+    """Read a recipe and what it extends; of those that lie in a run, code is not run unasked.
+
+    A run may be of an earlier format: settings that have other names since are given these.
+    """
     layers = read_layers(path)
     for file, table in layers.items():
         if any((file.parent / mark).exists() for mark in ("card.json", "key")):
             check_trusted(table, trust, file)
+            layers[file] = renamed.settings(table)
     return stacked(layers)  # what was checked, not what lies there now
 
 

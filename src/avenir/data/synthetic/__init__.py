@@ -95,9 +95,8 @@ class SyntheticConfig(Config):
     """Frames per second."""
     episode_frames: int = Field(default=64, ge=2, le=MOST_FRAMES)
     """Frames of one recording."""
-    detours: float | None = Field(default=None, gt=0, le=1)
-    """Share of the time that the driver holds some action whatever is there, as a player might;
-    none: never."""
+    held_action_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Share of the time that the driver holds some action whatever is there, as a player might."""
     captions: Literal["some", "all"] | None = None
     """Something flies over now and then, and a caption of every frame says what. With `some`, three
     pairs of kind and colour are never seen in training."""
@@ -156,7 +155,14 @@ class Synthetic(Source):
     def fingerprint(self) -> str:
         """Return a hash of the format and of what changes a picture or an action."""
         # What is as it was before it could be chosen keeps data sets their name.
-        later = {"first_recording", "detours", "captions", "weather", "cameras", "boxes"}
+        later = {
+            "first_recording",
+            "held_action_fraction",
+            "captions",
+            "weather",
+            "cameras",
+            "boxes",
+        }
         beside = {"kind", "labels"} | {name for name in later if not getattr(self.config, name)}
         settings = self.config.model_dump_json(exclude=beside)
         return hashlib.sha256(f"synthetic {FORMAT} {settings}".encode()).hexdigest()
@@ -272,7 +278,7 @@ class Synthetic(Source):
         seeds = [_seed(window) for window in windows]
         layout = draw_layout(seeds, splits)
         config = self.config
-        whims = draw_whims(seeds, config.episode_frames, 1 / self.fps, config.detours or 0.0)
+        whims = draw_whims(seeds, config.episode_frames, 1 / self.fps, config.held_action_fraction)
         first = np.array([round(window.start_seconds * self.fps) for window in windows])
         length = windows[0].num_frames
         driven = drive_episodes(layout, whims, int(first.max()) + length, self.fps)
