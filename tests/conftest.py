@@ -54,7 +54,7 @@ def save_tiny_world(
 ) -> Path:
     """Write a world of random weights as a run folder."""
     from avenir.card import Card
-    from avenir.data import Signal
+    from avenir.signals import Signal
     from avenir.world import World
 
     encoder = {"kind": "kl", "compression": (2, 8, 8), "width": 8, "depth": 1, "decoder_depth": 1}
@@ -62,7 +62,7 @@ def save_tiny_world(
     card = Card(
         fps=10.0,
         size=size,
-        signals={"actions": Signal(size=2, low=(-1.0, -1.0), high=(1.0, 1.0))},
+        signals={"actions": Signal(role="action", size=2, low=(-1.0, -1.0), high=(1.0, 1.0))},
         encoder=encoder,
         conditioner={"kind": "actions"} if predicts else None,
         predictor=predictor if predicts else None,
@@ -81,7 +81,7 @@ def save_tiny_world(
 def discovering() -> "World":
     """A tiny untrained world that finds nine actions of its own."""
     from avenir.card import Card
-    from avenir.data import Signal
+    from avenir.signals import Signal
     from avenir.world import World
 
     card = Card(

@@ -13,17 +13,17 @@ from avenir import export as exporting
 from avenir.card import Card
 from avenir.cli import app
 from avenir.clip import Clip
-from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.export import CLOSE, Exported, OnnxWorld, export
 from avenir.serving.player import Player
 from avenir.serving.stages import Direction, openings_of, stages_of
+from avenir.signals import Signal
 from avenir.world import World, load
 
-ACTIONS = Signal(size=2, low=(-1.0, -1.0), high=(1.0, 1.0))
-WEATHER = Signal(size=2, names=("day", "night"), low=(0.0, 0.0), high=(1.0, 1.0))
+ACTIONS = Signal(role="action", size=2, low=(-1.0, -1.0), high=(1.0, 1.0))
+WEATHER = Signal(role="metadata", size=2, names=("day", "night"), low=(0.0, 0.0), high=(1.0, 1.0))
 
 
 def world(conditioner: dict | None = None, signals: dict | None = None, **settings) -> World:
@@ -58,7 +58,7 @@ def clip(made: World, num_frames: int = 9) -> Clip:
         "actions": torch.rand(num_frames, 2, generator=chance) * 2 - 1,
         "weather": torch.eye(2)[torch.randint(2, (num_frames,), generator=chance)],
         "boxes": torch.rand(num_frames, 12, generator=chance).add(0.5),
-        "caption": Signal.text(24).written("nothing flies").expand(num_frames, -1),
+        "caption": Signal.text(24).encode_text("nothing flies").expand(num_frames, -1),
     }
     return Clip(frames, 10.0, {name: rows[name] for name in made.takes})
 
@@ -133,7 +133,7 @@ def test_words_and_signals_guided_apart_are_heard_alike(tmp_path):
 def test_boxes_are_looked_at_alike(tmp_path):
     made = world(
         {"kind": "joint", "parts": {"actions": {}, "boxes": {}}},
-        {"actions": ACTIONS, "boxes": Signal(size=12)},
+        {"actions": ACTIONS, "boxes": Signal(role="box", size=12)},
         attention="factorised",
         shortcut=0.25,
         sampling={"num_steps": 1},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from avenir.clip import Clip
-from avenir.data import Recording, Signal, Source, Window
+from avenir.data import Recording, Source, Window
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.device import seed_of
 from avenir.evaluation.probing.features import components
@@ -12,6 +12,7 @@ from avenir.serving import overlays as overlays_module
 from avenir.serving.overlays import Overlays, Probes, Truth, fitted
 from avenir.serving.player import Player
 from avenir.serving.stages import Direction, Push, openings_of, pushed, stages_of
+from avenir.signals import Signal
 from avenir.world import load
 
 
@@ -169,7 +170,7 @@ class Lamp(Source):
 
     def __init__(self) -> None:
         self.fps, self.size, self.skipped = 10.0, (64, 64), []
-        self.signals = {"state": Signal(size=2, names=("brightness", "warmth"))}
+        self.signals = {"state": Signal(role="state", size=2, names=("brightness", "warmth"))}
 
     def recordings(self, split: str) -> list[Recording]:
         return [Recording(f"{split}-{number}", 2.0) for number in range(10)]

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from avenir.clip import Clip
-from avenir.data import Signal
 from avenir.device import SharedGenerator, generator, normal
 from avenir.errors import AvenirError
 from avenir.planning import Agent, PlanningConfig, bounds_of, latents_of, plan
+from avenir.signals import Signal
 from avenir.world import World, load
 
 from .conftest import save_tiny_world
@@ -19,7 +19,7 @@ class Sums:
     """A world whose two latent numbers are sums of its two actions: it ends where they lead."""
 
     card = SimpleNamespace(name="sums")
-    takes = {"actions": Signal(size=2, low=(-1.0, -1.0), high=(1.0, 0.5))}
+    takes = {"actions": Signal(role="action", size=2, low=(-1.0, -1.0), high=(1.0, 0.5))}
     encoder = SimpleNamespace(compression=SimpleNamespace(t=2))
 
     def foresee(self, moment, actions, chance):

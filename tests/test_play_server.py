@@ -18,13 +18,13 @@ from urllib.request import Request, urlopen
 import pytest
 import torch
 
-from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.serving.messages import offered, written
 from avenir.serving.overlays import Overlays
 from avenir.serving.player import Player
 from avenir.serving.stages import Steering, openings_of, stages_of
+from avenir.signals import Signal
 from avenir.world import World, load
 
 from .test_serving import hearing_run, weather_run  # noqa: F401
@@ -586,12 +586,12 @@ def test_a_choice_is_known_by_its_names_and_bounds():
     named = {"size": 2, "names": ("wet", "dry")}
     bounds = {"low": (0.0, 0.0), "high": (1.0, 1.0)}
     for signal, choice in (
-        (Signal(**named, **bounds), True),
+        (Signal(role="action", **named, **bounds), True),
         (Signal.choice(3), True),
-        (Signal(**named), False),  # nobody knows their bounds
-        (Signal(**named, low=(0.0, 0.0), high=(1.0, 2.0)), False),
-        (Signal(size=2, **bounds), False),
-        (Signal(size=1, names=("speed",), low=(0.0,), high=(1.0,)), False),
+        (Signal(role="action", **named), False),  # nobody knows their bounds
+        (Signal(role="action", **named, low=(0.0, 0.0), high=(1.0, 2.0)), False),
+        (Signal(role="action", size=2, **bounds), False),
+        (Signal(role="action", size=1, names=("speed",), low=(0.0,), high=(1.0,)), False),
     ):
         assert offered("signal", signal)["choice"] is choice
 

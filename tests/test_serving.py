@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from avenir.clip import to_frames
-from avenir.data import Signal
 from avenir.data.synthetic import ACTIONS, CAPTION, WEATHER, Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.serving import player as player_module
 from avenir.serving.player import Player
 from avenir.serving.playthrough import read_playthrough
 from avenir.serving.stages import Direction, Simulation, Steering, openings_of, stages_of
+from avenir.signals import Signal
 from avenir.world import World, load
 
 from .conftest import save_tiny_world
@@ -65,7 +65,7 @@ def hearing_run(tmp_path_factory) -> Path:
 def weather_run(tmp_path_factory) -> Path:
     """A world that is told the weather, which is a choice, and the speed, a number."""
     folder = tmp_path_factory.mktemp("runs") / "weather"
-    speed = Signal(size=1, names=("speed",), low=(0.0,), high=(30.0,))
+    speed = Signal(role="metadata", size=1, names=("speed",), low=(0.0,), high=(30.0,))
     signals = {"weather": WEATHER, "speed": speed}
     save_joint_world(folder, "weather", signals, metadata={"signals": ["weather", "speed"]})
     return folder
@@ -169,11 +169,11 @@ def test_keys_add_up_within_bounds(player):
 def test_choices_are_made_one_at_a_time_and_without_keys_the_world_acts_on_its_own(player):
     keys = {"1": (1.0, 0.0), "2": (0.0, 1.0)}
     named = ("choice 0", "choice 1")
-    player.signal = Signal(size=2, names=named, low=(0, 0), high=(1, 1), keys=keys)
+    player.signal = Signal(role="action", size=2, names=named, low=(0, 0), high=(1, 1), keys=keys)
     assert player.action(["1", "2"]) == (0.0, 1.0)
     assert player.action(["2", "1"]) == (1.0, 0.0)
     assert player.action([]) == ()
-    player.signal = Signal(size=2, low=(0.2, 0.1), high=(1, 1))
+    player.signal = Signal(role="action", size=2, low=(0.2, 0.1), high=(1, 1))
     assert player.action(["1"]) == ()
     player.signal = None
     assert player.action([]) == ()
@@ -273,7 +273,7 @@ def test_a_world_is_told_what_is_said_from_then_on_and_until_something_else_is(h
     hearing.step(LEFT)
     assert told[0] is None and told[3] is None
     for caption in told[1:3]:
-        assert torch.equal(caption[0, -1], CAPTION.written("a red plane"))
+        assert torch.equal(caption[0, -1], CAPTION.encode_text("a red plane"))
     assert [step.text for step in hearing.line.told] == [None, "a red plane", "a red plane", None]
 
 

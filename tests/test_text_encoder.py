@@ -136,8 +136,8 @@ def opened(folder: Path, width: int = HIDDEN, **settings) -> TextEncoderConditio
 def signal(said: list[str | None], f_t: int = 2) -> dict[str, Tensor]:
     """Say something, or nothing, in the last frame of each latent frame, `1 T s`; others lie."""
     unknown = torch.full((CAPTION.size,), torch.nan)
-    rows = [unknown if words is None else CAPTION.written(words) for words in said]
-    lies = CAPTION.written("a lie")
+    rows = [unknown if words is None else CAPTION.encode_text(words) for words in said]
+    lies = CAPTION.encode_text("a lie")
     frames = [row for each in rows for row in [lies] * (f_t - 1) + [each]]
     return {"caption": torch.stack(frames)[None]}
 
@@ -244,7 +244,7 @@ def test_what_is_unknown_is_absent_and_not_empty(folders, into):
 @pytest.mark.parametrize("into", ["attention", "modulation"])
 def test_captions_are_dropped_frame_by_frame_in_training(folders, into):
     conditioner = opened(folders["t5"], into=into, dropout=0.3, part_dropout=0.5)
-    said = {"caption": CAPTION.written("a plane").expand(400, 12, -1)}
+    said = {"caption": CAPTION.encode_text("a plane").expand(400, 12, -1)}
     condition = conditioner(said, 6, 400, generator("drop"))
     if condition.context is None:
         known = (condition.per_frame != condition.nothing).any(-1)
@@ -327,7 +327,7 @@ def card(folder: Path, predictor: str = "flow", **settings) -> Card:
     return Card(
         fps=10.0,
         size=(32, 32),
-        signals={"caption": CAPTION, "actions": Signal(size=2)},
+        signals={"caption": CAPTION, "actions": Signal(role="action", size=2)},
         encoder=encoder,
         conditioner={"kind": "text_encoder", "model": str(folder), **settings},
         predictor={"kind": predictor, "width": 16, "depth": 1, "heads": 2},
@@ -555,7 +555,7 @@ def test_a_training_batch_reads_nothing_of_what_it_drops(folders):
     """With all dropped, the public model is not asked, and what is trained still has a gradient."""
     world = built(card(folders["t5"], dropout=1.0))
     asked = counted(world.conditioner)
-    said = {"caption": CAPTION.written("a plane").expand(2, 16, -1)}
+    said = {"caption": CAPTION.encode_text("a plane").expand(2, 16, -1)}
     t = world.predictor.num_train_frames
     condition = world.conditioner(said, t, 2, generator("drop"))
     latents = torch.randn(2, t, world.encoder.channels, 4, 4)

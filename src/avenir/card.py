@@ -8,10 +8,11 @@ from pydantic import Field, PositiveInt, field_validator
 
 from avenir import renamed
 from avenir.config import Config, read_json
-from avenir.data import Rate, Side, Signal
+from avenir.data import Rate, Side
 from avenir.errors import AvenirError
 from avenir.registry import check_trusted
 from avenir.renamed import FORMAT
+from avenir.signals import Signal, Signals
 
 WEIGHTS = "model.safetensors"
 """The file of weights, beside the card."""
@@ -50,7 +51,7 @@ class Card(Config):
     """Height and width of its frames."""
     views: int = Field(1, ge=1, le=64)
     """Cameras whose pictures stand side by side in a frame."""
-    signals: dict[str, Signal] = {}
+    signals: Signals = {}
     """What may steer it: names, bounds and keys."""
     tokenizer: str | None = None
     """Of a world of text in pieces, what its tokens stand for; none: bytes, or no text."""

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Signal
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.files import beside, make_folder, move_together, write_whole
@@ -32,6 +31,7 @@ from avenir.predictors import Memory
 from avenir.predictors.flow import Flow
 from avenir.rollout import Moment
 from avenir.shapes import Latents, Video
+from avenir.signals import Signal
 from avenir.steering import Told, laid_ahead
 from avenir.world import World
 

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avenir.clip import Clip
-from avenir.data import Signal
 from avenir.errors import AvenirError
 from avenir.shapes import BOX_NUMBERS, Actions
+from avenir.signals import Signal
 
 Words = str | Sequence[str | None]
 """A caption of all frames, or one for each; none, or no words: nothing is said of it."""
@@ -141,21 +141,21 @@ def check_taken(
 def captioned(signal: Signal, text: Words, num_frames: int) -> Tensor:
     """Write a caption for each of so many frames, or for as many as there are, `T s`."""
     if isinstance(text, str):
-        return signal.written(text).expand(num_frames, -1)
+        return signal.encode_text(text).expand(num_frames, -1)
     silence = torch.full((signal.size,), torch.nan)
-    rows = [silence if words is None else signal.written(words) for words in text[:num_frames]]
+    rows = [silence if words is None else signal.encode_text(words) for words in text[:num_frames]]
     return torch.stack(rows)
 
 
 def read_row(name: str, signal: Signal, value: str) -> Float[Tensor, " s"]:
-    """Read what is told of a signal, as `Signal.read` does; boxes that are not said are not known.
+    """Read what is told of a signal; boxes that are not said are not known.
 
-    Raises AvenirError as that does.
+    Raises AvenirError as `Signal.parse_row` does.
     """
     num_numbers = value.count(",") + 1
     if name == "boxes" and not num_numbers % BOX_NUMBERS:
         value += ",nan" * (signal.size - num_numbers)
-    return signal.read(value)
+    return signal.parse_row(value)
 
 
 def _check(actions: Tensor, size: int) -> None:

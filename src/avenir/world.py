@@ -19,7 +19,6 @@ from avenir.assembly import assembled, check_fits, fill
 from avenir.card import FORMAT, WEIGHTS, Card, read_card
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
-from avenir.data import Signal
 from avenir.degradation import Shown
 from avenir.device import best_device, generator
 from avenir.encoders import Encoder
@@ -29,6 +28,7 @@ from avenir.finite import finite
 from avenir.predictors import Predictor
 from avenir.rollout import Moment, completed, onward, rollout
 from avenir.shapes import Actions, Latents, Video
+from avenir.signals import Signal
 from avenir.steering import Told, Words, check_views, laid, laid_ahead, laid_around
 
 

@@ -443,12 +443,12 @@ def test_what_a_person_would_play_is_no_data_to_draw_from():
 
 
 def test_who_cannot_play_is_told_why(sitting, monkeypatch):
-    from avenir.data import Signal
     from avenir.data.gymnasium.human import Human
+    from avenir.signals import Signal
 
     pygame = sitting.pygame
     with pytest.raises(AvenirError, match="on no keys"):
-        Human(Signal(size=1), 10.0, 6)
+        Human(Signal(role="action", size=1), 10.0, 6)
     monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")  # what is taken where there is no screen
     with pytest.raises(AvenirError, match="no window can be opened: there is no screen"):
         whole(source(HILL, policy="human", fps=10))

@@ -11,14 +11,18 @@ import torch
 from tests.lerobot_sets import NAMES, film, version_2, version_3
 
 from avenir import video
-from avenir.data import Signal, Window
+from avenir.data import Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig, LeRobotWriter, write_dataset
 from avenir.data.lerobot.reading import MEMORY, Layout
 from avenir.errors import AvenirError
+from avenir.signals import Signal
 
 
 def writer(path: Path, **settings) -> LeRobotWriter:
-    signals = {"actions": Signal(size=2, names=NAMES), "state": Signal(size=3)}
+    signals = {
+        "actions": Signal(role="action", size=2, names=NAMES),
+        "state": Signal(role="state", size=3),
+    }
     return LeRobotWriter(path, 20.0, (32, 48), signals, **settings)
 
 

@@ -7,12 +7,15 @@ import torch
 from tests.lerobot_sets import NAMES, film
 
 from avenir.clip import Clip
-from avenir.data import Signal
 from avenir.data.lerobot import LeRobotWriter, renewal
+from avenir.signals import Signal
 
 
 def writer(path: Path) -> LeRobotWriter:
-    signals = {"actions": Signal(size=2, names=NAMES, change="delta"), "state": Signal(size=3)}
+    signals = {
+        "actions": Signal(role="action", size=2, names=NAMES, change="delta"),
+        "state": Signal(role="state", size=3),
+    }
     return LeRobotWriter(path, 20.0, (32, 48), signals)
 
 

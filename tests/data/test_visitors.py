@@ -63,7 +63,7 @@ def test_pictures_differ_only_while_something_is_said_to_fly():
     with_them, without = source(captions="some", labels=True), source()
     windows = with_them.spread("test", 24, 6)
     one, other = with_them.read(windows), without.read(windows)
-    quiet = (one.signals["caption"] == CAPTION.written(NOTHING)).all(-1)
+    quiet = (one.signals["caption"] == CAPTION.encode_text(NOTHING)).all(-1)
     same = (one.video == other.video).flatten(2).all(-1)
     assert quiet.any() and not quiet.all()
     assert same[quiet].all()
@@ -106,5 +106,5 @@ def test_a_visit_begins_at_its_frame_wherever_the_window_does():
     visits = [[visit_of(0, number, 18 / 10)] for number in range(24)]
     said = world.visited(windows, visits).signals["caption"]
     for row, (visit,) in enumerate(visits):
-        assert torch.equal(said[row, 17], CAPTION.written(NOTHING))
-        assert torch.equal(said[row, 18], CAPTION.written(visit.caption))
+        assert torch.equal(said[row, 17], CAPTION.encode_text(NOTHING))
+        assert torch.equal(said[row, 18], CAPTION.encode_text(visit.caption))

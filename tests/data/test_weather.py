@@ -149,8 +149,8 @@ def test_weather_changes_the_name_of_the_data_and_none_keeps_it():
 
 
 def test_a_value_is_one_of_the_names_or_numbers():
-    assert WEATHER.read("fog").tolist() == [0, 0, 1, 0]
-    assert WEATHER.read("0,0.5, 0.5,0").tolist() == [0, 0.5, 0.5, 0]
+    assert WEATHER.parse_row("fog").tolist() == [0, 0, 1, 0]
+    assert WEATHER.parse_row("0,0.5, 0.5,0").tolist() == [0, 0.5, 0.5, 0]
     for wrong in ("rain", "1,0", ""):
         with pytest.raises(AvenirError, match="one of day, night, fog, dusk, or 4 numbers"):
-            WEATHER.read(wrong)
+            WEATHER.parse_row(wrong)

@@ -10,9 +10,10 @@ from torch import Tensor
 from avenir.card import Card
 from avenir.clip import Clip, to_frames
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import Recording, Skipped, Source, Split, Window
 from avenir.encoders import ParameterGroup, Posterior, Tokenizer
 from avenir.shapes import Compression, Latents, Video
+from avenir.signals import Signal
 
 HEIGHT, WIDTH, LENGTH = 16, 24, 30
 
@@ -36,7 +37,7 @@ class ToySource(Source):
 
     def __init__(self) -> None:
         self.fps, self.size, self.skipped = 10.0, (HEIGHT, WIDTH), list[Skipped]()
-        self.signals = {"actions": Signal(size=1, names=("right",))}
+        self.signals = {"actions": Signal(role="action", size=1, names=("right",))}
 
     def recordings(self, split: Split) -> list[Recording]:
         return [Recording(f"{split}-{i}", LENGTH / self.fps) for i in range(6)]
@@ -87,7 +88,7 @@ class ToyWorld:
     """Knows the rule; `noise` spoils its pictures, each sample by its own."""
 
     discovers = False
-    takes = {"actions": Signal(size=1)}
+    takes = {"actions": Signal(role="action", size=1)}
 
     def __init__(self, noise: float = 0.0, listens: bool = True) -> None:
         self.noise, self.listens = noise, listens

@@ -7,7 +7,7 @@ from avenir.assembly import assembled
 from avenir.card import Card
 from avenir.clip import Condition, Context
 from avenir.conditioners.boxes import BoxesConditioner, BoxesConfig
-from avenir.data import Signal, synthetic
+from avenir.data import synthetic
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.rig import camera
 from avenir.data.synthetic.things import BODIES, MOVING, NUM_SLOTS
@@ -17,6 +17,7 @@ from avenir.nn.attention import CrossAttention
 from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
 from avenir.shapes import BOX_NUMBERS
+from avenir.signals import Signal
 
 SHAPE = LatentShape(channels=2, h=2, w=4, context=True)
 NONE = float("nan")
@@ -416,7 +417,7 @@ def test_only_predictors_that_look_take_what_is_to_be_looked_at():
                 "encoder": {"kind": "fsq", "compression": [1, 8, 8], "width": 8},
                 "predictor": {"width": 24, "depth": 1, "heads": 2, **predictor},
                 "conditioner": {"kind": "boxes"},
-                "signals": {"boxes": Signal(size=12)},
+                "signals": {"boxes": Signal(role="box", size=12)},
                 "fps": 10.0,
                 "size": (16, 32),
             }

@@ -9,18 +9,18 @@ from avenir.cli.predict import _told
 from avenir.clip import Clip
 from avenir.conditioners.joint import JointConditioner, JointConfig
 from avenir.conditioners.metadata import MetadataConditioner, MetadataConfig
-from avenir.data import Signal
 from avenir.data.synthetic import WEATHER
 from avenir.device import generator
 from avenir.errors import AvenirError
+from avenir.signals import Signal
 from avenir.steering import laid, laid_ahead
 from avenir.world import World
 
-ACTIONS, SPEED = Signal(size=2), Signal(size=1)
+ACTIONS, SPEED = Signal(role="action", size=2), Signal(role="metadata", size=1)
 TAKEN = {"actions": ACTIONS, "weather": WEATHER, "speed.own": SPEED}
 SIZES = {name: signal.size for name, signal in TAKEN.items()}
 NAMES = ["weather", "speed.own"]
-NIGHT, FOG = WEATHER.read("night"), WEATHER.read("fog")
+NIGHT, FOG = WEATHER.parse_row("night"), WEATHER.parse_row("fog")
 
 
 def made(**settings) -> MetadataConditioner:
@@ -142,7 +142,7 @@ def test_telling_lays_what_a_clip_would_have_held():
 
 
 def test_cameras_stay_unless_they_are_told():
-    taken = {"cameras": Signal(size=16)}
+    taken = {"cameras": Signal(role="camera", size=16)}
     past = clip(2, cameras=torch.ones(2, 16))
     assert (laid(taken, past, 2)["cameras"] == 1).all()
     moved = laid(taken, past, 2, told={"cameras": torch.zeros(16)})["cameras"][0]

@@ -9,20 +9,20 @@ from avenir.cli.predict import _spoken
 from avenir.clip import Clip
 from avenir.conditioners.joint import JointConditioner, JointConfig
 from avenir.conditioners.text import TextConditioner, TextConfig
-from avenir.data import Signal
 from avenir.device import generator
 from avenir.errors import AvenirError
+from avenir.signals import Signal
 from avenir.steering import laid, laid_ahead, laid_around
 from avenir.world import World
 
-CAPTION, ACTIONS = Signal.text(24), Signal(size=2)
+CAPTION, ACTIONS = Signal.text(24), Signal(role="action", size=2)
 SIZES = {"caption": 24, "actions": 2}
 
 
 def told(*captions: str | None) -> torch.Tensor:
     """Write one caption for each frame, `1 T s`."""
     nothing = torch.full((24,), torch.nan)
-    return torch.stack([nothing if c is None else CAPTION.written(c) for c in captions])[None]
+    return torch.stack([nothing if c is None else CAPTION.encode_text(c) for c in captions])[None]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_order_of_letters_and_of_words_counts_and_what_is_behind_them_does_n
     longer = TextConditioner(TextConfig.parse({}), {"caption": 48}, 2, 32, 4)
     longer.places[:24] = text.places
     longer.nothing.data = text.nothing.data
-    said = Signal.text(48).written("cats chase").expand(1, 2, -1)
+    said = Signal.text(48).encode_text("cats chase").expand(1, 2, -1)
     short = text({"caption": told("cats chase", "cats chase")}, 1, 1)
     torch.testing.assert_close(longer({"caption": said}, 1, 1).per_frame, short.per_frame)
 
@@ -167,7 +167,7 @@ def test_actions_lead_to_the_next_frame_and_words_tell_of_their_own():
     assert signals["actions"][0, 4].isnan().all()
     assert signals["caption"][0, :3, 0].tolist() == [ord("x")] * 3
     assert signals["caption"][0, 3].isnan().all()
-    assert torch.equal(signals["caption"][0, 4], CAPTION.written("y"))
+    assert torch.equal(signals["caption"][0, 4], CAPTION.encode_text("y"))
     around = laid_around(taken, past, past, 4)["caption"]
     assert around[0, 3:7].isnan().all() and torch.equal(around[0, 7:], past.signals["caption"])
 

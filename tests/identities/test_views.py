@@ -7,7 +7,6 @@ from avenir.assembly import assembled
 from avenir.card import Card
 from avenir.clip import Clip, Condition, Progress
 from avenir.conditioners.cameras import CamerasConditioner, CamerasConfig
-from avenir.data import Signal
 from avenir.degradation import Shown, draw_shown, draw_tau
 from avenir.device import generator
 from avenir.encoders.kl import KL, KLConfig
@@ -17,6 +16,7 @@ from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
 from avenir.rollout import completed
 from avenir.shapes import CAMERA_NUMBERS
+from avenir.signals import Signal
 from avenir.world import World
 
 SHAPE = LatentShape(channels=2, h=2, w=8, views=2)
@@ -178,7 +178,7 @@ def rig(**changes) -> Card:
         "fps": 10.0,
         "size": (16, 32),
         "views": 2,
-        "signals": {"cameras": Signal(size=2 * CAMERA_NUMBERS)},
+        "signals": {"cameras": Signal(role="camera", size=2 * CAMERA_NUMBERS)},
         "encoder": {"kind": "kl", "compression": [2, 8, 8], "width": 8, "channels": 2},
         "conditioner": {"kind": "cameras"},
         "predictor": FlowConfig.parse(

@@ -10,13 +10,15 @@ import torch
 from avenir import cli
 from avenir.cli.predict import _read_actions
 from avenir.clip import Clip
-from avenir.data import Signal
 from avenir.errors import AvenirError
+from avenir.signals import Signal
 from avenir.video import read, write
 from tests.conftest import save_tiny_world
 
 TAKES = {
-    "actions": Signal(size=2, names=("steer", "accelerate"), low=(-1.0, -1.0), high=(1.0, 1.0))
+    "actions": Signal(
+        role="action", size=2, names=("steer", "accelerate"), low=(-1.0, -1.0), high=(1.0, 1.0)
+    )
 }
 UNNAMED = {"actions": TAKES["actions"].model_copy(update={"names": ()})}
 DRIVEN = [[0.5, 0.25], [-0.5, 0.25], [0.125, 0.0], [1.0, -1.0]]

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.oracle import GreySource, Oracle
 
 from avenir.clip import Clip
 from avenir.data.lerobot import write_dataset
 from avenir.device import device_name
 from avenir.errors import AvenirError
 from avenir.files import alone_in
-from avenir.study import Cell, Study, conclude, reseeded, run_folder
+from avenir.study import Cell, Study, conclude, reseeded, run_folder, running
 from avenir.study.report import write_learning_report
 from avenir.study.running import execute, films, measure, run, seconds_left
 from avenir.training.loop import is_finished, train
@@ -441,3 +443,24 @@ def test_published_studies_are_still_the_same_experiment(name, expected, tmp_pat
     """A setting that is added later must not rename what was measured without it."""
     studies = Path(__file__).parents[2] / "studies"
     assert Study(studies / f"{name}.toml", [], tmp_path).hash == expected
+
+
+@pytest.mark.parametrize("role", ["box", "state", "action"])
+def test_films_hide_what_is_to_be_predicted(monkeypatch, tmp_path, role):
+    (tmp_path / "run" / "snapshots" / "000004").mkdir(parents=True)
+    monkeypatch.setattr(running, "run_folder", lambda recipe, runs: tmp_path / "run")
+    monkeypatch.setattr(World, "load", lambda path, trust: Oracle("grey"))
+    declared = SimpleNamespace(
+        protocol=SimpleNamespace(past=4, horizon=8, snapshots=[4], arms={"arm": ()}, seeds=[1]),
+        source=GreySource(grey=role),
+        folder=tmp_path,
+        trust=frozenset(),
+        chosen=lambda arm: 0,
+        recipe=lambda cell: None,
+    )
+    [column] = films(declared)
+    errors = [
+        (seen.frames.float() - made.frames.float()).abs().mean()
+        for seen, made in zip(column.seen, column.made, strict=True)
+    ]
+    assert max(errors) < 2 if role == "action" else min(errors) > 20

@@ -10,12 +10,12 @@ from avenir.assembly import assembled
 from avenir.card import Card
 from avenir.clip import Condition, Progress
 from avenir.conditioners.joint import JointConditioner, JointConfig
-from avenir.data import Signal
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.evaluation.nearest_decoder import Album
 from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
+from avenir.signals import Signal
 from avenir.training.loop import make_task, train
 from avenir.training.recipe import load_recipe
 from avenir.training.tasks import Task, make_source
@@ -109,7 +109,7 @@ def test_guidance_of_parts_that_there_are_not_is_refused_before_training():
     card = Card(
         fps=10.0,
         size=(64, 64),
-        signals={"actions": Signal(size=2)},
+        signals={"actions": Signal(role="action", size=2)},
         encoder={"kind": "kl"},
         conditioner={"kind": "actions"},
         predictor=predictor,

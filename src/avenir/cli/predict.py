@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from avenir.data import Signal
+    from avenir.signals import Signal
     from avenir.world import World
 
 

@@ -14,14 +14,13 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
 from avenir.device import seed_of
 from avenir.errors import AvenirError
+from avenir.signals import Signal
 
 Split = Literal["train", "test"]
 
@@ -33,107 +32,6 @@ Side = Annotated[int, Field(ge=1, le=2**14)]
 
 MOST_FRAMES = 10**7
 """Of one recording: four days at 30 a second."""
-
-CHOICE = "choice {}"
-"""How the numbers of a signal are named of which one is 1: data sets keep names."""
-
-BYTE = "byte {}"
-"""Likewise those of a signal that is words in UTF-8, with zeros behind them."""
-
-
-class Signal(Config):
-    """What is known of a signal recorded beside the frames; it travels with the world."""
-
-    size: int
-    """Numbers per frame."""
-    names: tuple[str, ...] = ()
-    """One name per number, when the data set has them."""
-    change: Literal["absolute", "delta"] = "absolute"
-    """How it resamples to another rate: absolute values keep the last, deltas add up."""
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    """Bounds of the training split."""
-    keys: dict[str, tuple[float, ...]] = {}
-    """Keyboard keys and the action each one stands for."""
-
-    @classmethod
-    def choice(cls, count: int) -> "Signal":
-        """Describe one of `count` things to do, the first nine on the keys 1 to 9."""
-        rows = [tuple(float(i == number) for i in range(count)) for number in range(count)]
-        return cls(
-            size=count,
-            names=tuple(map(CHOICE.format, range(count))),
-            low=(0.0,) * count,
-            high=(1.0,) * count,
-            keys={str(number + 1): row for number, row in enumerate(rows[:9])},
-        )
-
-    @property
-    def is_choice(self) -> bool:
-        """Whether it is one of several things to do: one number is 1, the others 0."""
-        return self.names[:1] == (CHOICE.format(0),)
-
-    def of_keys(self, held: Sequence[str]) -> tuple[float, ...]:
-        """Add up what held keys stand for, within the bounds, as `size` numbers.
-
-        Of choices the key that went down last is taken. Empty where there are no keys, or no choice
-        is made.
-        """
-        chosen = [self.keys[key] for key in held if key in self.keys]
-        if not self.keys or (self.is_choice and not chosen):
-            return ()
-        if self.is_choice:
-            return chosen[-1]
-        total = np.array([[0.0] * self.size, *chosen]).sum(0)
-        if self.low:
-            total = total.clip(self.low, self.high)
-        return tuple(total.tolist())
-
-    @classmethod
-    def text(cls, size: int) -> "Signal":
-        """Describe words of at most `size` bytes: a caption of every frame."""
-        return cls(size=size, names=tuple(map(BYTE.format, range(size))))
-
-    @property
-    def names_one(self) -> bool:
-        """Whether its names are those of which one is so, as of the weather: it looks like it.
-
-        Data sets do not say of which signals one number is 1 and all others 0.
-        """
-        least, most = (0.0,) * self.size, (1.0,) * self.size
-        distinct = self.size > 1 and len(set(self.names)) == self.size
-        return distinct and (self.low, self.high) == (least, most)
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it is words."""
-        return self.names[:1] == (BYTE.format(0),)
-
-    def written(self, words: str) -> Float[Tensor, " s"]:
-        """Write words as the numbers of one frame, `s`; AvenirError when they are too long."""
-        said = list(words.encode())
-        if len(said) > self.size:
-            raise AvenirError(
-                f"{words!r} is {len(said)} bytes long; at most {self.size} are read: say it shorter"
-            )
-        return torch.tensor(said + [0] * (self.size - len(said)), dtype=torch.float32)
-
-    def read(self, value: str) -> Float[Tensor, " s"]:
-        """Read one of its names, of which the number is 1 and all others 0, or its numbers.
-
-        Raises AvenirError for what is neither such a name nor as many numbers with commas.
-        """
-        if self.names_one and value in self.names:
-            return torch.tensor([float(name == value) for name in self.names])
-        try:
-            numbers = [float(number) for number in value.split(",")]
-        except ValueError:
-            numbers = []
-        if len(numbers) != self.size:
-            names = f"one of {', '.join(self.names)}, or " if self.names_one else ""
-            word = "number" if self.size == 1 else "numbers with commas between them"
-            raise AvenirError(f"{value!r} was given; say {names}{self.size} {word}")
-        return torch.tensor(numbers)
 
 
 @dataclass(frozen=True)

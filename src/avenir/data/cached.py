@@ -15,10 +15,11 @@ from torch import Tensor
 
 from avenir.clip import Batch, Clip
 from avenir.config import Config, read_json
-from avenir.data import Rate, Recording, Signal, Source, Split, Window
+from avenir.data import Rate, Recording, Source, Split, Window
 from avenir.errors import AvenirError, DamagedError
 from avenir.files import alone_in, sweep, write_whole
 from avenir.shapes import Compression, Video
+from avenir.signals import Signals
 from avenir.tensors import load_tensors, save_tensors
 
 Encode = Callable[[Video], tuple[Tensor, Tensor | None]]
@@ -44,7 +45,7 @@ class CacheIndex(Config):
     size: tuple[PositiveInt, PositiveInt]
     views: PositiveInt = 1
     compression: tuple[PositiveInt, PositiveInt, PositiveInt]
-    signals: dict[str, Signal]
+    signals: Signals
     shards: dict[Split, list[tuple[Annotated[str, Field(pattern=r"^[\w-]{1,100}$")], PositiveInt]]]
     """Shard files of each split, with their number of latent frames."""
 

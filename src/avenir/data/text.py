@@ -18,8 +18,9 @@ from pydantic import Field
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window, chosen_for_test
+from avenir.data import Recording, Skipped, Source, Split, Window, chosen_for_test
 from avenir.errors import AvenirError
+from avenir.signals import Signal
 from avenir.tables import printable
 
 if TYPE_CHECKING:

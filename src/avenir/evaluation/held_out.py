@@ -16,9 +16,7 @@ from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.settings import Report
 from avenir.shapes import Actions, Video
-
-_OBSERVED = {"boxes", "state"}
-"""Signals that are no steering: they say what is to be foretold."""
+from avenir.signals import observed
 
 
 @runtime_checkable
@@ -65,18 +63,10 @@ class Task(NamedTuple):
         report(what, len(self.windows), len(self.windows))
 
     def steering(self, batch: Batch, past: int | None = None) -> dict[str, Tensor]:
-        """Take the signals that may steer a world; labels are no business of its own.
-
-        Nor is what will be seen: where things and machines are it is told of the `past` alone, as
-        many frames as are observed.
-        """
+        """Take the signals that may steer a world, of which `past` frames are observed."""
         if self.discover is not None:
             return {"actions": self.discover(frames_of(batch))}
-        signals = {n: signal for n, signal in batch.signals.items() if n in self.source.signals}
-        for name in _OBSERVED & signals.keys():
-            signals[name] = signals[name].clone()
-            signals[name][:, self.past if past is None else past :] = torch.nan
-        return signals
+        return observed(batch.signals, self.past if past is None else past, self.source.signals)
 
     def cut(self, most: int) -> "Task":
         """Return the same pasts with a horizon of at most so many frames."""

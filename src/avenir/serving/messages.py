@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from avenir.data import Signal
 from avenir.errors import AvenirError
 from avenir.serving.playthrough import MOST_PUSH
+from avenir.signals import Signal
 
 MOST_BYTES = 2**21
 """Of a message that opens a playthrough; of any other `MOST_LETTERS`."""
@@ -61,7 +61,7 @@ def offered(name: str, signal: Signal) -> dict[str, Any]:
         "name": name,
         "size": signal.size,
         "names": signal.names,
-        "choice": signal.names_one,
+        "choice": signal.is_one_hot,
         "low": signal.low,
         "high": signal.high,
     }

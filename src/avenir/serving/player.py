@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from avenir.data import Signal
 from avenir.errors import AvenirError
 from avenir.serving.playthrough import MOST_STEPS, Playthrough, past_of, steering_of
 from avenir.serving.stages import Action, Direction, Dream, Opening, Others, Push, Stage, Steering
+from avenir.signals import Signal
 from avenir.steering import check_taken
 
 MOST_KEPT = 600
@@ -124,7 +124,7 @@ class Player:
         Raises AvenirError when the world is not told it, or not so.
         """
         check_taken(self.tellable, None, None, [name])
-        row = self.tellable[name].read(value).tolist() if isinstance(value, str) else value
+        row = self.tellable[name].parse_row(value).tolist() if isinstance(value, str) else value
         self._check_row(name, row)
         others = {other: told for other, told in self.others if other != name}
         if row is not None:
@@ -249,7 +249,7 @@ class Player:
         check_taken(self.takes, None, text)
         try:
             if text is not None:
-                self.takes["caption"].written(text)
+                self.takes["caption"].encode_text(text)
         except UnicodeEncodeError:  # JSON can name halves of letters
             raise AvenirError("words were given that hold half a letter: write them anew") from None
 

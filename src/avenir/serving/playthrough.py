@@ -18,9 +18,9 @@ from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Signal
 from avenir.errors import AvenirError
 from avenir.serving.stages import Action, Direction, Push, Steering
+from avenir.signals import Signal
 
 MOST_STEPS = 10_000
 """Of one playthrough: seven minutes at 24 a second."""

@@ -15,11 +15,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avenir.clip import Clip, to_frames
-from avenir.data import Signal, Source
+from avenir.data import Source
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.simulator import Simulator
 from avenir.rollout import Moment
 from avenir.shapes import Latents, Video
+from avenir.signals import Signal
 from avenir.steering import Told
 from avenir.world import World
 

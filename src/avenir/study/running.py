@@ -32,6 +32,7 @@ from avenir.evaluation.questions.generation import Judge
 from avenir.evaluation.readers.readout import labelled, readout_of
 from avenir.evaluation.report.side_by_side import Column
 from avenir.files import alone_in, make_folder, write_whole
+from avenir.signals import observed
 from avenir.study import Cell, Study, run_folder
 from avenir.study.comparison import Row
 from avenir.training import log
@@ -264,7 +265,7 @@ def films(study: Study, num_clips: int = 2) -> list[Column]:
     batch = source.read([every[i] for i in sorted(chosen)])
     assert batch.video is not None
     past, true = batch.video.split((protocol.past, protocol.horizon), dim=1)
-    steering = {name: batch.signals[name] for name in source.signals}
+    steering = observed(batch.signals, protocol.past, source.signals)
     last = len(protocol.snapshots) - 1
     steps = [protocol.snapshots[index] for index in sorted({0, last // 2, last})]
     columns = []

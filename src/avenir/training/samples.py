@@ -8,6 +8,7 @@ from avenir.clip import Clip
 from avenir.data.cached import Cached
 from avenir.device import generator
 from avenir.shapes import Video
+from avenir.signals import observed
 from avenir.training.log import Log
 from avenir.training.tasks import Task
 from avenir.video import write
@@ -36,7 +37,7 @@ def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, coun
         chance = generator("samples", seed, device=batch.video.device)
         horizon = task.num_frames - hidden
         past = batch.video[:, :hidden]
-        signals = batch.signals
+        signals = observed(batch.signals, hidden, data.signals)
         if world.discovers:
             signals = {"actions": world.discovered(batch.video)}
         pieces = world.imagine(past, signals, horizon, 1, chance)

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from avenir.card import Card
 from avenir.cli.passport import passport
 from avenir.clip import to_frames
-from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation.probing.passport import Bench, Clips, measure_passports
@@ -24,6 +23,7 @@ from avenir.evaluation.probing.passport_results import (
     table,
 )
 from avenir.evaluation.readers.readout import evaluator_for
+from avenir.signals import Signal
 from avenir.world import World
 
 
@@ -159,7 +159,7 @@ def test_a_teacher_may_not_judge_what_it_taught(tiny_run):
 
 
 def test_actions_that_are_not_all_known_are_left_out(source, monkeypatch):
-    source.signals = {"actions": Signal(size=1)}
+    source.signals = {"actions": Signal(role="action", size=1)}
     windows = source.spread("test", 6, 3)
     quiet = lambda what, done, total: None  # noqa: E731
     assert Clips.read(source, windows, quiet).actions is not None

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from avenir.cli.probe import probe
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import Recording, Skipped, Source, Split, Window
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.encoders import Encoder, ParameterGroup, Posterior
 from avenir.encoders.kl import KL, KLConfig
@@ -44,6 +44,7 @@ from avenir.evaluation.probing.semantics import (
 )
 from avenir.evaluation.probing.views import CELL, Subject, Views, area_means, references, view
 from avenir.shapes import Compression, Video
+from avenir.signals import Signal
 
 # Probes ------------------------------------------------------------------------------------------
 
@@ -416,7 +417,10 @@ class Lights(Source):
 
     def __init__(self, num_train: int = 12) -> None:
         self.fps, self.size, self.skipped = 10.0, (24, 40), list[Skipped]()
-        self.signals = {"state": Signal(size=4), "actions": Signal(size=4)}
+        self.signals = {
+            "state": Signal(role="state", size=4),
+            "actions": Signal(role="action", size=4),
+        }
         self.num_train = num_train
 
     def recordings(self, split: Split) -> list[Recording]:

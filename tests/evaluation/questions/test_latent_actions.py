@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from avenir.data import Signal
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.evaluation.held_out import Task
 from avenir.evaluation.questions.latent_actions import (
@@ -15,6 +14,7 @@ from avenir.evaluation.questions.latent_actions import (
     measure_agreement,
     mutual_information,
 )
+from avenir.signals import Signal
 
 
 def drawn(count: int, kinds: int, seed: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_one_kind_says_nothing_of_many_and_everything_of_one():
 
 
 def test_numbers_are_sorted_into_thirds_of_their_range_and_choices_as_they_are():
-    signal = Signal(size=2, low=(-1, 0), high=(1, 3))
+    signal = Signal(role="action", size=2, low=(-1, 0), high=(1, 3))
     actions = torch.tensor([[[-1.0, 0.0], [0.0, 1.5], [1.0, 3.0], [-0.4, 2.5], [-1.0, 0.5]]])
     assert kinds_of(actions, signal).tolist() == [[0, 2, 3, 1, 0]]
     choices = torch.eye(4)[[2, 0, 3]][None]

@@ -22,7 +22,6 @@ from avenir.data import (
     Rate,
     Recording,
     Side,
-    Signal,
     Skipped,
     Source,
     Split,
@@ -31,6 +30,7 @@ from avenir.data import (
 )
 from avenir.data.folder.listing import Found, listed
 from avenir.errors import AvenirError, VideoError
+from avenir.signals import Signal
 
 
 class FolderConfig(Config):
@@ -295,6 +295,7 @@ class Folder(Source):
         )
         return {
             "actions": Signal(
+                role="action",
                 size=len(names),
                 names=names,
                 change=self.config.action_change,

@@ -20,13 +20,14 @@ from pydantic import Field
 
 from avenir.clip import Clip, cover
 from avenir.config import Config
-from avenir.data import MOST_FRAMES, Rate, Recording, Side, Signal, Skipped, Source, Split, Window
+from avenir.data import MOST_FRAMES, Rate, Recording, Side, Skipped, Source, Split, Window
 from avenir.data.gymnasium.human import Human
 from avenir.data.gymnasium.pictures import as_picture, drawn
 from avenir.data.gymnasium.policies import Policy, policy_named
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.registry import working_directory_last
+from avenir.signals import Signal
 
 _TRIES = 20
 """Seeds tried for an episode that lasts long enough."""
@@ -189,9 +190,9 @@ def signal_of(environment: Environment) -> Signal:
         return Signal.choice(int(space.n))
     if isinstance(space, Box) and len(space.shape) == 1:
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            return Signal(size=len(space.low))
+            return Signal(role="action", size=len(space.low))
         low, high = (tuple(map(float, bound)) for bound in (space.low, space.high))
-        return Signal(size=len(low), low=low, high=high, keys=_keys(low, high))
+        return Signal(role="action", size=len(low), low=low, high=high, keys=_keys(low, high))
     raise AvenirError(
         f"its actions are {space}; a world takes a row of numbers (Box) or a choice (Discrete): "
         "wrap the environment so that it does"

@@ -12,10 +12,10 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from avenir.data import Signal
 from avenir.data.gymnasium.pictures import drawn
 from avenir.data.gymnasium.policies import Act
 from avenir.errors import AvenirError, Stopped
+from avenir.signals import Signal
 
 _KEYS = {
     **{"left": "ArrowLeft", "right": "ArrowRight", "up": "ArrowUp", "down": "ArrowDown"},

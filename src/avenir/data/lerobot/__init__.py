@@ -26,11 +26,12 @@ from pydantic import Field
 from avenir import video
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Rate, Recording, Side, Signal, Skipped, Source, Split, Window
+from avenir.data import Rate, Recording, Side, Skipped, Source, Split, Window
 from avenir.data.lerobot.loading import Track, load
 from avenir.data.lerobot.reading import KEYS, Change, Layout
 from avenir.data.lerobot.writing import LeRobotWriter, write_dataset
 from avenir.errors import AvenirError
+from avenir.signals import Signal, role_of
 
 __all__ = ["LeRobot", "LeRobotConfig", "LeRobotWriter", "write_dataset"]
 
@@ -191,6 +192,7 @@ class LeRobot(Source):
                 f"{len(known)} numbers of {parts[0]!r}; correct it or take it away"
             )
         return Signal(
+            role=role_of(name),
             size=every.shape[1],
             names=tuple(compress(self._names(parts), known)),
             change=self.action_change if name == "actions" else "absolute",

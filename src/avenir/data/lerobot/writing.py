@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import torch
 
 from avenir.clip import Clip
-from avenir.data import Signal
 from avenir.data.lerobot.reading import FEATURES, KEYS, MEMORY
 from avenir.data.lerobot.tables import matrix
 from avenir.errors import AvenirError
 from avenir.files import alone_in, link, remove, whole, write_whole
+from avenir.signals import Signal, role_of
 from avenir.video import Writer
 
 CHUNK = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -38,7 +38,10 @@ def write_dataset(
     with alone_in(root, "import"):
         for clip in clips:
             if writer is None:
-                sizes = {name: Signal(size=rows.shape[1]) for name, rows in clip.signals.items()}
+                sizes = {
+                    name: Signal(role=role_of(name), size=rows.shape[1])
+                    for name, rows in clip.signals.items()
+                }
                 writer = LeRobotWriter(root, clip.fps, clip.size, signals or sizes)
             writer.append([clip], source=clip.name)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
-from avenir.data import MOST_FRAMES, Rate, Recording, Signal, Skipped, Source, Split, Window
+from avenir.data import MOST_FRAMES, Rate, Recording, Skipped, Source, Split, Window
 from avenir.data.synthetic import boxes
 from avenir.data.synthetic.driver import draw_whims
 from avenir.data.synthetic.ground import Bytes
@@ -32,11 +32,13 @@ from avenir.data.synthetic.visitors import Visit, caption_at, draw_visits, fly_o
 from avenir.data.synthetic.weather import Change, Weather, draw_changes, lay_over, told
 from avenir.device import seed_of
 from avenir.errors import AvenirError
+from avenir.signals import Role, Signal
 
 FORMAT = 2
 """Counted up whenever the same settings give other pictures."""
 
 ACTIONS = Signal(
+    role="action",
     size=2,
     names=("steer", "accelerate"),
     low=(-1, -1),
@@ -52,6 +54,7 @@ ACTIONS = Signal(
 CAPTION = Signal.text(48)
 
 WEATHER = Signal(
+    role="metadata",
     size=len(Weather),
     names=tuple(weather.name.lower() for weather in Weather),
     low=(0,) * len(Weather),
@@ -335,7 +338,7 @@ class Synthetic(Source):
         """Let visitors fly over frames of these times, `b T`, and return what is said of them."""
         fly_over(frames, visits, seconds)
         each = list(zip(visits, seconds, strict=True))
-        said = [[CAPTION.written(caption_at(v, s)).numpy() for s in times] for v, times in each]
+        said = [[CAPTION.encode_text(caption_at(v, s)).numpy() for s in times] for v, times in each]
         signals = {"caption": np.array(said)}
         if self.config.labels:
             signals["visitor"] = np.array([[seen(v, s) for s in times] for v, times in each])
@@ -367,7 +370,7 @@ def _check(config: SyntheticConfig) -> None:
         )
 
 
-def _listed(what: str, count: int, numbers: Sequence[str]) -> Signal:
+def _listed(what: Role, count: int, numbers: Sequence[str]) -> Signal:
     """Describe several of a kind, all numbers of the first before those of the next."""
     names = [f"{what} {each} {name}" for each in range(count) for name in numbers]
-    return Signal(size=len(names), names=tuple(names))
+    return Signal(role=what, size=len(names), names=tuple(names))

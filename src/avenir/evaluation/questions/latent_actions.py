@@ -17,12 +17,12 @@ from scipy.stats import norm
 from torch import Tensor
 
 from avenir.config import Config
-from avenir.data import Signal
 from avenir.device import seed_of
 from avenir.evaluation.held_out import Task
 from avenir.evaluation.metrics.bootstrap import LEVEL, Interval
 from avenir.evaluation.settings import Report
 from avenir.shapes import Actions, Video
+from avenir.signals import Signal
 
 Labels = Int[NDArray[np.int64], " n"]
 
