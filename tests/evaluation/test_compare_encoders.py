@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from tests.conftest import save_tiny_world
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -24,6 +23,7 @@ from avenir.evaluation.questions.reconstruction import measure_reconstruction
 from avenir.evaluation.report.side_by_side import GAIN
 from avenir.video import read, write
 from avenir.world import World
+from tests.conftest import save_tiny_world
 
 
 def tiny(channels: int, size: tuple[int, int] = (32, 32), fps: float = 10.0) -> World:

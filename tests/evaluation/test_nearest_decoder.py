@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.evaluation.conftest import HEIGHT, WIDTH, Identity
 
 from avenir.card import Card
 from avenir.evaluation.baselines import frames_of, reconstructed
 from avenir.evaluation.nearest_decoder import Album, with_album
 from avenir.shapes import Compression
 from avenir.world import World
+from tests.evaluation.conftest import HEIGHT, WIDTH, Identity
 
 
 class Blind(Identity):

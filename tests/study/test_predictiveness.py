@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from tests.study.test_comparison import row
 
 from avenir.evaluation.metrics.bootstrap import Interval
 from avenir.evaluation.probing.passport_results import Passport
 from avenir.study.comparison import Row
 from avenir.study.predictiveness import foretell
+from tests.study.test_comparison import row
 
 SPEEDS = {"u": 1.0, "a": 1.8, "p": 1.1, "r": 0.5}
 

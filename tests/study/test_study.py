@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.oracle import GreySource, Oracle
 
 from avenir.clip import Clip
 from avenir.data.lerobot import write_dataset
@@ -24,6 +23,7 @@ from avenir.study.running import execute, films, measure, run, seconds_left
 from avenir.training.loop import is_finished, train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World
+from tests.oracle import GreySource, Oracle
 
 FILES = {
     "teacher.toml": """

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.test_trust import CARDS, NAME, TOKENIZER, edit, fails, friend, ran  # noqa: F401
 
 from avenir.errors import AvenirError
 from avenir.evaluation.questions.generation import MARKS
@@ -13,6 +12,7 @@ from avenir.files import write_whole
 from avenir.study import Cell, Study, run_folder
 from avenir.study.comparison import Row
 from avenir.study.running import films, measure
+from tests.test_trust import CARDS, NAME, TOKENIZER, edit, fails, friend, ran  # noqa: F401
 
 WORLD = """
 task = "predictor"

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import typer
-from tests.conftest import save_tiny_world
 from typer.testing import CliRunner
 
 from avenir.card import Card
@@ -25,6 +24,7 @@ from avenir.evaluation.probing.passport_results import (
 from avenir.evaluation.readers.readout import evaluator_for
 from avenir.signals import Signal
 from avenir.world import World
+from tests.conftest import save_tiny_world
 
 
 def clips_of(video, groups):

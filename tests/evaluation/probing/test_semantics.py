@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests.conftest import save_tiny_world
 from torch import Tensor
 from typer import Typer
 from typer.testing import CliRunner
@@ -45,6 +44,7 @@ from avenir.evaluation.probing.semantics import (
 from avenir.evaluation.probing.views import CELL, Subject, Views, area_means, references, view
 from avenir.shapes import Compression, Video
 from avenir.signals import Signal
+from tests.conftest import save_tiny_world
 
 # Probes ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.evaluation.conftest import ToyWorld
 
 from avenir.errors import AvenirError
 from avenir.evaluation.held_out import Task, of_another_recording
@@ -15,6 +14,7 @@ from avenir.evaluation.questions.action_control import measure_control
 from avenir.evaluation.questions.drift import SEGMENT, WAYS, _other, failure, growth, measure_drift
 from avenir.evaluation.report.charts import coloured
 from avenir.evaluation.report.drift import Aged, Ageing, write_drift_report
+from tests.evaluation.conftest import ToyWorld
 
 
 def quiet(what: str, done: int, total: int) -> None:
