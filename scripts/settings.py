@@ -1,8 +1,8 @@
-"""Write the tables at the end of docs/recipes.md from the settings themselves.
+"""Write docs/settings.md, the reference of every setting, from the settings themselves.
 
     python scripts/settings.py
 
-Every setting's docstring is its line in the tables, so the page cannot say something else.
+Every setting's docstring is its line in the tables, so the page cannot differ from the code.
 """
 
 import json
@@ -15,8 +15,14 @@ from avenir.losses.alignment import AlignmentConfig
 from avenir.registry import ROLES, find, kinds
 from avenir.training.recipe import Recipe, TrainConfig
 
-PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
-MARK = "## Every setting\n"
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+ABOVE = """# Settings
+
+Every setting of a recipe, its default and its meaning. `python scripts/settings.py` writes this
+page from the code: change the docstring of a setting, not this page. How a recipe is written is in
+[Recipes](recipes.md).
+
+"""
 TABLES = {"data": "data", "encoders": "encoder", "conditioners": "conditioner"}
 TABLES |= {"predictors": "predictor"}
 
@@ -36,7 +42,7 @@ def table(
 ) -> Iterator[str]:
     """Yield one table under its title."""
     about = (config.__doc__ or "").strip().partition("\n")[0]
-    yield from (f"### {title}", "", about, "", "| setting | default | meaning |", "|---|---|---|")
+    yield from (f"## {title}", "", about, "", "| setting | default | meaning |", "|---|---|---|")
     yield from rows(config, "", leave_out)
     yield ""
 
@@ -63,10 +69,8 @@ def written(value: Any) -> str:
 
 
 def page() -> str:
-    """Return the page as it should be: what is written above the mark, tables below it."""
-    above, mark, _ = PAGE.read_text().partition(MARK)
-    assert mark, f"{PAGE} has no line {MARK!r}"
-    return f"{above}{mark}\n" + "\n".join(tables()).rstrip() + "\n"
+    """Return the page as it should be."""
+    return ABOVE + "\n".join(tables()).rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The pages are easy to read: lines of one width, plain words, and drawings that match the code."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,31 @@ def test_a_wide_line_is_found():
     long = "a " * 61
     text = f"{long}\n```\n{long}\n```\n| {long} |\n![{long}](picture.gif)\nshort\n{long}[a](b)\n"
     assert too_wide(text) == [1, 8]
+
+
+def floors() -> list[str]:
+    """Return the floors of the house as the import contract has them, from top to bottom."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [house] = [each for each in contracts["contracts"] if each.get("containers") == ["avenir"]]
+    return [re.sub(r"[()]", "", layer) for layer in house["layers"]]
+
+
+def section(page: Path, title: str) -> str:
+    """Return what stands under a title of the second level."""
+    [text] = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", page.read_text(), re.M | re.S)
+    return text
+
+
+def test_the_drawing_of_the_house_is_the_import_contract():
+    [drawing] = re.findall(
+        r"^```\n(.*?)^```$", section(ROOT / "CONTRIBUTING.md", "The house"), re.M | re.S
+    )
+    assert drawing.splitlines() == floors(), (
+        "CONTRIBUTING.md draws other floors than pyproject.toml"
+    )
+
+
+def test_the_table_of_the_house_has_the_floors_of_the_import_contract():
+    table = section(DOCS / "the-three-roles.md", "Where everything is")
+    drawn = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| (`.*?) \|", table, re.M)]
+    assert drawn == [re.findall(r"\w+", floor) for floor in floors()]
