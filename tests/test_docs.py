@@ -75,3 +75,21 @@ def test_the_table_of_the_house_has_the_floors_of_the_import_contract():
     table = section(DOCS / "the-three-roles.md", "Where everything is")
     drawn = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| (`.*?) \|", table, re.M)]
     assert drawn == [re.findall(r"\w+", floor) for floor in floors()]
+
+
+def test_every_recipe_has_a_row():
+    table = section(DOCS / "recipes.md", "Every recipe")
+    rows = re.findall(r"^\| \[(\S+)\]\(\.\./recipes/(\S+)\.toml\) \|", table, re.M)
+    recipes = (ROOT / "recipes").rglob("*.toml")
+    own = [path for path in recipes if "No recipe of its own" not in path.read_text()]
+    assert [title for title, _ in rows] == [link for _, link in rows]
+    assert sorted(link for _, link in rows) == sorted(
+        str(path.relative_to(ROOT / "recipes").with_suffix("")) for path in own
+    )
+
+
+def test_every_row_of_a_recipe_is_full():
+    rows = re.findall(r"^\| \[.*$", section(DOCS / "recipes.md", "Every recipe"), re.M)
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert {len(row) for row in cells} == {7}
+    assert all(all(row) for row in cells)
