@@ -25,7 +25,9 @@ _STEPS = "train.steps=2 train.batch_size=2 train.num_samples=1"
 _PARENT = " ".join(f"encoder.{word}" for word in _STEPS.split())
 _SMALL_ENCODER = "encoder.width=8 encoder.depth=1 encoder.decoder_depth=1"
 _SMALL_PARENT = " ".join(f"encoder.{word}" for word in _SMALL_ENCODER.split())
-_FEW = "data.train_recordings=8 data.test_recordings=8 data.episode_frames=40 data.size='[32, 32]'"
+_SHORT = "data.train_recordings=8 data.test_recordings=8 data.episode_frames=40"
+_FEW = f"{_SHORT} data.size='[32, 32]'"
+_FAST = "train.batch_size=2 train.cache_recordings=4 predictor.depth=1"
 _TINY = f"{_STEPS} {_PARENT} {_SMALL_PARENT} predictor.width=32"
 _QUICK = f"{_TINY} {_FEW} train.cache_recordings=4"
 
@@ -55,6 +57,7 @@ REDUCED = {
     "avenir plan runs/quickstart": "--candidates 4 --rounds 1",
     "avenir plan runs/quickstart --starts 100": "--starts 2 data.test_recordings=99",
     "avenir play": None,  # it goes on until it is stopped: tests/journeys/test_play.py
+    "avenir study studies/width.toml": f"{_PARENT} {_SMALL_PARENT} {_SHORT} {_FAST} --seeds 1",
     "avenir study studies/alignment-demo.toml": None,  # tests/test_study.py runs a small one
 }
 """What is added to commands that begin so, to make them quick; None: not run at all."""
