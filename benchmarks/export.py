@@ -25,12 +25,12 @@ from avenir.world import load
 ROUNDS, STEPS = 7, 40
 
 
-def milliseconds(dream: Callable[..., Any], moment: Any, action: torch.Tensor | None) -> float:
+def milliseconds(dream: Callable[..., Any], state: Any, action: torch.Tensor | None) -> float:
     """Return the median time of a step."""
     times = []
     for number in range(STEPS):
         began = time.perf_counter()
-        moment = dream(moment, action, number)
+        state = dream(state, action, number)
         times.append(time.perf_counter() - began)
     return 1000 * statistics.median(times)
 
@@ -45,12 +45,12 @@ def main() -> None:
     steered = world.takes.get("actions")
     action = None if steered is None else torch.zeros(1, steered.size)
     assert world.predictor is not None
-    begun = world.begin(past.video, known), exported.begin(past.video, known)
+    begun = world.start(past.video, known), exported.start(past.video, known)
     ratios = []
     for _ in range(ROUNDS):
         with world.predictor.in_steps(exported.about.num_steps):
-            slow = milliseconds(world.dream, begun[0], action)
-        fast = milliseconds(exported.dream, begun[1], action)
+            slow = milliseconds(world.imagine_step, begun[0], action)
+        fast = milliseconds(exported.imagine_step, begun[1], action)
         ratios.append(slow / fast)
         print(f"PyTorch {slow:.2f} ms, exported {fast:.2f} ms: {ratios[-1]:.2f} times as fast")
     print(f"median of {ROUNDS} rounds: {statistics.median(ratios):.2f} times as fast")

@@ -1,4 +1,4 @@
-"""A world as an environment: stepping is imagining, a moment is a value, Gymnasium is content."""
+"""A world as an environment: stepping is imagining, a state is a value, Gymnasium is content."""
 
 import numpy as np
 import pytest
@@ -35,17 +35,17 @@ def test_stepping_is_imagining(world):
     laid = torch.cat([given.signals["actions"][None, :-1], actions, torch.zeros(1, 1, 2)], dim=1)
     pieces = list(world.imagine(given.video, {"actions": laid}, 8, 1, generator("a")))
     chance = generator("a")
-    moment = world.begin(given.video, {"actions": given.signals["actions"][None]})
+    state = world.start(given.video, {"actions": given.signals["actions"][None]})
     stepped = []
     for first in range(0, 8, 2):
-        moment = world.step(moment, actions[:, first : first + 2], chance)
-        stepped.append(moment.video)
-    assert moment.num_imagined == 4
+        state = world.step(state, actions[:, first : first + 2], chance)
+        stepped.append(state.video)
+    assert state.num_imagined == 4
     torch.testing.assert_close(torch.cat(stepped, 1), torch.cat(pieces, 1), atol=1e-5, rtol=1e-5)
 
 
 def test_a_moment_is_a_value_so_keeping_it_is_rewinding_and_branching(world):
-    start = world.begin(clip().video, {})
+    start = world.start(clip().video, {})
     left, right = torch.full((1, 2, 2), -2.0), torch.full((1, 2, 2), 2.0)
     first = world.step(start, left, generator("b")).video
     other = world.step(start, right, generator("b")).video
@@ -114,4 +114,4 @@ def test_mistakes_are_explained(world, tmp_path):
     with pytest.raises(AvenirError, match="takes no actions"):
         WorldEnv(encoder, [clip()])
     with pytest.raises(AvenirError, match="no predictor"):
-        encoder.begin(clip().video, {})
+        encoder.start(clip().video, {})

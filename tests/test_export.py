@@ -80,14 +80,14 @@ def compared(made: World, folder: Path, told: list[dict]) -> float:
     past, exported = clip(made), OnnxWorld(folder)
     assert exported.takes == made.takes
     signals = {name: signal[None] for name, signal in past.signals.items()}
-    one, other = made.begin(past.video, signals), exported.begin(past.video, signals)
+    one, other = made.start(past.video, signals), exported.start(past.video, signals)
     assert torch.equal(one.video, other.video)
     off = []
     for number, said in enumerate(told):
         action = said.get("action")
         held = None if action is None else torch.tensor([action])
-        one = made.dream(one, held, number, said.get("text"), said.get("told"))
-        other = exported.dream(other, held, number, said.get("text"), said.get("told"))
+        one = made.imagine_step(one, held, number, said.get("text"), said.get("told"))
+        other = exported.imagine_step(other, held, number, said.get("text"), said.get("told"))
         off.append(float((one.video - other.video).abs().max()))
         torch.testing.assert_close(
             other.memory.latents[:, -1:], one.memory.latents[:, -1:], atol=CLOSE, rtol=1e-3
@@ -101,14 +101,14 @@ STEERED = [{}, {"action": (1.0, 0.0)}, {"action": (-1.0, 0.5)}, {}, {"action": (
 def test_steps_are_those_of_the_world(plain):
     made, folder = plain
     assert compared(made, folder, STEERED) < CLOSE
-    moved = made.dream(start(made), torch.tensor([[1.0, 0.0]]), 0).video
-    other = made.dream(start(made), torch.tensor([[-1.0, 0.0]]), 0).video
+    moved = made.imagine_step(start(made), torch.tensor([[1.0, 0.0]]), 0).video
+    other = made.imagine_step(start(made), torch.tensor([[-1.0, 0.0]]), 0).video
     assert (moved - other).abs().max() > 100 * CLOSE  # or else any action would have done
 
 
 def start(made: World):
     past = clip(made)
-    return made.begin(past.video, {name: rows[None] for name, rows in past.signals.items()})
+    return made.start(past.video, {name: rows[None] for name, rows in past.signals.items()})
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_the_graphs_and_what_is_said_of_them_are_enough(plain):
     noise = torch.randn((1, 1, *about.latent), generator=generator("dream", 0, 0)).numpy()
     made_frames, latent = step.run(None, {"latents": latents, "noise": noise, "actions": rows})
     assert latent.shape == (1, 1, *about.latent) and made_frames.shape == (1, f_t, 3, *about.size)
-    expected = made.dream(start(made), torch.tensor([[1.0, -1.0]]), 0)
+    expected = made.imagine_step(start(made), torch.tensor([[1.0, -1.0]]), 0)
     np.testing.assert_allclose(made_frames, expected.video.numpy(), atol=CLOSE)
 
 
@@ -175,13 +175,13 @@ def test_a_moment_is_a_value(plain):
     made, folder = plain
     past = clip(made)
     exported = OnnxWorld(folder)
-    here = exported.begin(past.video, {"actions": past.signals["actions"][None]})
+    here = exported.start(past.video, {"actions": past.signals["actions"][None]})
     left, right = torch.tensor([[-1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
-    one = exported.dream(here, left, 3)
-    other = exported.dream(here, right, 3)
-    assert torch.equal(exported.dream(here, left, 3).video, one.video)
+    one = exported.imagine_step(here, left, 3)
+    other = exported.imagine_step(here, right, 3)
+    assert torch.equal(exported.imagine_step(here, left, 3).video, one.video)
     assert not torch.equal(one.video, other.video)
-    assert not torch.equal(exported.dream(here, left, 4).video, one.video)
+    assert not torch.equal(exported.imagine_step(here, left, 4).video, one.video)
 
 
 @pytest.mark.parametrize("num_frames", [4, 5, 7])
@@ -191,23 +191,23 @@ def test_a_past_of_any_length_is_begun_from_alike(plain, num_frames):
     past = clip(made, num_frames)
     known = {"actions": past.signals["actions"][None]}
     action = torch.tensor([[1.0, 0.0]])
-    one = made.dream(made.begin(past.video, known), action, 0)
+    one = made.imagine_step(made.start(past.video, known), action, 0)
     exported = OnnxWorld(folder)
-    other = exported.dream(exported.begin(past.video, known), action, 0)
+    other = exported.imagine_step(exported.start(past.video, known), action, 0)
     torch.testing.assert_close(other.video, one.video, atol=CLOSE, rtol=0)
 
 
 def test_what_is_of_another_shape_is_refused_in_words(plain, tmp_path):
     made, folder = plain
     past, exported = clip(made), OnnxWorld(folder)
-    here = exported.begin(past.video, {})
+    here = exported.start(past.video, {})
     for video in (past.video.repeat(2, 1, 1, 1, 1), past.video[..., :8]):
         with pytest.raises(AvenirError, match="one clip at a time"):
-            exported.begin(video, {})
+            exported.start(video, {})
     with pytest.raises(AvenirError, match="begins from 4"):
-        exported.begin(past.video[:, :3], {})
+        exported.start(past.video[:, :3], {})
     with pytest.raises(AvenirError, match="takes `1 2`"):
-        exported.dream(here, torch.zeros(1, 3), 0)
+        exported.imagine_step(here, torch.zeros(1, 3), 0)
     shutil.copytree(folder, tmp_path / "onnx")
     (tmp_path / "onnx" / "step.onnx").write_bytes(b"no graph")
     with pytest.raises(AvenirError, match="a damaged one"):

@@ -63,13 +63,13 @@ def test_a_verb_names_the_weight(tiny_run, tmp_path, monkeypatch, capsys, part, 
 
 @pytest.mark.parametrize("part", ["encoder.", "predictor."])
 def test_a_world_whose_weights_break_while_it_lives_says_so(world, part):
-    moment = world.begin(past().video, {})
+    state = world.start(past().video, {})
     with torch.no_grad():
         name = broken({n: p.data for n, p in world.named_parameters()}, part)
     asked = [
         lambda: world.predict(past(), 0.4),
-        lambda: world.step(moment, None, generator("step")),
-        lambda: world.foresee(moment, torch.zeros(1, 2, 2), generator("foresee")),
+        lambda: world.step(state, None, generator("step")),
+        lambda: world.foresee(state, torch.zeros(1, 2, 2), generator("foresee")),
         lambda: list(world.reconstruct([past()])),
     ]
     del asked[2 if part == "encoder." else 3]  # which asks nothing of this part
@@ -82,11 +82,11 @@ def test_a_world_whose_weights_break_while_it_lives_says_so(world, part):
 def test_actions_that_no_training_comes_near_are_named_with_the_bounds(world, number):
     given = torch.zeros(4, 2)
     given[2, 1] = number
-    moment = world.begin(past().video, {})
+    state = world.start(past().video, {})
     for act in (
         lambda: world.predict(past(), 0.4, given),
-        lambda: world.dream(moment, given[2:3], 0),
-        lambda: world.foresee(moment, given[None, 2:], generator("foresee")),
+        lambda: world.imagine_step(state, given[2:3], 0),
+        lambda: world.foresee(state, given[None, 2:], generator("foresee")),
     ):
         with pytest.raises(AvenirError, match="number 1 of actions was given as .*, -1 to 1,") as e:
             act()

@@ -119,15 +119,15 @@ def player(tiny_run) -> Player:
 
 
 def test_a_push_changes_the_latest_latent_alone_and_one_of_nothing_changes_nothing(player):
-    moment = player.line.states[0]["dream"].moment
-    latents = moment.memory.latents
+    state = player.line.states[0]["dream"].rollout
+    latents = state.memory.latents
     direction = Direction("anything", torch.randn(latents.shape[2:]))
     kept = latents.clone()
-    changed = pushed(moment, Push(direction, -1.5)).memory.latents
+    changed = pushed(state, Push(direction, -1.5)).memory.latents
     assert torch.equal(changed[:, :-1], latents[:, :-1])
     assert torch.allclose(changed[0, -1], latents[0, -1] - 1.5 * direction.change)
-    assert torch.equal(latents, kept)  # moments are values
-    assert pushed(moment, None) is moment
+    assert torch.equal(latents, kept)  # states are values
+    assert pushed(state, None) is state
 
     player.step((0.0, 1.0))
     plain = player.frames("dream").clone()
@@ -152,7 +152,7 @@ def test_factors_of_the_synthetic_world_are_read_in_its_latents(player, monkeypa
     assert len(seen.read(player.latents)) == len(names) == len(seen.directions)
     assert all(factor.r2 <= 1 for factor in seen.factors)
     assert seen.painted(player.latents).shape == (1, 3, *player.latents.shape[1:])
-    assert torch.equal(player.latents, player.line.states[0]["dream"].moment.memory.latents[0, -1])
+    assert torch.equal(player.latents, player.line.states[0]["dream"].rollout.memory.latents[0, -1])
     # The same windows give the same probe, so that what is pushed can be pushed again.
     again = Overlays.of(world, player.openings, source)
     for one, other in zip(seen.directions, again.directions, strict=True):

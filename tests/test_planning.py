@@ -22,8 +22,8 @@ class Sums:
     takes = {"actions": Signal(role="action", size=2, low=(-1.0, -1.0), high=(1.0, 0.5))}
     encoder = SimpleNamespace(compression=SimpleNamespace(t=2))
 
-    def foresee(self, moment, actions, chance):
-        assert len(actions) == len(moment)
+    def foresee(self, state, actions, chance):
+        assert len(actions) == len(state)
         return actions.cumsum(1)[:, 1::2, :, None, None]
 
 
@@ -61,8 +61,8 @@ class Noisy(Sums):
     def __init__(self):
         self.rounds = []
 
-    def foresee(self, moment, actions, chance):
-        ends = super().foresee(moment, actions, chance)
+    def foresee(self, state, actions, chance):
+        ends = super().foresee(state, actions, chance)
         ends = ends + 3 * normal(ends.shape, chance)
         self.rounds.append((actions, ends))
         return ends
@@ -104,12 +104,12 @@ def clip(num_frames: int) -> Clip:
 
 def test_what_is_foreseen_is_what_stepping_leads_to(world):
     given, actions = clip(6), torch.rand(1, 8, 2)
-    moment = world.begin(given.video, {"actions": given.signals["actions"][None]})
-    seen = world.foresee(moment, actions, generator("f"))
+    state = world.start(given.video, {"actions": given.signals["actions"][None]})
+    seen = world.foresee(state, actions, generator("f"))
     chance, latents = generator("f"), []
     for first in range(0, 8, 2):
-        moment = world.step(moment, actions[:, first : first + 2], chance)
-        latents.append(moment.memory.latents[:, -1:])
+        state = world.step(state, actions[:, first : first + 2], chance)
+        latents.append(state.memory.latents[:, -1:])
     torch.testing.assert_close(seen, torch.cat(latents, 1), atol=1e-5, rtol=1e-5)
 
 
@@ -118,11 +118,11 @@ def test_what_actions_cost_depends_on_nothing_but_the_actions(world):
     given, actions = clip(6), torch.rand(4, 4, 2)
     actions[1] = actions[0]
     signals = {"actions": given.signals["actions"][None]}
-    moment = world.begin(given.video, signals).repeated(4)
+    state = world.start(given.video, signals).repeated(4)
 
     def foreseen(rows: list[int]) -> torch.Tensor:
         chance = SharedGenerator.drawn_by(generator("f"))
-        return world.foresee(moment, actions[rows], chance)[:, -1]
+        return world.foresee(state, actions[rows], chance)[:, -1]
 
     ends = foreseen([0, 1, 2, 3])
     torch.testing.assert_close(ends[0], ends[1], atol=1e-5, rtol=0)
@@ -160,8 +160,8 @@ def test_keeping_all_candidates_is_no_choice(world):
     with pytest.raises(AvenirError, match="nothing would be chosen"):
         Agent(world, clip(1), config).act(clip(6))
     with pytest.raises(AvenirError, match="whole latents"):
-        moment = world.begin(clip(6).video, {})
-        world.foresee(moment, torch.zeros(1, 3, 2), generator("f"))
+        state = world.start(clip(6).video, {})
+        world.foresee(state, torch.zeros(1, 3, 2), generator("f"))
 
 
 def test_worlds_without_actions_are_refused(tmp_path):

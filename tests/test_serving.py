@@ -280,7 +280,7 @@ def test_a_world_is_told_what_is_said_from_then_on_and_until_something_else_is(h
 def test_captions_of_what_was_observed_are_told_as_well(hearing, monkeypatch):
     told = []
     world = hearing.stages["dream"].world
-    monkeypatch.setattr(world, "begin", lambda past, signals: told.append(signals))
+    monkeypatch.setattr(world, "start", lambda past, signals: told.append(signals))
     hearing.begin(0)
     past = hearing.openings[0].past
     assert set(told[0]) == {"actions", "caption"}
@@ -432,7 +432,7 @@ def test_damaged_words_and_pushes_are_refused_in_words(hearing, player):
 
 
 def test_telling_a_signal_is_telling_the_world(outside):
-    world, start = outside.stages["dream"].world, outside.line.states[0]["dream"].moment
+    world, start = outside.stages["dream"].world, outside.line.states[0]["dream"].rollout
 
     def after(**values: str | list[float] | None) -> torch.Tensor:
         outside.rewind(0)
@@ -442,7 +442,7 @@ def test_telling_a_signal_is_telling_the_world(outside):
         return shown(outside)
 
     def dreamt(**told: torch.Tensor) -> torch.Tensor:
-        return to_frames(world.dream(start, torch.tensor([ON]), 0, None, told).video[0])
+        return to_frames(world.imagine_step(start, torch.tensor([ON]), 0, None, told).video[0])
 
     fog, speed = torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([12.5])
     told = after(weather="fog")

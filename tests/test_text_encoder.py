@@ -231,13 +231,13 @@ def test_what_is_unknown_is_absent_and_not_empty(folders, into):
     condition = read(conditioner, ["nothing flies", None, ""])
     known = torch.tensor([True, False, True])
     if condition.context is None:
-        same = (condition.per_frame == condition.nothing).all(-1)[0]
+        same = (condition.per_frame == condition.null).all(-1)[0]
         assert torch.equal(same, ~known)
     else:
         assert torch.equal(condition.context.known.any(-1)[0], known)
         assert condition.context.tokens.isfinite().all()
     nothing = conditioner({}, 3, 2)
-    assert torch.equal(nothing.per_frame, nothing.absent().per_frame)
+    assert torch.equal(nothing.per_frame, nothing.unconditional().per_frame)
     assert nothing.context is None or not nothing.context.known.any()
 
 
@@ -247,7 +247,7 @@ def test_captions_are_dropped_frame_by_frame_in_training(folders, into):
     said = {"caption": CAPTION.encode_text("a plane").expand(400, 12, -1)}
     condition = conditioner(said, 6, 400, generator("drop"))
     if condition.context is None:
-        known = (condition.per_frame != condition.nothing).any(-1)
+        known = (condition.per_frame != condition.null).any(-1)
     else:
         known = condition.context.known.any(-1)
     assert 0.2 < (~known.any(1)).float().mean() < 0.5

@@ -85,7 +85,7 @@ def check_fits(card: Card, folder: Path) -> None:
         raise _unfit(folder)
 
 
-def fill(world: nn.Module, card: Card, folder: Path) -> None:
+def load_weights(world: nn.Module, card: Card, folder: Path) -> None:
     """Give a world the weights of a folder; AvenirError when they do not fit, or are not finite."""
     try:
         weights = load_file(folder / WEIGHTS)

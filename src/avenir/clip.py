@@ -253,13 +253,13 @@ class Context:
 class Condition:
     """What steers the future: one vector for every latent frame, `per_frame` `b t d`.
 
-    `nothing` `1 1 d` is the vector of a frame of which nothing is known: what guidance compares to.
+    `null` `1 1 d` is the vector of a frame of which nothing is known: what guidance compares to.
     `per_view` `b t views d` says more of each view of those side by side in a frame; zeros say
     nothing, and so does none. `context` is what frames look at beside; none: there is nothing.
     """
 
     per_frame: PerFrame
-    nothing: Float[Tensor, "1 1 d"]
+    null: Float[Tensor, "1 1 d"]
     per_view: Float[Tensor, "b t views d"] | None = None
     context: Context | None = None
     parts: "Mapping[str, Condition]" = field(default_factory=dict)
@@ -273,7 +273,7 @@ class Condition:
         contexts = [condition.context for condition in said if condition.context is not None]
         return cls(
             torch.stack([condition.per_frame for condition in said]).sum(0),
-            torch.stack([condition.nothing for condition in said]).sum(0),
+            torch.stack([condition.null for condition in said]).sum(0),
             torch.stack(views).sum(0) if views else None,
             Context.joined(contexts, dim=2) if contexts else None,
             dict(parts),
@@ -304,7 +304,7 @@ class Condition:
             context = Context.joined([self.context, other.context], dim=1)
         return Condition(
             torch.cat([self.per_frame, other.per_frame], dim=1),
-            self.nothing,
+            self.null,
             views,
             context,
             {name: part.then(other.parts[name]) for name, part in self.parts.items()},
@@ -318,39 +318,39 @@ class Condition:
         parts = {name: part.seen_from(before.parts[name]) for name, part in self.parts.items()}
         return replace(self, per_view=views, parts=parts)
 
-    def forgotten(self, rows: Bool[Tensor, " b"]) -> "Condition":
-        """Forget everything about some rows of the batch, in every part."""
+    def drop(self, rows: Bool[Tensor, " b"]) -> "Condition":
+        """Make some rows of the batch unconditional, in every part."""
         gone = rows[:, None, None]
         views = None if self.per_view is None else self.per_view * ~gone[..., None]
         context = self.context and replace(self.context, known=self.context.known & ~gone)
         return Condition(
-            torch.where(gone, self.nothing, self.per_frame),
-            self.nothing,
+            torch.where(gone, self.null, self.per_frame),
+            self.null,
             views,
             context,
-            {name: part.forgotten(rows) for name, part in self.parts.items()},
+            {name: part.drop(rows) for name, part in self.parts.items()},
         )
 
-    def absent(self, part: str | None = None) -> "Condition":
-        """Forget everything, or all that one of the parts says; the frames are the same.
+    def unconditional(self, part: str | None = None) -> "Condition":
+        """Take out everything, or all that one of the parts says; the frames are the same.
 
         Raises AvenirError when there is no such part.
         """
         if part is None:
-            return Condition(self.nothing.expand_as(self.per_frame), self.nothing)
+            return Condition(self.null.expand_as(self.per_frame), self.null)
         if part not in self.parts:
             raise AvenirError(
-                f"{part!r} was to be forgotten of what steers, which has {sorted(self.parts)}: "
+                f"{part!r} was to be left out of a condition whose parts are {sorted(self.parts)}: "
                 "name parts of a conditioner of kind 'joint', or give one number for all"
             )
-        rest = {name: said.absent() if name == part else said for name, said in self.parts.items()}
+        rest = dict(self.parts) | {part: self.parts[part].unconditional()}
         return Condition.together(rest)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Condition":
         views = None if self.per_view is None else change(self.per_view)
         context = self.context and self.context.each(change)
         parts = {name: part._each(change) for name, part in self.parts.items()}
-        return Condition(change(self.per_frame), self.nothing, views, context, parts)
+        return Condition(change(self.per_frame), self.null, views, context, parts)
 
 
 @dataclass(frozen=True)

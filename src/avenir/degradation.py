@@ -90,14 +90,14 @@ class Degradation:
     """What is hidden of a window of latent frames.
 
     `level` `b t`: tau of each frame. `rank` `b t`: a frame looks at frames of its own rank and
-    below. `weight` `b t`: how much each frame counts in the loss. `shown` `b t h w`: places of
+    below. `weight` `b t`: how much each frame counts in the loss. `known` `b t h w`: places of
     hidden frames that are given all the same; none: no such.
     """
 
     level: NoiseLevel
     rank: Int[Tensor, "b t"]
     weight: Float[Tensor, "b t"]
-    shown: Bool[Tensor, "b t h w"] | None = None
+    known: Bool[Tensor, "b t h w"] | None = None
 
     @property
     def look(self) -> Bool[Tensor, "b t t"]:
@@ -111,21 +111,21 @@ class Degradation:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Places of latent frames that are given, `where` `b t h w`, in `latents` `b t c h w`.
+class Inpainting:
+    """Places of latent frames that are given, `known` `b t h w`, in `latents` `b t c h w`.
 
     What is in the latents elsewhere is of no account: that is to be imagined.
     """
 
     latents: Latents
-    where: Bool[Tensor, "b t h w"]
+    known: Bool[Tensor, "b t h w"]
 
-    def __getitem__(self, frames: slice) -> "Shown":
-        return Shown(self.latents[:, frames], self.where[:, frames])
+    def __getitem__(self, frames: slice) -> "Inpainting":
+        return Inpainting(self.latents[:, frames], self.known[:, frames])
 
     def over(self, x: Latents) -> Latents:
         """Put what is given in its place in `x`."""
-        return torch.where(self.where[:, :, None], self.latents, x)
+        return torch.where(self.known[:, :, None], self.latents, x)
 
 
 Times = Literal["uniform", "logit_normal", "bimodal"]
@@ -180,7 +180,7 @@ def draw_rate(
     return angle.sin(), math.pi / 2 * angle.cos() / angle.sin()
 
 
-def draw_shown(
+def draw_known(
     size: tuple[int, int, int, int], views: int, share: float, generator: torch.Generator
 ) -> Bool[Tensor, "b t h w"]:
     """Draw which tokens are given, in `share` of the windows of `size` `b t h w`; of others none.
@@ -251,11 +251,11 @@ def before_each(path: Path, x: Latents, level: NoiseLevel) -> Latents:
 
 
 def hidden_error(
-    error: Latents, degradation: Degradation, shown: Shown | None = None
+    error: Latents, degradation: Degradation, inpainting: Inpainting | None = None
 ) -> Float[Tensor, ""]:
-    """Average squared errors over the frames that count, and of these over what is not shown."""
+    """Average squared errors over the frames that count, and of these over what is not known."""
     weight = degradation.weight
-    if shown is None:
+    if inpainting is None:
         return (error.square().mean(dim=(2, 3, 4)) * weight).sum() / weight.sum()
-    places = weight[:, :, None, None] * ~shown.where
+    places = weight[:, :, None, None] * ~inpainting.known
     return (error.square().mean(dim=2) * places).sum() / places.sum()

@@ -83,7 +83,7 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         past = torch.cat([clip.video for clip in begun])
         known = set(self.world.takes).intersection(*(clip.signals for clip in begun))
         signals = {name: torch.stack([clip.signals[name] for clip in begun]) for name in known}
-        self.moment = self.world.begin(past, signals)
+        self.state = self.world.start(past, signals)
         self.chance = int(self.np_random.integers(1 << 62))
         return self._look()
 
@@ -93,7 +93,7 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         """Imagine `f_t` frames under one action `b a`; after a truncated episode, begin anew."""
         self._check_begun("step")
         nothing = np.zeros(self.num_envs)
-        if self.moment.num_imagined >= self.episode_steps:
+        if self.state.num_imagined >= self.episode_steps:
             pictures, info = self.reset()
             return pictures, nothing, nothing.astype(bool), nothing.astype(bool), info
         chosen = torch.as_tensor(np.asarray(actions, np.float32))
@@ -102,8 +102,8 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
                 f"actions of shape {tuple(chosen.shape)} were given to {self.num_envs} futures; "
                 f"give one of {self.single_action_space.shape} for each"
             )
-        self.moment = self.world.dream(self.moment, chosen, self.chance, self.text, self.told)
-        over = np.full(self.num_envs, self.moment.num_imagined >= self.episode_steps)
+        self.state = self.world.imagine_step(self.state, chosen, self.chance, self.text, self.told)
+        over = np.full(self.num_envs, self.state.num_imagined >= self.episode_steps)
         pictures, info = self._look()
         return pictures, nothing, nothing.astype(bool), over, info
 
@@ -113,11 +113,11 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         return tuple(self._look()[0])
 
     def _check_begun(self, what: str) -> None:
-        if not hasattr(self, "moment"):
+        if not hasattr(self, "state"):
             raise AvenirError(f"{what} was called before any episode began: call reset first")
 
     def _look(self) -> tuple[Pictures, dict[str, Any]]:
-        frames = to_frames(self.moment.video).permute(0, 1, 3, 4, 2).contiguous().numpy()
+        frames = to_frames(self.state.video).permute(0, 1, 3, 4, 2).contiguous().numpy()
         return frames[:, -1], {"frames": frames}
 
 

@@ -29,7 +29,7 @@ from avenir.files import beside, make_folder, move_together, write_whole
 from avenir.finite import finite
 from avenir.predictors import Memory
 from avenir.predictors.flow import Flow
-from avenir.rollout import Moment
+from avenir.rollout import RolloutState
 from avenir.shapes import Latents, Video
 from avenir.signals import Signal
 from avenir.steering import Told, laid_ahead
@@ -74,7 +74,7 @@ class Exported(Config):
 
 
 @dataclass(frozen=True)
-class OnnxMoment(Moment):
+class OnnxState(RolloutState):
     """Where a future stands, and what was told on the way to it."""
 
     rows: Mapping[str, Float[Tensor, "1 T s"]] | None = None
@@ -82,7 +82,7 @@ class OnnxMoment(Moment):
 
 
 class OnnxWorld:
-    """An exported world: `begin` and `dream` as `World` has them, of one clip at a time.
+    """An exported world: `start` and `imagine_step` as `World` has them, of one clip at a time.
 
     Raises AvenirError for a folder that holds none.
     """
@@ -110,7 +110,7 @@ class OnnxWorld:
         """What steers it."""
         return self.about.signals
 
-    def begin(self, past: Video, signals: Mapping[str, Tensor]) -> OnnxMoment:
+    def start(self, past: Video, signals: Mapping[str, Tensor]) -> OnnxState:
         """Stand at the end of a past `1 P C H W`, of which `signals` are known.
 
         Raises AvenirError when it is shorter than what a step is given, or of another size.
@@ -132,40 +132,42 @@ class OnnxWorld:
         for name, signal in about.signals.items():
             rows[name] = torch.full((1, kept, signal.size), torch.nan)
             if name in signals:
-                # Groups end at the last frame, so that the oldest frames go, as in `World.begin`.
+                # Groups end at the last frame, so that the oldest frames go, as in `World.start`.
                 known = signals[name][:, past.shape[1] % about.f_t :][:, -kept:]
                 rows[name][:, -known.shape[1] :] = known
         if "actions" in rows:
-            rows["actions"][:, -1] = torch.nan  # what leads out of the past is said by `dream`
+            rows["actions"][:, -1] = (
+                torch.nan
+            )  # what leads out of the past is given to `imagine_step`
         memory = Memory(torch.from_numpy(latents), None)
-        return OnnxMoment(memory, memory.latents[:, :0], past[:, -about.f_t :], rows=rows)
+        return OnnxState(memory, memory.latents[:, :0], past[:, -about.f_t :], rows=rows)
 
-    def dream(
+    def imagine_step(
         self,
-        moment: OnnxMoment,
+        state: OnnxState,
         action: Float[Tensor, "b a"] | None,
         seed: int,
         text: str | None = None,
         told: Told | None = None,
-    ) -> OnnxMoment:
+    ) -> OnnxState:
         """Step with one action for all frames; chance follows from the seed and the step."""
-        about, past = self.about, moment.memory.latents
-        chance = generator("dream", seed, moment.num_imagined)
+        about, past = self.about, state.memory.latents
+        chance = generator("dream", seed, state.num_imagined)
         noise = torch.randn((1, 1, *about.latent), generator=chance)
-        rows = self._led(moment, action, text, told)
+        rows = self._led(state, action, text, told)
         given = {"latents": past, "noise": noise, **rows}
         frames, made = self._step.run(None, {name: value.numpy() for name, value in given.items()})
         latents = torch.cat([past[:, 1:], finite(torch.from_numpy(made))], dim=1)
-        return OnnxMoment(
+        return OnnxState(
             Memory(latents, None),
             latents[:, :0],
             finite(torch.from_numpy(frames)),
-            moment.num_imagined + 1,
+            state.num_imagined + 1,
             {name: each[:, about.f_t :] for name, each in rows.items()},
         )
 
     def _led(
-        self, moment: OnnxMoment, action: Tensor | None, text: str | None, told: Told | None
+        self, state: OnnxState, action: Tensor | None, text: str | None, told: Told | None
     ) -> dict[str, Tensor]:
         """Lay what was told and what is told of the frames to come."""
         f_t, rows = self.about.f_t, {}
@@ -176,7 +178,7 @@ class OnnxWorld:
             )
         held = None if action is None else action[:, None].expand(-1, f_t, -1)
         ahead = laid_ahead(self.takes, 1, f_t, 1, held, text, told)
-        for name, before in (moment.rows or {}).items():
+        for name, before in (state.rows or {}).items():
             unknown = torch.full_like(before[:, :f_t], torch.nan)
             if name == "cameras":  # they stay where they are
                 unknown[:] = before[:, -1:]
@@ -355,7 +357,7 @@ def _difference(world: World, exported: OnnxWorld, past: Clip) -> float:
     In every other step something is said, and every other signal told to be as it was last.
     """
     known = {name: s[None].float() for name, s in past.signals.items() if name in world.takes}
-    one, other = world.begin(past.video, known), exported.begin(past.video, known)
+    one, other = world.start(past.video, known), exported.start(past.video, known)
     action = world.takes.get("actions")
     off, chance = [0.0], np.random.default_rng(0)
     others = {n: s[0, -1] for n, s in known.items() if n not in ("actions", "caption", "cameras")}
@@ -366,7 +368,7 @@ def _difference(world: World, exported: OnnxWorld, past: Clip) -> float:
             low, high = action.low or (-1.0,) * action.size, action.high or (1.0,) * action.size
             held = torch.tensor(chance.uniform(low, high)[None], dtype=torch.float32)
         said = (words, others) if number % 2 else (None, None)
-        one = world.dream(one, held, number, *said)
-        other = exported.dream(other, held, number, *said)
+        one = world.imagine_step(one, held, number, *said)
+        other = exported.imagine_step(other, held, number, *said)
         off.append(float((one.video - other.video).abs().max()))
     return float(np.max(off))  # NaN is no agreement

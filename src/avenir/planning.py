@@ -18,7 +18,7 @@ from avenir.clip import Clip
 from avenir.config import Config
 from avenir.device import SharedGenerator, generator
 from avenir.errors import AvenirError
-from avenir.rollout import Moment
+from avenir.rollout import RolloutState
 from avenir.shapes import Latents
 from avenir.world import World
 
@@ -62,13 +62,13 @@ class Plan(NamedTuple):
 
 def plan(
     world: World,
-    moment: Moment,
+    state: RolloutState,
     goal: Latents,
     config: PlanningConfig,
     chance: torch.Generator,
     start: Float[Tensor, "m a"] | None = None,
 ) -> Plan:
-    """Seek actions from a moment (of one future) on that end at the `goal` latents, `1 1 c h w`.
+    """Seek actions from a state (of one future) on that end at the `goal` latents, `1 1 c h w`.
 
     The search begins around `start`, or around actions of 0. Raises AvenirError for a world whose
     actions have no bounds, and when all candidates would be kept.
@@ -83,14 +83,14 @@ def plan(
     mean = mean.clamp(low, high)
     first_spread = config.spread * (high - low) / 2
     spread, f_t = first_spread.expand_as(mean), world.encoder.compression.t
-    device, lowest = moment.seen.device, []
+    device, lowest = state.seen.device, []
 
     def imagined(candidates: Float[Tensor, "k m a"]) -> Float[Tensor, " k"]:
         held = repeat(candidates, "k m a -> k (m f) a", f=config.hold * f_t)
         held = held[:, : config.num_steps * f_t].to(device)
         # Under the same chance: else a search among many finds who was lucky.
         shared = SharedGenerator.drawn_by(chance)
-        ends = world.foresee(moment.repeated(len(held)), held, shared)[:, -1:]
+        ends = world.foresee(state.repeated(len(held)), held, shared)[:, -1:]
         return (ends - goal).abs().mean(dim=(1, 2, 3, 4)).cpu()
 
     with _drawn_in(world, config.sampler_steps):
@@ -148,12 +148,12 @@ class Agent:
             return self.plan.actions[:1].expand(f_t, -1)
         takes = self.world.takes
         signals = {name: s[None] for name, s in past.signals.items() if name in takes}
-        moment = self.world.begin(past.video, signals)
-        chance = generator("plan", self.seed, self.num_acts, device=moment.seen.device)
+        state = self.world.start(past.video, signals)
+        chance = generator("plan", self.seed, self.num_acts, device=state.seen.device)
         start = None
         if self.plan is not None:
             start = torch.cat([self.plan.actions[1:], self.plan.actions[-1:]])
-        self.plan = plan(self.world, moment, self.goal, self.config, chance, start)
+        self.plan = plan(self.world, state, self.goal, self.config, chance, start)
         return self.plan.actions[:1].expand(f_t, -1)
 
 

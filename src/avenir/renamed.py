@@ -22,7 +22,7 @@ _SETTINGS: dict[str, dict[str, str]] = {
 }
 """By the table that they are in, of a recipe or a card."""
 
-_WEIGHTS: dict[str, dict[str, str]] = {}
+_WEIGHTS: dict[str, dict[str, str]] = {"conditioner": {"nothing": "null"}}
 """By the role that they are in: parts of dotted names."""
 
 

@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avenir.clip import Condition
-from avenir.degradation import Shown
+from avenir.degradation import Inpainting
 from avenir.predictors import Memory, Predictor
 from avenir.shapes import Latents
 
 
 @dataclass(frozen=True)
-class Moment:
+class RolloutState:
     """Where a future stands: a value. Keeping one is rewinding, keeping two is branching."""
 
     memory: Memory
@@ -31,7 +31,7 @@ class Moment:
     num_imagined: int = 0
     """Latent frames since what was observed."""
 
-    def repeated(self, count: int) -> "Moment":
+    def repeated(self, count: int) -> "RolloutState":
         """Return as many of it as futures are to be compared, `(b k)`."""
 
         def rows(value: Tensor) -> Tensor:
@@ -57,28 +57,31 @@ def rollout(
     done = past.shape[1]
     memory = predictor.start(past, None if condition is None else condition[:done])
     ahead = None if condition is None else condition[done:]
-    yield from onward(predictor, memory, ahead, horizon, generator)
+    yield from continue_rollout(predictor, memory, ahead, horizon, generator)
 
 
-def completed(
-    predictor: Predictor, shown: Shown, condition: Condition | None, generator: torch.Generator
+def inpainted(
+    predictor: Predictor,
+    inpainting: Inpainting,
+    condition: Condition | None,
+    generator: torch.Generator,
 ) -> Iterator[Latents]:
-    """Yield chunks that together are the latent frames of which parts are `shown`.
+    """Yield chunks that together are the latent frames of which parts are given.
 
     Nothing is known before the first of them.
     """
     nothing = None if condition is None else condition[:0]
-    memory, done = predictor.start(shown.latents[:, :0], nothing), 0
-    while done < shown.latents.shape[1]:
-        part = shown[done : done + predictor.room(memory)]
+    memory, done = predictor.start(inpainting.latents[:, :0], nothing), 0
+    while done < inpainting.latents.shape[1]:
+        part = inpainting[done : done + predictor.room(memory)]
         done_now = part.latents.shape[1]
         ahead = None if condition is None else condition[done : done + done_now]
-        chunk, memory = predictor.complete(memory, ahead, part, generator)
+        chunk, memory = predictor.inpaint(memory, ahead, part, generator)
         done += done_now
         yield chunk
 
 
-def onward(
+def continue_rollout(
     predictor: Predictor,
     memory: Memory,
     condition: Condition | None,

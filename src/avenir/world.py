@@ -15,18 +15,18 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from avenir.assembly import assembled, check_fits, fill
+from avenir.assembly import assembled, check_fits, load_weights
 from avenir.card import FORMAT, WEIGHTS, Card, read_card
 from avenir.clip import Clip, Condition, to_video
 from avenir.conditioners import Conditioner, DiscoveringConditioner
-from avenir.degradation import Shown
+from avenir.degradation import Inpainting
 from avenir.device import best_device, generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.files import write_together
 from avenir.finite import finite
 from avenir.predictors import Predictor
-from avenir.rollout import Moment, completed, onward, rollout
+from avenir.rollout import RolloutState, continue_rollout, inpainted, rollout
 from avenir.shapes import Actions, Latents, Video
 from avenir.signals import Signal
 from avenir.steering import Told, Words, check_views, laid, laid_ahead, laid_around
@@ -78,7 +78,7 @@ class World(nn.Module):
         card = read_card(folder, trust)
         check_fits(card, Path(folder))
         world = cls.build(card.model_copy(update={"format": FORMAT}))
-        fill(world, card, Path(folder))
+        load_weights(world, card, Path(folder))
         return world.eval().to(device or best_device())
 
     # Using ------------------------------------------------------------------------------------
@@ -126,14 +126,14 @@ class World(nn.Module):
             yield Clip.from_video(video, self.card.fps, name=f"{clip.name}, imagined")
 
     @torch.no_grad()
-    def fill(self, before: Clip, after: Clip, seconds: float, seed: int = 0) -> Clip:
+    def infill(self, before: Clip, after: Clip, seconds: float, seed: int = 0) -> Clip:
         """Imagine what lies between two clips, seeing both.
 
         It is whole groups of frames long, and `after` begins with one. Actions that the clips hold
         steer them; those of the hole are unknown. Raises AvenirError when the predictor sees one
         side only, or the hole is longer than it can fill.
         """
-        predictor = self._foretells
+        predictor = self._forecaster
         before, after = self.fitted(before), self.fitted(after)
         f_t, device = self.encoder.compression.t, self._device
         length = max(1, -(-round(seconds * self.card.fps) // f_t))
@@ -148,7 +148,7 @@ class World(nn.Module):
         signals = laid_around(self.takes, before, after, length * f_t)
         condition = self._condition(signals, past.shape[1] + length + coming.shape[1], 1)
         chance = generator("fill", seed, device=device)
-        hole = predictor.fill(past, coming, condition, length, chance)
+        hole = predictor.infill(past, coming, condition, length, chance)
         seen = self._latest(past)
         video = finite(self.encoder.decode(torch.cat([seen, hole], dim=1)), self)
         video = video[:, seen.shape[1] * f_t :][..., : before.size[0], : before.size[1]]
@@ -185,8 +185,8 @@ class World(nn.Module):
         cut = {name: signal[:, first:] for name, signal in signals.items()}
         condition = self._condition(cut, latents.shape[1], len(latents))
         given = (~where).repeat_interleave(latents.shape[-1] // self.card.views)
-        shown = Shown(latents, given.to(self._device).expand(latents[:, :, 0].shape))
-        chunks = completed(self._foretells, shown, condition, generator)
+        inpainting = Inpainting(latents, given.to(self._device).expand(latents[:, :, 0].shape))
+        chunks = inpainted(self._forecaster, inpainting, condition, generator)
         made = finite(self.encoder.decode(torch.cat(list(chunks), dim=1)), self)
         return made[..., : video.shape[-2], : video.shape[-1]]
 
@@ -204,7 +204,7 @@ class World(nn.Module):
         `past` `b P C H W`; `signals` cover `P + horizon` frames. A row's samples follow each other:
         the pieces are `(b k) T C H W`.
         """
-        f_t, predictor = self.encoder.compression.t, self._foretells
+        f_t, predictor = self.encoder.compression.t, self._forecaster
         latents = repeat(self._observed(past), "b ... -> (b k) ...", k=samples)
         num_ahead = -(-horizon // f_t)
         repeated = {
@@ -216,55 +216,55 @@ class World(nn.Module):
         yield from self._frames(chunks, self._latest(latents), horizon, past.shape[-2:])
 
     @torch.no_grad()
-    def begin(self, past: Video, signals: dict[str, Tensor]) -> Moment:
+    def start(self, past: Video, signals: dict[str, Tensor]) -> RolloutState:
         """Stand at the end of a batch of pasts `b P C H W`, to go on from there step by step.
 
         `signals` cover the `P` frames; what leads out of the last of them is said by `step`.
         """
-        f_t, predictor = self.encoder.compression.t, self._foretells
+        f_t, predictor = self.encoder.compression.t, self._forecaster
         latents = self._observed(past)
         cut = {name: signal[:, past.shape[1] % f_t :] for name, signal in signals.items()}
         condition = self._condition(cut, latents.shape[1], len(latents))
         seen = self._latest(latents)
-        return Moment(predictor.start(latents, condition), seen, past[:, -f_t:].cpu())
+        return RolloutState(predictor.start(latents, condition), seen, past[:, -f_t:].cpu())
 
     @torch.no_grad()
     def step(
         self,
-        moment: Moment,
+        state: RolloutState,
         actions: Actions | None,
         generator: torch.Generator,
         text: str | None = None,
         told: Told | None = None,
-    ) -> Moment:
+    ) -> RolloutState:
         """Imagine one latent frame more, `f_t` frames of video, that show what is said and told.
 
         `actions` `b f_t a`: row i leads to frame i of it; without them the world acts on its own.
         """
-        f_t, size = self.encoder.compression.t, moment.video.shape[-2:]
-        ahead = self._led(moment, actions, 1, text, told)
-        latents, memory = self._foretells.predict(moment.memory, ahead, 1, generator)
-        window = torch.cat([moment.seen, finite(latents, self)], dim=1)
+        f_t, size = self.encoder.compression.t, state.video.shape[-2:]
+        ahead = self._led(state, actions, 1, text, told)
+        latents, memory = self._forecaster.predict(state.memory, ahead, 1, generator)
+        window = torch.cat([state.seen, finite(latents, self)], dim=1)
         video = finite(self.encoder.decode(window), self)[:, -f_t:, :, : size[0], : size[1]]
-        return Moment(memory, self._latest(window), video.cpu(), moment.num_imagined + 1)
+        return RolloutState(memory, self._latest(window), video.cpu(), state.num_imagined + 1)
 
-    def dream(
+    def imagine_step(
         self,
-        moment: Moment,
+        state: RolloutState,
         action: Float[Tensor, "b a"] | None,
         seed: int,
         text: str | None = None,
         told: Told | None = None,
-    ) -> Moment:
+    ) -> RolloutState:
         """Step with one action for all frames; chance follows from the seed and the step."""
-        chance = generator("dream", seed, moment.num_imagined, device=self._device)
+        chance = generator("dream", seed, state.num_imagined, device=self._device)
         f_t = self.encoder.compression.t
         held = None if action is None else repeat(action, "b a -> b f a", f=f_t)
-        return self.step(moment, held, chance, text, told)
+        return self.step(state, held, chance, text, told)
 
     @torch.no_grad()
     def foresee(
-        self, moment: Moment, actions: Actions, generator: torch.Generator
+        self, state: RolloutState, actions: Actions, generator: torch.Generator
     ) -> Float[Tensor, "b n c h w"]:
         """Say which latents `actions` `b F a` lead to, `n = F / f_t` of them, and decode none."""
         num_ahead, rest = divmod(actions.shape[1], self.encoder.compression.t)
@@ -273,25 +273,25 @@ class World(nn.Module):
                 f"actions for {actions.shape[1]} frames were given; a latent stands for "
                 f"{self.encoder.compression.t}: give as many as whole latents have"
             )
-        ahead = self._led(moment, actions, num_ahead)
-        chunks = onward(self._foretells, moment.memory, ahead, num_ahead, generator)
+        ahead = self._led(state, actions, num_ahead)
+        chunks = continue_rollout(self._forecaster, state.memory, ahead, num_ahead, generator)
         return finite(torch.cat(list(chunks), dim=1), self)
 
     def _led(
         self,
-        moment: Moment,
+        state: RolloutState,
         actions: Actions | None,
         num_ahead: int,
         text: str | None = None,
         told: Told | None = None,
     ) -> Condition | None:
         """Condition the latent frames after a moment on what leads into them."""
-        f_t, count = self.encoder.compression.t, len(moment.video)
+        f_t, count = self.encoder.compression.t, len(state.video)
         signals = laid_ahead(self.takes, count, f_t, num_ahead, actions, text, told)
         ahead = self._condition(signals, 1 + num_ahead, count)
         if ahead is None or "cameras" in signals:
             return None if ahead is None else ahead[1:]
-        return ahead[1:].seen_from(moment.memory.condition)
+        return ahead[1:].seen_from(state.memory.condition)
 
     def _observed(self, past: Video) -> Latents:
         """Encode what was observed; groups end at its last frame, so the oldest frames go."""
@@ -352,7 +352,7 @@ class World(nn.Module):
             earlier = self._latest(window)
 
     @property
-    def _foretells(self) -> Predictor:
+    def _forecaster(self) -> Predictor:
         """Return the predictor; an encoder on its own has none."""
         if self.predictor is None:
             raise AvenirError(

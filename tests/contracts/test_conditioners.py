@@ -69,17 +69,17 @@ def test_one_vector_per_latent_frame(conditioner):
 
 def test_nothing_known_is_absent(conditioner):
     condition = conditioner({}, 3, 4)
-    torch.testing.assert_close(told(condition), told(condition.absent()))
+    torch.testing.assert_close(told(condition), told(condition.unconditional()))
 
 
 def test_training_drops_some_and_use_drops_none(conditioner):
     conditioner.fit([{n: s[0] for n, s in signals(conditioner).items()}])
     many = signals(conditioner, 500)
     used = conditioner(many, 3, 500, latents=latents(500))
-    absent = (told(used) - told(used.absent())).abs().amax((1, 2)) < 1e-6
+    absent = (told(used) - told(used.unconditional())).abs().amax((1, 2)) < 1e-6
     assert not absent.any()
     dropped = conditioner(many, 3, 500, generator("dropout"), latents(500))
-    absent = (told(dropped) - told(dropped.absent())).abs().amax((1, 2)) < 1e-6
+    absent = (told(dropped) - told(dropped.unconditional())).abs().amax((1, 2)) < 1e-6
     assert 0.02 < float(absent.float().mean()) < 0.3
 
 

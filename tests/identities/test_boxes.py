@@ -361,7 +361,9 @@ def test_one_block_without_attention_changes_only_where_the_box_is():
     nothing = torch.zeros(1, 1, 24)
     reach = torch.tensor([0.1, 0.1, 0.4, 0.9]).expand(1, 2, 1, 4)
     steer = Condition(nothing.expand(1, 2, 24), nothing, context=Context(tokens, known, reach))
-    change = (model(x, level, steer, x[:, :1]) - model(x, level, steer.absent(), x[:, :1])).abs()
+    change = (
+        model(x, level, steer, x[:, :1]) - model(x, level, steer.unconditional(), x[:, :1])
+    ).abs()
     assert change[..., :2].amax((0, 1, 2, 3)).min() > 1e-5 and not change[..., 2:].any()
 
 
@@ -386,9 +388,9 @@ def test_unknown_things_are_no_things():
     def said(steer: Condition) -> torch.Tensor:
         return model(x, level, steer, x[:, :1])
 
-    assert (said(steer) - said(steer.absent())).abs().max() > 1e-4
-    gone = steer.forgotten(torch.tensor([True, False]))
-    torch.testing.assert_close(said(gone)[0], said(steer.absent())[0])
+    assert (said(steer) - said(steer.unconditional())).abs().max() > 1e-4
+    gone = steer.drop(torch.tensor([True, False]))
+    torch.testing.assert_close(said(gone)[0], said(steer.unconditional())[0])
     torch.testing.assert_close(said(gone)[1], said(steer)[1])
 
 
@@ -396,7 +398,7 @@ def test_things_of_several_kinds_are_all_looked_at_and_forgotten_apart():
     parts = {"boxes": looking(4), "words": looking(4, m=5)}
     both = Condition.together(parts)
     assert both.context is not None and both.context.tokens.shape[2] == 8
-    rest = both.absent("words")
+    rest = both.unconditional("words")
     assert rest.context is not None and parts["boxes"].context is not None
     assert torch.equal(rest.context.tokens, parts["boxes"].context.tokens)
     joined = both[:1].then(both[1:])

@@ -31,8 +31,8 @@ def test_codes_read_in_video_and_given_back_steer_as_what_was_seen(f_t):
     given = steer({"actions": actions}, 4, 2)
     shown = steer({}, 4, 2, latents=seen)
     torch.testing.assert_close(given.per_frame, shown.per_frame)
-    assert (shown.per_frame[:, 1:] - shown.nothing).abs().amax(-1).min() > 1e-3
-    torch.testing.assert_close(shown.per_frame[:, :1], shown.nothing.expand(2, 1, -1))
+    assert (shown.per_frame[:, 1:] - shown.null).abs().amax(-1).min() > 1e-3
+    torch.testing.assert_close(shown.per_frame[:, :1], shown.null.expand(2, 1, -1))
 
 
 def test_a_code_depends_on_its_two_frames_and_on_nothing_else():
@@ -59,7 +59,7 @@ def test_what_is_not_said_or_of_another_size_is_absent_or_refused():
     actions = steer.discover(latents())
     actions[:, 3:] = torch.nan
     known = steer({"actions": actions}, 4, 2)
-    torch.testing.assert_close(known.per_frame[:, 2:], known.nothing.expand(2, 2, -1))
+    torch.testing.assert_close(known.per_frame[:, 2:], known.null.expand(2, 2, -1))
     with pytest.raises(AvenirError, match="discovered 9 actions"):
         steer({"actions": torch.zeros(2, 8, 2)}, 4, 2)
     with pytest.raises(AvenirError, match="3 or more"):
@@ -69,12 +69,12 @@ def test_what_is_not_said_or_of_another_size_is_absent_or_refused():
 def test_training_hides_actions_from_some_frame_on_as_when_nobody_acts():
     steer, seen = conditioner(dropout=0, part_dropout=0.5), latents(400)
     said = steer({}, 4, 400, generator("drop"), seen)
-    known = (said.per_frame - said.nothing).abs().amax(-1)[:, 1:] > 1e-6
+    known = (said.per_frame - said.null).abs().amax(-1)[:, 1:] > 1e-6
     silent = known[:, 0] & ~known[:, -1]
     assert 0.05 < float(silent.float().mean()) < 0.4
     assert float(known.all(1).float().mean()) > 0.5
     whole = conditioner(dropout=0, part_dropout=0)({}, 4, 400, generator("drop"), seen)
-    assert ((whole.per_frame - whole.nothing).abs().amax(-1)[:, 1:] > 1e-6).all()
+    assert ((whole.per_frame - whole.null).abs().amax(-1)[:, 1:] > 1e-6).all()
 
 
 def test_its_own_loss_teaches_the_eyes_and_the_predictor_does_not():

@@ -160,7 +160,7 @@ def test_a_hole_with_nothing_behind_it_is_the_future():
     sure = {"temperature": 0.0, "noise": 0.0, "num_steps": 3}
     world, condition = predictor(past=2, chunk=2, sampling=sure), steering(5)
     before, chance = world.embed(some_tokens(3)), generator("fill")
-    made = world.fill(before, before[:, :0], condition, 2, chance)
+    made = world.infill(before, before[:, :0], condition, 2, chance)
     ahead, _ = world.predict(world.start(before, condition[:3]), condition[3:], 2, chance)
     assert torch.equal(made, ahead)
 
@@ -175,7 +175,7 @@ def test_a_hole_is_filled_by_what_is_on_both_sides_as_far_as_a_window_reaches(mo
         return draw(scores, *settings)
 
     def scores(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        assert world.fill(before, after, steering(7), 1, generator("fill")).shape[1] == 1
+        assert world.infill(before, after, steering(7), 1, generator("fill")).shape[1] == 1
         return seen.pop()
 
     def mixed(first: torch.Tensor, then: torch.Tensor, count: int) -> torch.Tensor:
@@ -196,7 +196,7 @@ def test_a_window_of_a_long_past_and_one_frame_ahead_still_sees_what_comes_after
     before, after = world.embed(some_tokens(4)), world.embed(some_tokens(2))
     others = [world.embed(torch.full_like(some_tokens(2), token)) for token in range(11)]
     made = [
-        world.fill(before, each, steering(4 + length + 2), length, generator("fill"))
+        world.infill(before, each, steering(4 + length + 2), length, generator("fill"))
         for each in (after, *others)
     ]
     assert made[0].shape[1] == length
@@ -208,7 +208,7 @@ def test_a_hole_that_leaves_no_room_for_both_sides_is_refused(length, num_after)
     world = predictor(past=2, chunk=2)
     before, after = world.embed(some_tokens(3)), world.embed(some_tokens(1))[:, :num_after]
     with pytest.raises(AvenirError, match="make it smaller"):
-        world.fill(before, after, None, length, generator("fill"))
+        world.infill(before, after, None, length, generator("fill"))
 
 
 def test_the_surest_are_revealed_first_and_what_is_known_stays():

@@ -57,12 +57,12 @@ def test_the_last_frame_of_a_latent_frame_speaks_for_it():
 def test_what_is_missing_or_nan_is_nothing_and_zero_is_not():
     metadata = made()
     silent = metadata({}, 2, 3)
-    torch.testing.assert_close(silent.per_frame, silent.nothing.expand(3, 2, -1))
+    torch.testing.assert_close(silent.per_frame, silent.null.expand(3, 2, -1))
     unknown = metadata({"speed.own": told(torch.nan, torch.nan)}, 1, 1)
-    torch.testing.assert_close(unknown.per_frame, unknown.nothing)
+    torch.testing.assert_close(unknown.per_frame, unknown.null)
     half = metadata({"weather": rows(NIGHT, torch.tensor([torch.nan, 1, 0, 0]))}, 1, 1)
-    torch.testing.assert_close(half.per_frame, half.nothing)
-    assert not torch.allclose(metadata({"speed.own": told(0.0, 0.0)}, 1, 1).per_frame, half.nothing)
+    torch.testing.assert_close(half.per_frame, half.null)
+    assert not torch.allclose(metadata({"speed.own": told(0.0, 0.0)}, 1, 1).per_frame, half.null)
 
 
 def test_statistics_are_of_what_is_known_and_what_never_changes_stays_as_it_is():
@@ -91,7 +91,7 @@ def test_each_signal_is_dropped_by_itself_and_all_of_them_together(signal_dropou
 def test_a_dropped_signal_is_absent():
     metadata = made(signal_dropout=1.0)
     said = metadata({"weather": rows(NIGHT, NIGHT), "speed.own": told(1, 1)}, 1, 1, generator("d"))
-    torch.testing.assert_close(said.per_frame, said.nothing)
+    torch.testing.assert_close(said.per_frame, said.null)
 
 
 def test_some_windows_know_it_up_to_a_frame_or_from_one_on():
@@ -109,7 +109,7 @@ def test_with_others_it_says_the_sum():
     each = [part(signals, 2, 1) for part in joint.parts.values()]
     both = joint(signals, 2, 1)
     torch.testing.assert_close(both.per_frame, each[0].per_frame + each[1].per_frame)
-    torch.testing.assert_close(both.nothing, each[0].nothing + each[1].nothing)
+    torch.testing.assert_close(both.null, each[0].null + each[1].null)
 
 
 @pytest.mark.parametrize(
@@ -209,16 +209,16 @@ def test_weather_changes_what_comes_from_where_it_is_told(world):
 
 
 def test_steps_are_told_and_nothing_told_is_as_before(world):
-    moment = world.begin(torch.zeros(1, 4, 3, 16, 16), {})
+    state = world.start(torch.zeros(1, 4, 3, 16, 16), {})
     silent, night, fog = (
-        world.dream(moment, None, 0, told=t).video
+        world.imagine_step(state, None, 0, told=t).video
         for t in (None, {"weather": NIGHT}, {"weather": FOG})
     )
     assert not torch.equal(night, fog) and not torch.equal(night, silent)
     unknown = {"weather": torch.full((4,), torch.nan)}
-    assert torch.equal(world.dream(moment, None, 0, told=unknown).video, silent)
+    assert torch.equal(world.imagine_step(state, None, 0, told=unknown).video, silent)
     with pytest.raises(AvenirError, match="rain"):
-        world.dream(moment, None, 0, told={"rain": NIGHT})
+        world.imagine_step(state, None, 0, told={"rain": NIGHT})
 
 
 def test_an_environment_is_told(world):

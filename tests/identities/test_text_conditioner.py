@@ -60,7 +60,7 @@ def test_captions_are_dropped_up_to_some_frame_or_from_it_on():
     config = TextConfig.parse({"dropout": 0.0, "part_dropout": 1.0})
     part = TextConditioner(config, SIZES, 1, 32, 4)
     said = part({"caption": told(*"aaaa").expand(200, -1, -1)}, 4, 200, generator("drop"))
-    known = (said.per_frame != said.nothing).any(-1).int()
+    known = (said.per_frame != said.null).any(-1).int()
     assert (known.diff(dim=1).abs().sum(1) <= 1).all()
     assert known[:, 0].any() and known[:, -1].any() and 0.3 < known.float().mean() < 0.7
 
@@ -77,7 +77,7 @@ def test_the_order_of_letters_and_of_words_counts_and_what_is_behind_them_does_n
         assert not torch.allclose(first, second), (one, other)
     longer = TextConditioner(TextConfig.parse({}), {"caption": 48}, 2, 32, 4)
     longer.places[:24] = text.places
-    longer.nothing.data = text.nothing.data
+    longer.null.data = text.null.data
     said = Signal.text(48).encode_text("cats chase").expand(1, 2, -1)
     short = text({"caption": told("cats chase", "cats chase")}, 1, 1)
     torch.testing.assert_close(longer({"caption": said}, 1, 1).per_frame, short.per_frame)
@@ -108,10 +108,10 @@ def test_every_word_has_rows_of_its_own(text):
 
 def test_what_is_not_said_is_nothing(text):
     silent = text({}, 2, 3)
-    assert torch.equal(silent.per_frame, silent.nothing.expand(3, 2, -1))
+    assert torch.equal(silent.per_frame, silent.null.expand(3, 2, -1))
     half = text({"caption": told("a", "a", None, None)}, 2, 1)
-    assert torch.equal(half.per_frame[:, 1], half.nothing[:, 0])
-    assert not torch.allclose(half.per_frame[:, 0], half.nothing[:, 0])
+    assert torch.equal(half.per_frame[:, 1], half.null[:, 0])
+    assert not torch.allclose(half.per_frame[:, 0], half.null[:, 0])
     short = text({"caption": told("a", "a")}, 2, 1)
     assert torch.equal(short.per_frame, half.per_frame)
 
@@ -119,7 +119,7 @@ def test_what_is_not_said_is_nothing(text):
 def test_dropped_captions_are_absent():
     every = TextConditioner(TextConfig.parse({"dropout": 1.0}), SIZES, 2, 32, 4)
     said = every({"caption": told("a", "a")}, 1, 1, generator("drop"))
-    assert torch.equal(said.per_frame, said.nothing)
+    assert torch.equal(said.per_frame, said.null)
 
 
 def test_together_they_say_the_sum(joint):
@@ -127,7 +127,7 @@ def test_together_they_say_the_sum(joint):
     both = joint(signals, 2, 1)
     parts = [part(signals, 2, 1) for part in joint.parts.values()]
     torch.testing.assert_close(both.per_frame, parts[0].per_frame + parts[1].per_frame)
-    torch.testing.assert_close(both.nothing, parts[0].nothing + parts[1].nothing)
+    torch.testing.assert_close(both.null, parts[0].null + parts[1].null)
 
 
 def test_of_a_window_all_is_dropped_at_once():
@@ -139,7 +139,7 @@ def test_of_a_window_all_is_dropped_at_once():
     signals = {"caption": told("a", "a").expand(64, -1, -1), "actions": torch.randn(64, 2, 2)}
     said = joint(signals, 1, 64, generator("drop"))
     whole = joint(signals, 1, 64)
-    gone = (said.per_frame == said.nothing).all(-1)[:, 0]
+    gone = (said.per_frame == said.null).all(-1)[:, 0]
     assert 16 < int(gone.sum()) < 48
     torch.testing.assert_close(said.per_frame[~gone], whole.per_frame[~gone])
 
@@ -227,15 +227,15 @@ def test_words_change_what_comes_from_where_they_are_said(world):
 
 
 def test_steps_are_told_words(world):
-    moment = world.begin(torch.zeros(1, 4, 3, 16, 16), {})
-    one, other, again = (world.dream(moment, None, 0, text=w).video for w in ("a", "b", "a"))
+    state = world.start(torch.zeros(1, 4, 3, 16, 16), {})
+    one, other, again = (world.imagine_step(state, None, 0, text=w).video for w in ("a", "b", "a"))
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_a_world_of_no_words_refuses_them(discovering):
-    moment = discovering.begin(torch.zeros(1, 4, 3, *discovering.card.size), {})
+    state = discovering.start(torch.zeros(1, 4, 3, *discovering.card.size), {})
     with pytest.raises(AvenirError, match="text was given"):
-        discovering.dream(moment, None, 0, text="a")
+        discovering.imagine_step(state, None, 0, text="a")
 
 
 def test_an_environment_is_told_words(world):

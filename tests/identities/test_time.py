@@ -133,7 +133,7 @@ def test_unknown_actions_are_absent_and_not_zero():
     unknown = steer({"actions": torch.full((1, 4, 3), float("nan"))}, 2, 1)
     average = steer({"actions": steer.mean.expand(1, 4, 3)}, 2, 1)
     torch.testing.assert_close(silent.per_frame, unknown.per_frame)
-    torch.testing.assert_close(silent.per_frame, silent.absent().per_frame)
+    torch.testing.assert_close(silent.per_frame, silent.unconditional().per_frame)
     assert (average.per_frame - silent.per_frame).abs().max() > 1e-3
 
 
@@ -174,7 +174,7 @@ def test_parts_are_guided_apart_and_all_of_them_add_up():
 
     plain, close = drawn(1.0), {"atol": 1e-4, "rtol": 1e-3}
     torch.testing.assert_close(drawn({"words": 1.0}), plain)
-    without = drawn(1.0, steer.absent("words"))
+    without = drawn(1.0, steer.unconditional("words"))
     torch.testing.assert_close(drawn({"words": 3.0}), plain + 2 * (plain - without), **close)
     other = drawn({"acts": 2.5}) - plain
     both = drawn({"words": 3.0, "acts": 2.5}) - plain
@@ -187,12 +187,14 @@ def test_what_parts_say_is_cut_joined_and_repeated_with_their_sum():
     steer = Condition.together({name: condition(5) for name in ("words", "acts")})
     again = steer[:2].then(steer[2:])
     for kind in (None, "words", "acts"):
-        torch.testing.assert_close(again.absent(kind).per_frame, steer.absent(kind).per_frame)
-    twice = steer.repeated(2).absent("words").per_frame
-    torch.testing.assert_close(twice[::2], steer.absent("words").per_frame)
+        torch.testing.assert_close(
+            again.unconditional(kind).per_frame, steer.unconditional(kind).per_frame
+        )
+    twice = steer.repeated(2).unconditional("words").per_frame
+    torch.testing.assert_close(twice[::2], steer.unconditional("words").per_frame)
     assert torch.equal(twice[::2], twice[1::2])
-    everything = steer.absent("words").absent("acts")
-    torch.testing.assert_close(everything.per_frame, steer.absent().per_frame)
+    everything = steer.unconditional("words").unconditional("acts")
+    torch.testing.assert_close(everything.per_frame, steer.unconditional().per_frame)
 
 
 def test_guidance_of_one_is_off_and_pushes_along_the_difference():

@@ -7,14 +7,14 @@ from avenir.assembly import assembled
 from avenir.card import Card
 from avenir.clip import Clip, Condition, Progress
 from avenir.conditioners.cameras import CamerasConditioner, CamerasConfig
-from avenir.degradation import Shown, draw_shown, draw_tau
+from avenir.degradation import Inpainting, draw_known, draw_tau
 from avenir.device import generator
 from avenir.encoders.kl import KL, KLConfig
 from avenir.errors import AvenirError
 from avenir.nn.attention import grid_positions
 from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
-from avenir.rollout import completed
+from avenir.rollout import inpainted
 from avenir.shapes import CAMERA_NUMBERS
 from avenir.signals import Signal
 from avenir.world import World
@@ -36,10 +36,10 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def left(latents: torch.Tensor) -> Shown:
+def left(latents: torch.Tensor) -> Inpainting:
     """Give the left view of latents."""
     b, t, _, h, w = latents.shape
-    return Shown(latents, (torch.arange(w) < w // 2).expand(b, t, h, w))
+    return Inpainting(latents, (torch.arange(w) < w // 2).expand(b, t, h, w))
 
 
 def test_each_view_is_encoded_and_decoded_as_if_it_were_alone():
@@ -84,7 +84,7 @@ def test_what_is_given_stays_and_what_is_not_is_never_looked_at():
 
     def made(latents: torch.Tensor) -> torch.Tensor:
         memory = model.start(latents[:, :0], None)
-        return model.complete(memory, None, left(latents), generator("complete"))[0]
+        return model.inpaint(memory, None, left(latents), generator("complete"))[0]
 
     one = made(latents)
     assert torch.equal(one[..., :4], latents[..., :4])
@@ -95,12 +95,12 @@ def test_what_is_given_stays_and_what_is_not_is_never_looked_at():
     assert (made(given) - one)[..., 4:].abs().amax((2, 3, 4)).min() > 1e-4
 
 
-def test_completed_frames_are_as_many_as_are_shown_and_follow_their_own_past():
+def test_inpainted_frames_are_as_many_as_are_given_and_follow_their_own_past():
     model, latents = lively(flow()), torch.randn(1, 9, *SHAPE[:3])
-    whole = torch.cat(list(completed(model, left(latents), None, generator("long"))), dim=1)
+    whole = torch.cat(list(inpainted(model, left(latents), None, generator("long"))), dim=1)
     assert whole.shape == latents.shape
     assert torch.equal(whole[..., :4], latents[..., :4])
-    first, memory = model.complete(
+    first, memory = model.inpaint(
         model.start(latents[:, :0], None), None, left(latents)[:4], generator("long")
     )
     assert torch.equal(whole[:, :4], first) and memory.num_frames == 2
@@ -110,15 +110,15 @@ def test_a_network_that_says_zero_pays_for_what_is_not_given_only():
     model = flow(predicts="data", loss="data")
     latents = torch.randn(64, 4, *SHAPE[:3])
     hidden = model.degrade(latents, generator("loss"))
-    assert hidden.shown is not None and hidden.shown.any()
-    places = hidden.weight[:, :, None, None] * ~hidden.shown
+    assert hidden.known is not None and hidden.known.any()
+    places = hidden.weight[:, :, None, None] * ~hidden.known
     paid = (latents.square().mean(dim=2) * places).sum() / places.sum()
     loss = model.losses(latents, None, Progress(0, 1, generator("loss")))["flow"]
     torch.testing.assert_close(loss.detach(), paid)
 
 
 def test_of_several_views_whole_ones_are_given_never_all_and_never_none():
-    where = draw_shown((400, 3, 2, 6), 3, 1.0, generator("views"))
+    where = draw_known((400, 3, 2, 6), 3, 1.0, generator("views"))
     assert (where == where[:, :1, :1]).all()
     views = where[:, 0, 0].unflatten(1, (3, 2))
     assert (views[..., 0] == views[..., 1]).all()
@@ -127,7 +127,7 @@ def test_of_several_views_whole_ones_are_given_never_all_and_never_none():
 
 
 def test_of_one_view_all_but_a_rectangle_is_given_in_a_share_of_windows():
-    where = draw_shown((4000, 2, 4, 5), 1, 0.3, generator("region"))
+    where = draw_known((4000, 2, 4, 5), 1, 0.3, generator("region"))
     any_given = where.flatten(1).any(1)
     # A rectangle that fills the frame gives nothing: 1/8 of rows times 2/25 of columns.
     assert float(any_given.float().mean()) == pytest.approx(0.3 * (1 - 0.125 * 0.08), abs=0.03)
@@ -161,10 +161,10 @@ def test_parts_that_cannot_be_taken_are_refused():
         with pytest.raises(
             AvenirError, match=r"inpainting and predictor\.unconditional_probability"
         ):
-            untaught.complete(memory, None, left(latents), generator("x"))
-    cut = Shown(latents, (torch.arange(8) < 3).expand(1, 2, 2, 8))
+            untaught.inpaint(memory, None, left(latents), generator("x"))
+    cut = Inpainting(latents, (torch.arange(8) < 3).expand(1, 2, 2, 8))
     with pytest.raises(AvenirError, match="cuts through tokens"):
-        flow().complete(flow().start(latents[:, :0], None), None, cut, generator("x"))
+        flow().inpaint(flow().start(latents[:, :0], None), None, cut, generator("x"))
 
 
 @pytest.fixture(scope="module")
@@ -217,8 +217,8 @@ def test_views_that_there_are_not_are_refused(world, views):
 def test_cameras_stay_where_they_are_in_a_future(world):
     lively(world.predictor)
     given = clip()
-    moment = world.begin(given.video, {"cameras": given.signals["cameras"][None]})
-    stepped = world.step(moment, None, generator("step"))
+    state = world.start(given.video, {"cameras": given.signals["cameras"][None]})
+    stepped = world.step(state, None, generator("step"))
     views = stepped.memory.condition.per_view
     assert views is not None and views.abs().sum() > 0
     torch.testing.assert_close(views[:, -1], views[:, 0])
@@ -256,6 +256,6 @@ def test_it_learns_to_say_a_view_from_the_other():
         loss.backward()
         optimiser.step()
     true = drawn(32)
-    made, _ = model.complete(model.start(true[:, :0], None), None, left(true), generator("draw"))
+    made, _ = model.inpaint(model.start(true[:, :0], None), None, left(true), generator("draw"))
     error = (made - true)[..., 4:].square().mean().sqrt()
     assert float(error) < 0.4, float(error)

@@ -63,15 +63,15 @@ def test_a_hole_in_a_video_is_filled_in_whole_groups(runs):
     source = make_source(recipe.data)
     video = source.clip(source.spread("test", 16, 1)[0])
     before, after = video[:7], video[9:]
-    made = world.fill(before, after, seconds=2 / source.fps)
+    made = world.infill(before, after, seconds=2 / source.fps)
     assert made.frames.shape == (2, *before.frames.shape[1:])
-    assert torch.equal(made.frames, world.fill(before, after, seconds=2 / source.fps).frames)
+    assert torch.equal(made.frames, world.infill(before, after, seconds=2 / source.fps).frames)
     driven = laid_around(world.takes, before[1:], after[:6], 2)["actions"][0]
     known = [before.signals["actions"][1:], after.signals["actions"][:6]]
     assert torch.equal(driven[[*range(6), *range(8, 14)]], torch.cat(known))
     assert driven[6:8].isnan().all()
     with pytest.raises(AvenirError, match="give longer clips"):
-        world.fill(before, after[:1], seconds=0.2)
+        world.infill(before, after[:1], seconds=0.2)
 
 
 @pytest.mark.parametrize("way", WAYS)

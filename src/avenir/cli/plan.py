@@ -93,9 +93,9 @@ def _reach(
 
     observed = world.fitted(read(video, seconds=observe, fps=world.card.fps))
     picture = read(goal)[:1]
-    moment = world.begin(observed.video, {})
-    chance = generator("plan", seed, device=moment.seen.device)
-    found = seek(world, moment, latents_of(world, picture), config, chance)
+    state = world.start(observed.video, {})
+    chance = generator("plan", seed, device=state.seen.device)
+    found = seek(world, state, latents_of(world, picture), config, chance)
     actions = found.actions.repeat_interleave(world.encoder.compression.t, dim=0)
     imagined = world.predict(observed, len(actions) / world.card.fps, actions, seed=seed)
     with Writer(out, fps=observed.fps) as writer:

@@ -158,7 +158,7 @@ def _fill(world: "World", given: bytes, hole: bytes, seed: int, out: Path) -> No
     said = world.card.tokenizer
     left, right = (clip_of(part, tokenizer=said) for part in (before, after))
     length = clip_of(hole, tokenizer=said).seconds
-    made = text_of(world.fill(left, right, length, seed), said)
+    made = text_of(world.infill(left, right, length, seed), said)
     write_whole(out, before + made + after)
     say(f"filled: {made.decode(errors='replace')!r}")
     say(f"{out}: {len(made):,} bytes filled between {len(before):,} and {len(after):,}")

@@ -42,7 +42,7 @@ class ActionsConditioner(Conditioner):
     Config = ActionsConfig
     mean: Tensor
     std: Tensor
-    nothing: Tensor
+    null: Tensor
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ActionsConditioner(Conditioner):
         self.register_buffer("mean", torch.zeros(action_size))
         self.register_buffer("std", torch.ones(action_size))
         incoming = f_t * (action_size + 1)
-        self.register_buffer("nothing", torch.zeros(1, 1, incoming), persistent=False)
+        self.register_buffer("null", torch.zeros(1, 1, incoming), persistent=False)
         self.embed = embedding(incoming, width)
 
     @classmethod
@@ -86,7 +86,7 @@ class ActionsConditioner(Conditioner):
             values[:, :given] = normalised(actions[:, :given], self.mean, self.std)
         if generator is not None:
             known = known * self._kept(known, generator)
-        return Condition(self.embed(self._incoming(values, known)), self.embed(self.nothing))
+        return Condition(self.embed(self._incoming(values, known)), self.embed(self.null))
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise by mean and standard deviation; what never changes stays as it is."""

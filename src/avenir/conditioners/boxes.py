@@ -63,7 +63,7 @@ class BoxesConditioner(Conditioner):
     Config = BoxesConfig
     mean: Float[Tensor, " 1"]
     std: Float[Tensor, " 1"]
-    nothing: Tensor
+    null: Tensor
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class BoxesConditioner(Conditioner):
         self.config, self.f_t, self.size = config, f_t, sizes["boxes"]
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("std", torch.ones(1))
-        self.register_buffer("nothing", torch.zeros(1, 1, width), persistent=False)
+        self.register_buffer("null", torch.zeros(1, 1, width), persistent=False)
         self.embed = embedding(4 * (2 * _OCTAVES + 1) + 2 + 1 + config.categories, width)
         self.all_told = nn.Parameter(torch.randn(1, 1, 1, width))
 
@@ -111,9 +111,9 @@ class BoxesConditioner(Conditioner):
         things = Context(self._embedded(boxes), there, _edges(groups))
         every = self.all_told.expand(*shape[:2], -1, -1)
         no_others = Context.everywhere(every, told.all(-1, keepdim=True))
-        nothing = self.nothing.expand(batch_size, num_frames, -1)
+        nothing = self.null.expand(batch_size, num_frames, -1)
         context = Context.joined([things, no_others], dim=2)
-        return Condition(nothing, self.nothing, context=context)
+        return Condition(nothing, self.null, context=context)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise depths; all else are shares of a frame."""

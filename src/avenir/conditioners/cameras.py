@@ -41,7 +41,7 @@ class CamerasConditioner(Conditioner):
     Config = CamerasConfig
     mean: Tensor
     std: Tensor
-    nothing: Tensor
+    null: Tensor
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class CamerasConditioner(Conditioner):
         self.config, self.f_t, self.size = config, f_t, sizes["cameras"]
         self.register_buffer("mean", torch.zeros(CAMERA_NUMBERS))
         self.register_buffer("std", torch.ones(CAMERA_NUMBERS))
-        self.register_buffer("nothing", torch.zeros(1, 1, width), persistent=False)
+        self.register_buffer("null", torch.zeros(1, 1, width), persistent=False)
         self.embed = embedding(CAMERA_NUMBERS, width)
 
     @classmethod
@@ -85,8 +85,8 @@ class CamerasConditioner(Conditioner):
             )
             known = known & kept[:, None, :, None]
         embedded = self.embed(normalised(cameras, self.mean, self.std))
-        nothing = self.nothing.expand(batch_size, num_frames, -1)
-        return Condition(nothing, self.nothing, embedded * known)
+        nothing = self.null.expand(batch_size, num_frames, -1)
+        return Condition(nothing, self.null, embedded * known)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise each of the 16 numbers over all cameras; what never changes stays as it is."""

@@ -93,8 +93,8 @@ class JointConditioner(Conditioner):
         )
         if generator is None:
             return said
-        drawn = torch.rand(batch_size, 1, 1, generator=generator, device=said.nothing.device)
-        return said.forgotten(drawn[:, 0, 0] < self.config.dropout)
+        drawn = torch.rand(batch_size, 1, 1, generator=generator, device=said.null.device)
+        return said.drop(drawn[:, 0, 0] < self.config.dropout)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Let every kind take its own."""

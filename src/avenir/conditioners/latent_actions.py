@@ -47,7 +47,7 @@ class LatentActionsConditioner(DiscoveringConditioner):
     """
 
     Config = LatentActionsConfig
-    nothing: Tensor
+    null: Tensor
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class LatentActionsConditioner(DiscoveringConditioner):
             nn.SiLU(),
             nn.Conv2d(hidden, channels, 3, padding=1),
         )
-        self.register_buffer("nothing", torch.zeros(1, 1, numbers + 1), persistent=False)
+        self.register_buffer("null", torch.zeros(1, 1, numbers + 1), persistent=False)
         self.embed = embedding(numbers + 1, width)
 
     @classmethod
@@ -102,7 +102,7 @@ class LatentActionsConditioner(DiscoveringConditioner):
         latents: Latents | None = None,
     ) -> Condition:
         """Embed the code that leads into every latent frame; nothing leads into the first."""
-        shape, device = (batch_size, num_frames), self.nothing.device
+        shape, device = (batch_size, num_frames), self.null.device
         known = torch.zeros(shape, device=device)
         codes = torch.zeros(*shape, len(self.config.levels), device=device)
         if latents is not None:
@@ -118,7 +118,7 @@ class LatentActionsConditioner(DiscoveringConditioner):
             config = self.config
             known = known * kept_frames(*shape, config.dropout, config.part_dropout, generator)
         flagged = torch.cat([codes * known[..., None], known[..., None]], dim=-1)
-        return Condition(self.embed(flagged), self.embed(self.nothing))
+        return Condition(self.embed(flagged), self.embed(self.null))
 
     def losses(self, latents: Latents) -> dict[str, Tensor]:
         """Say how every frame changes, from the last two before it and its code."""

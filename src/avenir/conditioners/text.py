@@ -61,7 +61,7 @@ class TextConditioner(Conditioner):
         chance = torch.Generator().manual_seed(0)
         self.register_buffer("words", torch.randn(config.rows, width, generator=chance))
         self.register_buffer("places", torch.randn(self.size, width, generator=chance).sign())
-        self.nothing = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.null = nn.Parameter(0.02 * torch.randn(1, 1, width))
 
     @classmethod
     def needs(cls, settings: TextConfig) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class TextConditioner(Conditioner):
     ) -> Condition:
         """Read the caption of the last frame of every latent frame; NaN means unknown."""
         shape = (batch_size, num_frames, self.size)
-        said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.nothing.device)
+        said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.null.device)
         known = said.isfinite().all(-1)
         if generator is not None:
             config = self.config
@@ -86,7 +86,7 @@ class TextConditioner(Conditioner):
                 batch_size, num_frames, config.dropout, config.part_dropout, generator
             )
         read = self._read(said.nan_to_num().long().flatten(0, 1)).unflatten(0, shape[:2])
-        return Condition(torch.where(known[..., None], read, self.nothing), self.nothing)
+        return Condition(torch.where(known[..., None], read, self.null), self.null)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Take nothing: bytes are what they are."""

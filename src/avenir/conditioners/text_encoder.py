@@ -63,7 +63,7 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
 
     Config = TextEncoderConfig
     setting = "`model` of conditioner kind 'text_encoder'"
-    nothing: Tensor
+    null: Tensor
 
     def __init__(
         self,
@@ -92,9 +92,9 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
         self._kept: dict[bytes, Float[Tensor, "n c"]] = {}
         self.enter = nn.Linear(model.config.hidden_size, width)
         if config.into == "modulation":
-            self.nothing = nn.Parameter(0.02 * torch.randn(1, 1, width))
+            self.null = nn.Parameter(0.02 * torch.randn(1, 1, width))
         else:
-            self.register_buffer("nothing", torch.zeros(1, 1, width), persistent=False)
+            self.register_buffer("null", torch.zeros(1, 1, width), persistent=False)
 
     @classmethod
     def needs(cls, settings: TextEncoderConfig) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
     ) -> Condition:
         """Read the caption of the last frame of every latent frame; NaN means unknown."""
         config, shape = self.config, (batch_size, num_frames, self.size)
-        said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.nothing.device)
+        said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.null.device)
         known = said.isfinite().all(-1)
         if generator is not None:
             known = known & kept_frames(
@@ -124,9 +124,9 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
             )
         context = self._read(said, known)
         if config.into == "attention":
-            return Condition(self.nothing.expand(*known.shape, -1), self.nothing, context=context)
-        vectors = torch.where(known[..., None], context.tokens[:, :, 0], self.nothing)
-        return Condition(vectors, self.nothing)
+            return Condition(self.null.expand(*known.shape, -1), self.null, context=context)
+        vectors = torch.where(known[..., None], context.tokens[:, :, 0], self.null)
+        return Condition(vectors, self.null)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Take nothing: the scale of the model's features is taken out of each of them."""
@@ -165,7 +165,7 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
         The mean, and not CLIP's own pooled output: T5 has none, and so both are read alike.
         """
         asked = self.tokenizer(caption, truncation=True, max_length=self.config.length)
-        ids = torch.tensor([asked.input_ids], device=self.nothing.device)
+        ids = torch.tensor([asked.input_ids], device=self.null.device)
         hidden = self.public(input_ids=ids).last_hidden_state[0]
         return hidden if self.config.into == "attention" else hidden.mean(0, keepdim=True)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from avenir.clip import Condition
-from avenir.degradation import Shown
+from avenir.degradation import Inpainting
 from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer, Tokens, sinusoids
 from avenir.shapes import Latents, NoiseLevel
 
@@ -68,12 +68,12 @@ class Denoiser(nn.Module):
         cache: Cache | None = None,
         after: Mapping[int, Callable[[Tokens], Tokens]] | None = None,
         stride: Float[Tensor, "b t"] | None = None,
-        shown: Shown | None = None,
+        inpainting: Inpainting | None = None,
     ) -> Latents:
         """Say what the path needs at every token; `cache` stands for frames before `x`.
 
         `stride` says how far each frame is taken at once; none: not at all, as in the flow. What is
-        `shown` of these frames takes the place of `x` there. `look` and `after` are the
+        `inpainting` of these frames takes the place of `x` there. `look` and `after` are the
         transformer's.
 
         `seen`, the last frame of the past, `b 1 c h w`, or the one before each, `b t c h w`, is
@@ -82,7 +82,7 @@ class Denoiser(nn.Module):
         these do not say.
         """
         p, (h, w) = self.patch, self.grid(x)
-        tokens, per_frame = self._entered(x, level, condition, seen, stride, shown)
+        tokens, per_frame = self._entered(x, level, condition, seen, stride, inpainting)
         context = condition and condition.context
         tokens, _ = self.transformer(tokens, per_frame, (h, w), look, cache, after, context)
         said = self.leave(tokens, per_frame)
@@ -119,17 +119,17 @@ class Denoiser(nn.Module):
         condition: Condition | None,
         seen: Float[Tensor, "b #t c h w"],
         stride: Float[Tensor, "b t"] | None = None,
-        shown: Shown | None = None,
+        inpainting: Inpainting | None = None,
     ) -> tuple[Float[Tensor, "b t s d"], Float[Tensor, "b t d"]]:
         """Turn latents into tokens, and what is known of each frame into its vector."""
         p = self.patch
-        known = x if shown is None else shown.over(x)
+        known = x if inpainting is None else inpainting.over(x)
         both = torch.cat([known, seen.expand_as(x)], dim=2)
         tokens = self.enter(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
         # Rotary positions say how far apart two tokens are; this says where each one is.
         tokens = tokens + self.where
-        if shown is not None and self.given is not None:
-            tokens = tokens + self.given * self.per_token(shown.where)[..., None]
+        if inpainting is not None and self.given is not None:
+            tokens = tokens + self.given * self.per_token(inpainting.known)[..., None]
         per_frame = self.level(sinusoids(level, self.width))
         if self.stride is not None:
             far = torch.zeros_like(level) if stride is None else stride

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
-from avenir.degradation import Shown
+from avenir.degradation import Inpainting
 from avenir.errors import AvenirError
 from avenir.nn.quantize import looked_up, nearest
 from avenir.shapes import Latents, Tokens
@@ -108,7 +108,9 @@ def guided(
         return [(1.0, before, after)]
     every = guidance if isinstance(guidance, dict) else {None: guidance}
     pushes = {part: push - 1 for part, push in every.items() if push != 1}
-    less = [(-p, before.absent(part), after.absent(part)) for part, p in pushes.items()]
+    less = [
+        (-p, before.unconditional(part), after.unconditional(part)) for part, p in pushes.items()
+    ]
     return [(1.0 + sum(pushes.values()), before, after), *less]
 
 
@@ -158,7 +160,7 @@ class Predictor(nn.Module, ABC):
     """Whether it takes latents of several views side by side, and what is said of each."""
     looks_at_context: bool = False
     """Whether it looks at the context of a condition."""
-    completes: bool = False
+    inpaints: bool = False
     """Whether it can be given parts of the frames it predicts."""
 
     @abstractmethod
@@ -185,11 +187,11 @@ class Predictor(nn.Module, ABC):
     ) -> tuple[Latents, Memory]:
         """Predict `length` latent frames under their condition, and remember them."""
 
-    def complete(
+    def inpaint(
         self,
         memory: Memory,
         condition: Condition | None,
-        shown: Shown,
+        inpainting: Inpainting,
         generator: torch.Generator,
     ) -> tuple[Latents, Memory]:
         """Predict latent frames of which some places are given, and remember them.
@@ -226,7 +228,7 @@ class Predictor(nn.Module, ABC):
         finally:
             self.config = config
 
-    def fill(
+    def infill(
         self,
         before: Latents,
         after: Float[Tensor, "b s c h w"],

@@ -19,13 +19,13 @@ from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.degradation import (
     Degradation,
+    Inpainting,
     Mixed,
     Path,
-    Shown,
     Target,
     Times,
     before_each,
-    draw_shown,
+    draw_known,
     draw_tau,
     hidden_error,
     hide_future,
@@ -163,7 +163,7 @@ class Flow(Denoiser, Predictor):
         self.causal = config.diffusion_forcing_probability > 0
         # Completing begins where there is no past, which must have been met in training.
         from_nothing = config.unconditional_probability > 0 or self.causal
-        self.completes = config.inpainting > 0 and from_nothing
+        self.inpaints = config.inpainting > 0 and from_nothing
         self.num_train_frames = config.past + config.chunk
         self.shift = config.shift or shift_of(
             self.num_train_frames * shape.channels * shape.h * shape.w
@@ -186,19 +186,22 @@ class Flow(Denoiser, Predictor):
         degradation = self.degrade(latents, progress.generator, full=own)
         tau = degradation.level[:, :, None, None, None]
         true, x, last = self._mixed(latents, degradation, progress.generator)
-        shown = None if degradation.shown is None else Shown(latents, degradation.shown)
+        known = degradation.known
+        inpainting = None if known is None else Inpainting(latents, known)
         h, _ = self.grid(x)
         after = tap and {tap.layer: through_grid(tap, degradation.weight, h)}
         look, level = degradation.look, degradation.level
         seen = self._told(x, level, last)
-        said = self.forward(x, level, condition, seen, look=look, after=after, shown=shown)
+        said = self.forward(
+            x, level, condition, seen, look=look, after=after, inpainting=inpainting
+        )
 
         def measured(value: Latents) -> Latents:
             ends = self.path.ends(self.config.predicts, value, x, tau, floor=_FLOOR)
             return self.path.target(self.config.loss, ends, tau)
 
         error = measured(said) - measured(self.path.target(self.config.predicts, true, tau))
-        losses = {"flow": hidden_error(error, degradation, shown)}
+        losses = {"flow": hidden_error(error, degradation, inpainting)}
         if self.stride is not None:
             rows = max(1, round(self.config.shortcut * len(latents)))
             steer = None if condition is None else condition.rows(rows)
@@ -299,9 +302,9 @@ class Flow(Denoiser, Predictor):
         if tau is not None or not config.inpainting:
             return hidden
         size = (b, t, *self.grid(latents))
-        tokens = draw_shown(size, self.views, config.inpainting, generator)
-        shown = tokens.repeat_interleave(self.patch, dim=2).repeat_interleave(self.patch, dim=3)
-        return replace(hidden, shown=shown & (hidden.weight > 0)[:, :, None, None])
+        tokens = draw_known(size, self.views, config.inpainting, generator)
+        known = tokens.repeat_interleave(self.patch, dim=2).repeat_interleave(self.patch, dim=3)
+        return replace(hidden, known=known & (hidden.weight > 0)[:, :, None, None])
 
     # Prediction -------------------------------------------------------------------------------
 
@@ -317,23 +320,23 @@ class Flow(Denoiser, Predictor):
         return self._drawn(memory, condition, length, generator)
 
     @torch.no_grad()
-    def complete(
+    def inpaint(
         self,
         memory: Memory,
         condition: Condition | None,
-        shown: Shown,
+        inpainting: Inpainting,
         generator: torch.Generator,
     ) -> tuple[Latents, Memory]:
         """Draw one chunk around what is given of it."""
-        if not self.completes:
-            return super().complete(memory, condition, shown, generator)
-        tokens = self.per_token(shown.where)
-        if not torch.equal(tokens.sum(-1) * self.config.patch**2, shown.where.sum((-2, -1))):
+        if not self.inpaints:
+            return super().inpaint(memory, condition, inpainting, generator)
+        tokens = self.per_token(inpainting.known)
+        if not torch.equal(tokens.sum(-1) * self.config.patch**2, inpainting.known.sum((-2, -1))):
             raise AvenirError(
                 f"what is given of frames to complete cuts through tokens of {self.config.patch} "
                 "rows and columns of latents: give whole ones"
             )
-        return self._drawn(memory, condition, shown.latents.shape[1], generator, shown)
+        return self._drawn(memory, condition, inpainting.latents.shape[1], generator, inpainting)
 
     def _drawn(
         self,
@@ -341,12 +344,12 @@ class Flow(Denoiser, Predictor):
         condition: Condition | None,
         length: int,
         generator: torch.Generator,
-        shown: Shown | None = None,
+        inpainting: Inpainting | None = None,
     ) -> tuple[Latents, Memory]:
         known = memory.latents
         past = self._noised_past(known, generator)
         noise = normal((len(known), length, *known.shape[2:]), generator)
-        chunk = self.from_noise(noise, past, memory.condition, condition, generator, shown)
+        chunk = self.from_noise(noise, past, memory.condition, condition, generator, inpainting)
         return chunk, self.start(torch.cat([known, chunk], dim=1), memory.led_by(condition))
 
     def from_noise(
@@ -356,7 +359,7 @@ class Flow(Denoiser, Predictor):
         before: Condition | None,
         after: Condition | None,
         generator: torch.Generator | None = None,
-        shown: Shown | None = None,
+        inpainting: Inpainting | None = None,
     ) -> Latents:
         """Take noise to latents after a past; only the sampler of diffusion needs more chance."""
         sampling, (b, length), num_past = self.config.sampling, noise.shape[:2], past.shape[1]
@@ -381,13 +384,13 @@ class Flow(Denoiser, Predictor):
             seen = self._told(window, levels, last)[:, -length:]
             for (share, _, led), cache in zip(sides, caches, strict=True):
                 best = best + share * self.forward(
-                    x, level, led, seen, look=look, cache=cache, stride=far, shown=shown
+                    x, level, led, seen, look=look, cache=cache, stride=far, inpainting=inpainting
                 )
             return self.path.ends(self.config.predicts, best, x, tau, floor=_FLOOR)
 
         taus = schedule(sampling.num_steps, sampling.schedule, self.shift)
         chunk = sample(sampling.sampler, denoise, self.path, noise, taus, generator)
-        return chunk if shown is None else shown.over(chunk)
+        return chunk if inpainting is None else inpainting.over(chunk)
 
     def _noised_past(self, latents: Latents, generator: torch.Generator) -> Latents:
         share = self.config.sampling.past_noise

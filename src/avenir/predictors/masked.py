@@ -259,7 +259,7 @@ class Masked(TokenPredictor):
         )
 
     @torch.no_grad()
-    def fill(
+    def infill(
         self,
         before: Latents,
         after: Float[Tensor, "b s c h w"],

@@ -18,7 +18,7 @@ from avenir.clip import Clip, to_frames
 from avenir.data import Source
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.simulator import Simulator
-from avenir.rollout import Moment
+from avenir.rollout import RolloutState
 from avenir.shapes import Latents, Video
 from avenir.signals import Signal
 from avenir.steering import Told
@@ -87,7 +87,7 @@ class Stage(Protocol):
 
 
 class _Dreamt(NamedTuple):
-    moment: Moment
+    rollout: RolloutState
     seed: int
 
 
@@ -99,13 +99,13 @@ class Dreams(Protocol):
         """What steers it."""
         ...
 
-    def begin(self, past: Video, signals: dict[str, Tensor]) -> Any:
+    def start(self, past: Video, signals: dict[str, Tensor]) -> Any:
         """Stand at the end of a past."""
         ...
 
-    def dream(
+    def imagine_step(
         self,
-        moment: Any,
+        state: Any,
         action: Tensor | None,
         seed: int,
         text: str | None = None,
@@ -125,36 +125,36 @@ class Dream:
         """Observe."""
         past = opening.past
         known = {name: s[None] for name, s in past.signals.items() if name in self.world.takes}
-        return _Dreamt(self.world.begin(past.video, known), seed)
+        return _Dreamt(self.world.start(past.video, known), seed)
 
     def step(self, state: _Dreamt, told: Steering) -> _Dreamt:
         """Imagine; AvenirError, as of `finite`, where nothing comes that could be shown."""
         chosen = torch.tensor([told.action]) if told.action else None
-        moment = pushed(state.moment, told.push)
+        rollout = pushed(state.rollout, told.push)
         others = {name: torch.tensor(row) for name, row in told.others}
-        moment = self.world.dream(moment, chosen, state.seed, told.text, others)
-        return _Dreamt(moment, state.seed)
+        rollout = self.world.imagine_step(rollout, chosen, state.seed, told.text, others)
+        return _Dreamt(rollout, state.seed)
 
     def frames(self, state: _Dreamt) -> UInt8[Tensor, "f_t C H W"]:
         """Show what was imagined last."""
-        return to_frames(state.moment.video[0])
+        return to_frames(state.rollout.video[0])
 
     def latents(self, state: _Dreamt) -> Float[Tensor, "c h w"]:
         """Return the latent of these frames."""
-        return state.moment.memory.latents[0, -1].float().cpu()
+        return state.rollout.memory.latents[0, -1].float().cpu()
 
 
-def pushed(moment: Moment, push: Push | None) -> Moment:
+def pushed(state: RolloutState, push: Push | None) -> RolloutState:
     """Change the latest latent, as it is remembered and as decoding the next looks back to it."""
     if push is None:
-        return moment
+        return state
     change = push.amount * push.direction.change
 
     def changed(latents: Latents) -> Latents:
         return torch.cat([latents[:, :-1], latents[:, -1:] + change.to(latents)], dim=1)
 
-    memory = replace(moment.memory, latents=changed(moment.memory.latents))
-    return replace(moment, memory=memory, seen=changed(moment.seen))
+    memory = replace(state.memory, latents=changed(state.memory.latents))
+    return replace(state, memory=memory, seen=changed(state.seen))
 
 
 class _Simulated(NamedTuple):

@@ -45,7 +45,7 @@ def world(paint: Any, taught: bool = True) -> Any:
             encode=lambda video: video,
             decode=lambda latents: latents,
         ),
-        predictor=SimpleNamespace(completes=taught),
+        predictor=SimpleNamespace(inpaints=taught),
         imagine_views=lambda video, signals, views, chance: paint(video, signals, *views),
     )
 

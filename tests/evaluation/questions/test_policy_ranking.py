@@ -39,15 +39,15 @@ class Simulated:
         self.seeds = set[int]()
         self.encoder = SimpleNamespace(latent_mean=torch.zeros(1), compression=compression)
 
-    def begin(self, past: Tensor, signals: dict[str, Tensor]) -> SimpleNamespace:
+    def start(self, past: Tensor, signals: dict[str, Tensor]) -> SimpleNamespace:
         assert torch.equal(past, torch.cat([start.past.video for start in self.starts]))
         assert signals["actions"].shape == (*past.shape[:2], 2)
         simulators = [start.simulator for start in self.starts]
         return SimpleNamespace(video=past[:, -2:], simulators=simulators)
 
-    def dream(self, moment: SimpleNamespace, actions: Tensor, seed: int) -> SimpleNamespace:
+    def imagine_step(self, state: SimpleNamespace, actions: Tensor, seed: int) -> SimpleNamespace:
         self.seeds.add(seed)
-        simulators, videos = [copy.copy(each) for each in moment.simulators], []
+        simulators, videos = [copy.copy(each) for each in state.simulators], []
         for simulator, action in zip(simulators, (actions * self.sign).numpy(), strict=True):
             frames = [simulator.step(action[None])[0].copy() for _ in range(2)]
             videos.append(to_video(torch.from_numpy(np.concatenate(frames))))
@@ -57,8 +57,8 @@ class Simulated:
 class Copies(Simulated):
     """Dreams the last frame for ever."""
 
-    def dream(self, moment: SimpleNamespace, actions: Tensor, seed: int) -> SimpleNamespace:
-        return moment
+    def imagine_step(self, state: SimpleNamespace, actions: Tensor, seed: int) -> SimpleNamespace:
+        return state
 
 
 @pytest.fixture(scope="module")

@@ -169,13 +169,13 @@ def test_a_hole_is_filled_between_its_sides_and_compared_with_the_truth(texts, m
     drawn = texts.draw("test", 10, 10, seed_of("held out", 3))
     codes = world.encoder.encode(texts.read(drawn).video)
 
-    def fill(before, after, condition, length, chance):
+    def infill(before, after, condition, length, chance):
         assert (before.shape[1], length) == (4, 1)
         torch.testing.assert_close(before, codes[:, :4])
         torch.testing.assert_close(after, codes[:, 5:] if after.shape[1] else codes[:, :0])
         return codes[:, 4:5] if after.shape[1] else -codes[:, 4:5]
 
-    monkeypatch.setattr(type(world.predictor), "fill", lambda _, *words: fill(*words))
+    monkeypatch.setattr(type(world.predictor), "infill", lambda _, *words: infill(*words))
     filled = evaluate_text(world, texts, SETTINGS).filled
     assert (filled.length, filled.both.mean, filled.before.mean) == (1, 1.0, 0.0)
 

@@ -80,7 +80,7 @@ def measure_imagined_views(
     geometry of the cameras.
     """
     known = isinstance(task.source, Synthetic) and "cameras" in task.source.signals
-    if not known or world.predictor is None or not world.predictor.completes:
+    if not known or world.predictor is None or not world.predictor.inpaints:
         return None
     f_t, views = world.encoder.compression.t, range(world.card.views)
     task = task.cut(f_t * ((task.past + task.horizon) // f_t) - task.past)

@@ -26,7 +26,7 @@ from avenir.evaluation.initial_states import Start
 from avenir.evaluation.metrics.bootstrap import LEVEL, Interval, interval, resampled_means
 from avenir.evaluation.readers.readout import Readout, labelled
 from avenir.evaluation.settings import Report
-from avenir.rollout import Moment
+from avenir.rollout import RolloutState
 from avenir.shapes import Video
 from avenir.world import World
 
@@ -147,10 +147,10 @@ def measure_ranking(
         chance = torch.randn(num_steps, len(here), generator=generator("policies", seed, first))
         past = torch.cat([start.past.video for start in here])
         actions = torch.stack([start.past.signals["actions"] for start in here])
-        moment = world.begin(past, {"actions": actions})
+        state = world.start(past, {"actions": actions})
         for policy, of_policy in zip(POLICIES.values(), returns.unbind(1), strict=True):
             of_policy[:2, rows] = _simulated(policy, here, readout, chance, f_t)
-            of_policy[2, rows] = _dreamt(policy, world, moment, readout, chance, number)
+            of_policy[2, rows] = _dreamt(policy, world, state, readout, chance, number)
     report("policies", len(starts), len(starts))
     groups = [start.name for start in starts]
     policies = {
@@ -197,7 +197,7 @@ def _simulated(
 def _dreamt(
     policy: Policy,
     world: World,
-    moment: Moment,
+    state: RolloutState,
     readout: Readout,
     chance: Float[Tensor, "n b"],
     seed: int,
@@ -205,11 +205,11 @@ def _dreamt(
     """Act in the dream; return how often it is read to be on the road."""
 
     def step(actions: Tensor) -> Video:
-        nonlocal moment
-        moment = world.dream(moment, actions, seed)
-        return moment.video[None, :, -1].clamp(-1, 1)
+        nonlocal state
+        state = world.imagine_step(state, actions, seed)
+        return state.video[None, :, -1].clamp(-1, 1)
 
-    return _driven(policy, moment.video[None, :, -1].clamp(-1, 1), step, readout, chance)
+    return _driven(policy, state.video[None, :, -1].clamp(-1, 1), step, readout, chance)
 
 
 def _driven(

@@ -355,7 +355,7 @@ def _filled(world: World, task: Task, video: Video, length: int) -> Filled | Non
     """Fill a hole behind the past, with what comes after it and without, and compare."""
     predictor = world.predictor
     assert predictor is not None
-    if type(predictor).fill is Predictor.fill or not length:
+    if type(predictor).infill is Predictor.infill or not length:
         return None
     latents = world.encoder.encode(video.to(world.encoder.latent_mean.device))
     hole = slice(task.past, task.past + length)
@@ -363,7 +363,7 @@ def _filled(world: World, task: Task, video: Video, length: int) -> Filled | Non
     for name, known in {"both": None, "before": 0}.items():
         chance = generator("filling", task.seed, device=latents.device)
         rows = [
-            predictor.fill(
+            predictor.infill(
                 part[:, : hole.start], part[:, hole.stop :][:, :known], None, length, chance
             )
             for part in latents.split(_BATCH)
