@@ -93,3 +93,10 @@ def test_every_row_of_a_recipe_is_full():
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert {len(row) for row in cells} == {7}
     assert all(all(row) for row in cells)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("results/*.md")), ids=name)
+def test_a_page_of_results_begins_with_question_answer_and_weakest_point(page):
+    points = re.findall(r"^- \*\*([\w ]+):\*\* \S", page.read_text().partition("\n\n")[2], re.M)
+    assert points[:3] == ["Question", "Answer", "Weakest point"]
+    assert page.read_text().partition("\n\n")[2].startswith("- **Question:**")
