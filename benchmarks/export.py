@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from avenir.controls import Controls
 from avenir.export import OnnxWorld
 from avenir.training.recipe import data_of
 from avenir.training.tasks import make_source
@@ -25,12 +26,12 @@ from avenir.world import load
 ROUNDS, STEPS = 7, 40
 
 
-def milliseconds(dream: Callable[..., Any], state: Any, action: torch.Tensor | None) -> float:
+def milliseconds(imagine_step: Callable[..., Any], state: Any, controls: Controls) -> float:
     """Return the median time of a step."""
     times = []
     for number in range(STEPS):
         began = time.perf_counter()
-        state = dream(state, action, number)
+        state = imagine_step(state, controls, number)
         times.append(time.perf_counter() - began)
     return 1000 * statistics.median(times)
 
@@ -42,15 +43,15 @@ def main() -> None:
     source = make_source(data_of(run, []))
     past = world.fitted(source.clip(source.spread("test", exported.about.num_frames, 1)[0]))
     known = {name: rows[None] for name, rows in past.signals.items() if name in world.takes}
-    steered = world.takes.get("actions")
-    action = None if steered is None else torch.zeros(1, steered.size)
+    signal = world.action_signal
+    controls = Controls(None if signal is None else torch.zeros(signal.size))
     assert world.predictor is not None
     begun = world.start(past.video, known), exported.start(past.video, known)
     ratios = []
     for _ in range(ROUNDS):
         with world.predictor.in_steps(exported.about.num_steps):
-            slow = milliseconds(world.imagine_step, begun[0], action)
-        fast = milliseconds(exported.imagine_step, begun[1], action)
+            slow = milliseconds(world.imagine_step, begun[0], controls)
+        fast = milliseconds(exported.imagine_step, begun[1], controls)
         ratios.append(slow / fast)
         print(f"PyTorch {slow:.2f} ms, exported {fast:.2f} ms: {ratios[-1]:.2f} times as fast")
     print(f"median of {ROUNDS} rounds: {statistics.median(ratios):.2f} times as fast")

@@ -9,8 +9,8 @@ the drawing of the first frame that knows of it.
 
 Which way: after each of PASTS (32; at most 64, 0: not asked) left is held, then right, from the
 same noise. The reader that ships with the package says where the ego is in the pictures that the
-page has drawn, of the dream and of the simulator beside it. Of pairs that the simulator brings more
-than 2 px apart, those count as right that the dream brings apart the same way.
+page has drawn, of the world and of the simulator beside it. Of pairs that the simulator brings more
+than 2 px apart, those count as right that the world brings apart the same way.
 """
 
 import random
@@ -31,10 +31,10 @@ from avenir.world import World
 
 SECONDS = (0.5, 1.0)
 """How long a key has been held when the ego is looked for."""
-STAGES = ("dream", "simulator")
+BACKENDS = ("world", "simulator")
 
 _PIXELS = """(stage) => {
-  const canvas = document.querySelector(`[data-stage=${stage}] canvas`);
+  const canvas = document.querySelector(`[data-picture=${stage}] canvas`);
   const { width, height } = canvas;
   const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
   return [height, width, ...data];
@@ -64,7 +64,7 @@ def pressed(page: Page, presses: int) -> None:
         page.keyboard.up(key)
         page.wait_for_timeout(chance.uniform(20, 120))
         if page.evaluate("latest.step") > 100:  # far from any truth a world may stand still
-            page.click("#chance")
+            page.click("#other")
 
 
 def how_fast(page: Page, presses: int) -> None:
@@ -90,7 +90,7 @@ def drawn(page: Page, stage: str) -> Tensor:
 
 
 def held(page: Page, past: int, key: str, steps: list[int]) -> list[Tensor]:
-    """Hold a key from the end of a past on; return the pictures of the stages at some steps."""
+    """Hold a key from the end of a past on; return the pictures of the backends at some steps."""
     page.click(f".clips button:nth-child({past + 1})")
     page.wait_for_function(f"latest.clip === {past} && latest.step === 0")
     page.keyboard.down(key)
@@ -101,9 +101,9 @@ def held(page: Page, past: int, key: str, steps: list[int]) -> list[Tensor]:
     page.keyboard.up(key)
     pictures = []
     for step in reversed(steps):  # it has gone on while it was stopped
-        page.evaluate(f"say('rewind', {{ steps: latest.step - {step} }})")
+        page.evaluate(f"send('rewind', {{ steps: latest.step - {step} }})")
         page.wait_for_function(f"latest.step === {step}")
-        pictures.insert(0, torch.stack([drawn(page, stage) for stage in STAGES]))
+        pictures.insert(0, torch.stack([drawn(page, stage) for stage in BACKENDS]))
     return pictures
 
 
@@ -115,7 +115,7 @@ def which_way(page: Page, pasts: int) -> None:
     page.check("input[value=simulator]")
     if not page.evaluate("latest.paused"):
         page.click("#go")
-    page.wait_for_function("latest.paused && 'simulator' in latest.stages")
+    page.wait_for_function("latest.paused && 'simulator' in latest.backends")
     steps = [round(s * page.evaluate("world.steps_per_second")) for s in SECONDS]
     left, right = [], []
     for past in range(pasts):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from avenir.clip import Clip
+from avenir.controls import Controls
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.world import World, load
@@ -38,7 +39,7 @@ def test_stepping_is_imagining(world):
     state = world.start(given.video, {"actions": given.signals["actions"][None]})
     stepped = []
     for first in range(0, 8, 2):
-        state = world.step(state, actions[:, first : first + 2], chance)
+        state = world.step(state, Controls(actions[:, first : first + 2]), chance)
         stepped.append(state.video)
     assert state.num_imagined == 4
     torch.testing.assert_close(torch.cat(stepped, 1), torch.cat(pieces, 1), atol=1e-5, rtol=1e-5)
@@ -47,9 +48,9 @@ def test_stepping_is_imagining(world):
 def test_a_moment_is_a_value_so_keeping_it_is_rewinding_and_branching(world):
     start = world.start(clip().video, {})
     left, right = torch.full((1, 2, 2), -2.0), torch.full((1, 2, 2), 2.0)
-    first = world.step(start, left, generator("b")).video
-    other = world.step(start, right, generator("b")).video
-    again = world.step(start, left, generator("b")).video
+    first = world.step(start, Controls(left), generator("b")).video
+    other = world.step(start, Controls(right), generator("b")).video
+    again = world.step(start, Controls(left), generator("b")).video
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first, world.step(start, None, generator("b")).video)

@@ -13,12 +13,13 @@ from avenir import export as exporting
 from avenir.card import Card
 from avenir.cli import app
 from avenir.clip import Clip
+from avenir.controls import Controls
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.export import CLOSE, Exported, OnnxWorld, export
+from avenir.serving.backends import Direction, backends_of, initial_states_of
 from avenir.serving.player import Player
-from avenir.serving.stages import Direction, openings_of, stages_of
 from avenir.signals import Signal
 from avenir.world import World, load
 
@@ -75,7 +76,7 @@ def plain(tmp_path_factory) -> tuple[World, Path]:
     return made, folder
 
 
-def compared(made: World, folder: Path, told: list[dict]) -> float:
+def compared(made: World, folder: Path, steps: list[Controls]) -> float:
     """Step through both alike and return the largest difference of a frame."""
     past, exported = clip(made), OnnxWorld(folder)
     assert exported.takes == made.takes
@@ -83,11 +84,9 @@ def compared(made: World, folder: Path, told: list[dict]) -> float:
     one, other = made.start(past.video, signals), exported.start(past.video, signals)
     assert torch.equal(one.video, other.video)
     off = []
-    for number, said in enumerate(told):
-        action = said.get("action")
-        held = None if action is None else torch.tensor([action])
-        one = made.imagine_step(one, held, number, said.get("text"), said.get("told"))
-        other = exported.imagine_step(other, held, number, said.get("text"), said.get("told"))
+    for number, controls in enumerate(steps):
+        one = made.imagine_step(one, controls, number)
+        other = exported.imagine_step(other, controls, number)
         off.append(float((one.video - other.video).abs().max()))
         torch.testing.assert_close(
             other.memory.latents[:, -1:], one.memory.latents[:, -1:], atol=CLOSE, rtol=1e-3
@@ -95,14 +94,17 @@ def compared(made: World, folder: Path, told: list[dict]) -> float:
     return max(off)
 
 
-STEERED = [{}, {"action": (1.0, 0.0)}, {"action": (-1.0, 0.5)}, {}, {"action": (0.0, 1.0)}]
+STEERED = [
+    Controls(each and torch.tensor(each))
+    for each in (None, (1.0, 0.0), (-1.0, 0.5), None, (0.0, 1.0))
+]
 
 
 def test_steps_are_those_of_the_world(plain):
     made, folder = plain
     assert compared(made, folder, STEERED) < CLOSE
-    moved = made.imagine_step(start(made), torch.tensor([[1.0, 0.0]]), 0).video
-    other = made.imagine_step(start(made), torch.tensor([[-1.0, 0.0]]), 0).video
+    moved = made.imagine_step(start(made), Controls(torch.tensor([1.0, 0.0])), 0).video
+    other = made.imagine_step(start(made), Controls(torch.tensor([-1.0, 0.0])), 0).video
     assert (moved - other).abs().max() > 100 * CLOSE  # or else any action would have done
 
 
@@ -119,14 +121,14 @@ def test_words_and_signals_guided_apart_are_heard_alike(tmp_path):
         {"kind": "joint", "parts": parts}, signals, sampling={"guidance": {"text": 3.0}}, chunk=1
     )
     night = {"weather": torch.tensor([0.0, 1.0])}
-    told = [
-        {"action": (1.0, 0.0), "text": "a red plane"},
-        {"text": "nothing flies", "told": night},
-        {"action": (0.0, -1.0)},
-        {"told": night},
+    steps = [
+        Controls(torch.tensor([1.0, 0.0]), "a red plane"),
+        Controls(text="nothing flies", signals=night),
+        Controls(torch.tensor([0.0, -1.0])),
+        Controls(signals=night),
     ]
     export(made, tmp_path / "onnx", clip(made), silent)
-    assert compared(made, tmp_path / "onnx", told) < CLOSE
+    assert compared(made, tmp_path / "onnx", steps) < CLOSE
 
 
 @pytest.mark.slow
@@ -139,9 +141,13 @@ def test_boxes_are_looked_at_alike(tmp_path):
         sampling={"num_steps": 1},
     )
     boxes = {"boxes": torch.rand(12) + 0.5}
-    told = [{"told": boxes}, {"action": (1.0, 0.0)}, {"told": boxes, "action": (0.0, 0.0)}]
+    steps = [
+        Controls(signals=boxes),
+        Controls(torch.tensor([1.0, 0.0])),
+        Controls(torch.zeros(2), signals=boxes),
+    ]
     export(made, tmp_path / "onnx", clip(made), silent)
-    assert compared(made, tmp_path / "onnx", told) < CLOSE
+    assert compared(made, tmp_path / "onnx", steps) < CLOSE
 
 
 @pytest.mark.slow
@@ -167,21 +173,21 @@ def test_the_graphs_and_what_is_said_of_them_are_enough(plain):
     noise = torch.randn((1, 1, *about.latent), generator=generator("dream", 0, 0)).numpy()
     made_frames, latent = step.run(None, {"latents": latents, "noise": noise, "actions": rows})
     assert latent.shape == (1, 1, *about.latent) and made_frames.shape == (1, f_t, 3, *about.size)
-    expected = made.imagine_step(start(made), torch.tensor([[1.0, -1.0]]), 0)
+    expected = made.imagine_step(start(made), Controls(torch.tensor([1.0, -1.0])), 0)
     np.testing.assert_allclose(made_frames, expected.video.numpy(), atol=CLOSE)
 
 
-def test_a_moment_is_a_value(plain):
+def test_a_state_is_a_value(plain):
     made, folder = plain
     past = clip(made)
     exported = OnnxWorld(folder)
     here = exported.start(past.video, {"actions": past.signals["actions"][None]})
     left, right = torch.tensor([[-1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
-    one = exported.imagine_step(here, left, 3)
-    other = exported.imagine_step(here, right, 3)
-    assert torch.equal(exported.imagine_step(here, left, 3).video, one.video)
+    one = exported.imagine_step(here, Controls(left), 3)
+    other = exported.imagine_step(here, Controls(right), 3)
+    assert torch.equal(exported.imagine_step(here, Controls(left), 3).video, one.video)
     assert not torch.equal(one.video, other.video)
-    assert not torch.equal(exported.imagine_step(here, left, 4).video, one.video)
+    assert not torch.equal(exported.imagine_step(here, Controls(left), 4).video, one.video)
 
 
 @pytest.mark.parametrize("num_frames", [4, 5, 7])
@@ -191,9 +197,9 @@ def test_a_past_of_any_length_is_begun_from_alike(plain, num_frames):
     past = clip(made, num_frames)
     known = {"actions": past.signals["actions"][None]}
     action = torch.tensor([[1.0, 0.0]])
-    one = made.imagine_step(made.start(past.video, known), action, 0)
+    one = made.imagine_step(made.start(past.video, known), Controls(action), 0)
     exported = OnnxWorld(folder)
-    other = exported.imagine_step(exported.start(past.video, known), action, 0)
+    other = exported.imagine_step(exported.start(past.video, known), Controls(action), 0)
     torch.testing.assert_close(other.video, one.video, atol=CLOSE, rtol=0)
 
 
@@ -206,8 +212,8 @@ def test_what_is_of_another_shape_is_refused_in_words(plain, tmp_path):
             exported.start(video, {})
     with pytest.raises(AvenirError, match="begins from 4"):
         exported.start(past.video[:, :3], {})
-    with pytest.raises(AvenirError, match="takes `1 2`"):
-        exported.imagine_step(here, torch.zeros(1, 3), 0)
+    with pytest.raises(AvenirError, match="takes `F 2`"):
+        exported.imagine_step(here, Controls(torch.zeros(1, 1, 3)), 0)
     shutil.copytree(folder, tmp_path / "onnx")
     (tmp_path / "onnx" / "step.onnx").write_bytes(b"no graph")
     with pytest.raises(AvenirError, match="a damaged one"):
@@ -272,21 +278,21 @@ def test_the_verb_writes_into_the_run_and_says_how_close_it_is(tiny_run):
 
 def test_it_is_played_rewound_pushed_kept_and_opened_as_the_world_is(tiny_run, tmp_path):
     made, source = load(tiny_run, "cpu"), Synthetic(SyntheticConfig(episode_frames=30))
-    openings = openings_of(source, made, 2, 6)
-    export(made, tmp_path / "onnx", openings[0].past, silent)
+    initial_states = initial_states_of(source, made, 2, 6)
+    export(made, tmp_path / "onnx", initial_states[0].past, silent)
     exported = OnnxWorld(tmp_path / "onnx")
-    one = Player(stages_of(made, openings, True), openings, made.takes)
-    other = Player(stages_of(made, openings, True, exported), openings, made.takes)
+    one = Player(backends_of(made, initial_states, True), initial_states, made.takes)
+    other = Player(backends_of(made, initial_states, True, exported), initial_states, made.takes)
     direction = Direction("anything", torch.randn(one.latents.shape))
     for player in (one, other):
         for action in ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)):
             player.step(action)
-        player.move(direction, 2.0)
+        player.set_edit(direction, 2.0)
         player.step((0.0, 0.0))
-    assert (one.frames("dream").int() - other.frames("dream").int()).abs().max() <= 1
+    assert (one.frames("world").int() - other.frames("world").int()).abs().max() <= 1
     assert (one.latents - other.latents).abs().max() < CLOSE
-    kept, last = other.kept("a key onnx"), other.frames("dream")
+    kept, last = other.kept("a key onnx"), other.frames("world")
     other.rewind(1)
-    assert not torch.equal(other.frames("dream"), last)
+    assert not torch.equal(other.frames("world"), last)
     assert list(other.open(kept, "a key onnx")) == [None] * 4
-    assert torch.equal(other.frames("dream"), last)
+    assert torch.equal(other.frames("world"), last)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from avenir import cli
 from avenir.clip import Clip
+from avenir.controls import Controls
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.finite import finite
@@ -69,7 +70,7 @@ def test_a_world_whose_weights_break_while_it_lives_says_so(world, part):
     asked = [
         lambda: world.predict(past(), 0.4),
         lambda: world.step(state, None, generator("step")),
-        lambda: world.foresee(state, torch.zeros(1, 2, 2), generator("foresee")),
+        lambda: world.foresee(state, Controls(torch.zeros(1, 2, 2)), generator("foresee")),
         lambda: list(world.reconstruct([past()])),
     ]
     del asked[2 if part == "encoder." else 3]  # which asks nothing of this part
@@ -85,8 +86,8 @@ def test_actions_that_no_training_comes_near_are_named_with_the_bounds(world, nu
     state = world.start(past().video, {})
     for act in (
         lambda: world.predict(past(), 0.4, given),
-        lambda: world.imagine_step(state, given[2:3], 0),
-        lambda: world.foresee(state, given[None, 2:], generator("foresee")),
+        lambda: world.imagine_step(state, Controls(given[2:3]), 0),
+        lambda: world.foresee(state, Controls(given[None, 2:]), generator("foresee")),
     ):
         with pytest.raises(AvenirError, match="number 1 of actions was given as .*, -1 to 1,") as e:
             act()

@@ -9,9 +9,9 @@ from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.device import seed_of
 from avenir.evaluation.probing.features import components
 from avenir.serving import overlays as overlays_module
+from avenir.serving.backends import Direction, LatentEdit, backends_of, edited, initial_states_of
 from avenir.serving.overlays import Overlays, Probes, Truth, fitted
 from avenir.serving.player import Player
-from avenir.serving.stages import Direction, Push, openings_of, pushed, stages_of
 from avenir.signals import Signal
 from avenir.world import load
 
@@ -114,55 +114,57 @@ def test_what_never_varies_is_not_read():
 def player(tiny_run) -> Player:
     world = load(tiny_run)
     source = Synthetic(SyntheticConfig(episode_frames=30))
-    openings = openings_of(source, world, 2, 6)
-    return Player(stages_of(world, openings, True), openings, source.signals)
+    initial_states = initial_states_of(source, world, 2, 6)
+    return Player(backends_of(world, initial_states, True), initial_states, source.signals)
 
 
 def test_a_push_changes_the_latest_latent_alone_and_one_of_nothing_changes_nothing(player):
-    state = player.line.states[0]["dream"].rollout
+    state = player.timeline.states[0]["world"].rollout
     latents = state.memory.latents
     direction = Direction("anything", torch.randn(latents.shape[2:]))
     kept = latents.clone()
-    changed = pushed(state, Push(direction, -1.5)).memory.latents
+    changed = edited(state, LatentEdit(direction, -1.5)).memory.latents
     assert torch.equal(changed[:, :-1], latents[:, :-1])
     assert torch.allclose(changed[0, -1], latents[0, -1] - 1.5 * direction.change)
     assert torch.equal(latents, kept)  # states are values
-    assert pushed(state, None) is state
+    assert edited(state, None) is state
 
     player.step((0.0, 1.0))
-    plain = player.frames("dream").clone()
+    plain = player.frames("world").clone()
     player.rewind(0)
-    player.move(direction, 0.0)
+    player.set_edit(direction, 0.0)
     player.step((0.0, 1.0))
-    assert torch.equal(player.frames("dream"), plain)
+    assert torch.equal(player.frames("world"), plain)
     player.rewind(0)
-    player.move(direction, 3.0)
+    player.set_edit(direction, 3.0)
     player.step((0.0, 1.0))
-    assert not torch.equal(player.frames("dream"), plain)
+    assert not torch.equal(player.frames("world"), plain)
 
 
 def test_factors_of_the_synthetic_world_are_read_in_its_latents(player, monkeypatch):
     monkeypatch.setattr(overlays_module, "_NUM_TRAIN", 64)
     monkeypatch.setattr(overlays_module, "_NUM_TEST", 32)
     monkeypatch.setattr(overlays_module, "_SECONDS", 60.0)
-    world, source = player.stages["dream"].world, Synthetic(SyntheticConfig(episode_frames=30))
-    seen = Overlays.of(world, player.openings, source)
+    world, source = player.backends["world"].world, Synthetic(SyntheticConfig(episode_frames=30))
+    seen = Overlays.of(world, player.initial_states, source)
     names = [factor.name for factor in seen.factors]
     assert names[:3] == ["ego x", "ego y", "ego speed"] and "cars" in names
     assert len(seen.read(player.latents)) == len(names) == len(seen.directions)
     assert all(factor.r2 <= 1 for factor in seen.factors)
     assert seen.painted(player.latents).shape == (1, 3, *player.latents.shape[1:])
-    assert torch.equal(player.latents, player.line.states[0]["dream"].rollout.memory.latents[0, -1])
-    # The same windows give the same probe, so that what is pushed can be pushed again.
-    again = Overlays.of(world, player.openings, source)
+    assert torch.equal(
+        player.latents, player.timeline.states[0]["world"].rollout.memory.latents[0, -1]
+    )
+    # The same windows give the same probe, so that what is edited can be edited again.
+    again = Overlays.of(world, player.initial_states, source)
     for one, other in zip(seen.directions, again.directions, strict=True):
         assert torch.equal(one.change, other.change)
 
 
 def test_it_makes_do_with_the_windows_that_time_allows(player, monkeypatch):
     monkeypatch.setattr(overlays_module, "_SECONDS", 0.0)
-    world, source = player.stages["dream"].world, Synthetic(SyntheticConfig(episode_frames=30))
-    assert Overlays.of(world, player.openings, source).factors  # of one batch each
+    world, source = player.backends["world"].world, Synthetic(SyntheticConfig(episode_frames=30))
+    assert Overlays.of(world, player.initial_states, source).factors  # of one batch each
 
 
 class Lamp(Source):
@@ -191,7 +193,7 @@ class Lamp(Source):
 def test_a_state_is_read_by_its_names_and_what_nobody_measured_is_not(player, monkeypatch):
     monkeypatch.setattr(overlays_module, "_NUM_TRAIN", 64)
     monkeypatch.setattr(overlays_module, "_NUM_TEST", 32)
-    seen = Overlays.of(player.stages["dream"].world, player.openings, Lamp())
+    seen = Overlays.of(player.backends["world"].world, player.initial_states, Lamp())
     assert [factor.name for factor in seen.factors] == ["brightness"]
     assert seen.factors[0].r2 > 0.9
 
@@ -206,6 +208,6 @@ def test_a_state_is_read_by_its_names_and_what_nobody_measured_is_not(player, mo
     ids=["video", "short", "other size"],
 )
 def test_where_nobody_says_what_is_true_there_are_colours_alone(player, source):
-    seen = Overlays.of(player.stages["dream"].world, player.openings, source)
+    seen = Overlays.of(player.backends["world"].world, player.initial_states, source)
     assert seen.factors == [] and seen.directions == [] and seen.read(player.latents) == []
     assert seen.painted(player.latents).shape[:2] == (1, 3)

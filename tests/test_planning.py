@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from avenir.clip import Clip
+from avenir.controls import Controls
 from avenir.device import SharedGenerator, generator, normal
 from avenir.errors import AvenirError
 from avenir.planning import Agent, PlanningConfig, bounds_of, latents_of, plan
@@ -19,16 +20,17 @@ class Sums:
     """A world whose two latent numbers are sums of its two actions: it ends where they lead."""
 
     card = SimpleNamespace(name="sums")
-    takes = {"actions": Signal(role="action", size=2, low=(-1.0, -1.0), high=(1.0, 0.5))}
+    action_signal = Signal(role="action", size=2, low=(-1.0, -1.0), high=(1.0, 0.5))
+    takes = {"actions": action_signal}
     encoder = SimpleNamespace(compression=SimpleNamespace(t=2))
 
-    def foresee(self, state, actions, chance):
-        assert len(actions) == len(state)
-        return actions.cumsum(1)[:, 1::2, :, None, None]
+    def foresee(self, state, controls, generator):
+        assert len(controls.actions) == len(state)
+        return controls.actions.cumsum(1)[:, 1::2, :, None, None]
 
 
 class Here(torch.Tensor):
-    """A moment of this world: nothing but how many there are."""
+    """A state of this world: nothing but how many there are."""
 
     def repeated(self, count):
         return torch.zeros(count)
@@ -61,10 +63,10 @@ class Noisy(Sums):
     def __init__(self):
         self.rounds = []
 
-    def foresee(self, state, actions, chance):
-        ends = super().foresee(state, actions, chance)
-        ends = ends + 3 * normal(ends.shape, chance)
-        self.rounds.append((actions, ends))
+    def foresee(self, state, controls, generator):
+        ends = super().foresee(state, controls, generator)
+        ends = ends + 3 * normal(ends.shape, generator)
+        self.rounds.append((controls.actions, ends))
         return ends
 
 
@@ -75,7 +77,7 @@ def test_candidates_of_a_round_meet_the_same_chance_and_rounds_meet_others(metho
     plan(world, Here(), torch.zeros(1, 1, 2, 1, 1), config, generator("p"))
     chances = []
     for actions, ends in world.rounds:
-        luck = ends - Sums().foresee(torch.zeros(len(actions)), actions, None)
+        luck = ends - Sums().foresee(torch.zeros(len(actions)), Controls(actions), None)
         torch.testing.assert_close(luck, luck[:1].expand_as(luck), atol=1e-5, rtol=0)
         chances.append(luck[0].flatten())
     assert torch.pdist(torch.stack(chances)).min() > 0.1
@@ -105,10 +107,10 @@ def clip(num_frames: int) -> Clip:
 def test_what_is_foreseen_is_what_stepping_leads_to(world):
     given, actions = clip(6), torch.rand(1, 8, 2)
     state = world.start(given.video, {"actions": given.signals["actions"][None]})
-    seen = world.foresee(state, actions, generator("f"))
+    seen = world.foresee(state, Controls(actions), generator("f"))
     chance, latents = generator("f"), []
     for first in range(0, 8, 2):
-        state = world.step(state, actions[:, first : first + 2], chance)
+        state = world.step(state, Controls(actions[:, first : first + 2]), chance)
         latents.append(state.memory.latents[:, -1:])
     torch.testing.assert_close(seen, torch.cat(latents, 1), atol=1e-5, rtol=1e-5)
 
@@ -122,7 +124,7 @@ def test_what_actions_cost_depends_on_nothing_but_the_actions(world):
 
     def foreseen(rows: list[int]) -> torch.Tensor:
         chance = SharedGenerator.drawn_by(generator("f"))
-        return world.foresee(state, actions[rows], chance)[:, -1]
+        return world.foresee(state, Controls(actions[rows]), chance)[:, -1]
 
     ends = foreseen([0, 1, 2, 3])
     torch.testing.assert_close(ends[0], ends[1], atol=1e-5, rtol=0)
@@ -161,7 +163,7 @@ def test_keeping_all_candidates_is_no_choice(world):
         Agent(world, clip(1), config).act(clip(6))
     with pytest.raises(AvenirError, match="whole latents"):
         state = world.start(clip(6).video, {})
-        world.foresee(state, torch.zeros(1, 3, 2), generator("f"))
+        world.foresee(state, Controls(torch.zeros(1, 3, 2)), generator("f"))
 
 
 def test_worlds_without_actions_are_refused(tmp_path):

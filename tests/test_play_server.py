@@ -20,10 +20,11 @@ import torch
 
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
+from avenir.serving.backends import backends_of, initial_states_of
 from avenir.serving.messages import offered, written
 from avenir.serving.overlays import Overlays
 from avenir.serving.player import Player
-from avenir.serving.stages import Steering, openings_of, stages_of
+from avenir.serving.playthrough import Step
 from avenir.signals import Signal
 from avenir.world import World, load
 
@@ -91,23 +92,23 @@ class Running:
 def served(
     world: World, source: Synthetic, overlays: bool = False, token: str | None = None
 ) -> Running:
-    openings = openings_of(source, world, 2, 6)
-    stages, signal = stages_of(world, openings, True), source.signals["actions"]
+    initial_states = initial_states_of(source, world, 2, 6)
+    backends, signal = backends_of(world, initial_states, True), source.signals["actions"]
     takes = {name: source.signals.get(name, taken) for name, taken in world.takes.items()}
     about = {"name": "tiny", "fps": 40.0, "steps_per_second": 20.0, "keys": signal.keys}
     about |= {"names": signal.names, "clips": ["data:,"] * 2}
-    about["words"] = ["a red plane"] if "caption" in takes else None
+    about["captions"] = ["a red plane"] if "caption" in takes else None
     torch.set_num_threads(1)
 
     def fitted() -> Overlays:
-        seen = Overlays.of(world, openings, source)
+        seen = Overlays.of(world, initial_states, source)
         assert seen.probes is not None
         # Latents of random weights tell little: one factor passes for well read.
         first, *others = seen.probes.factors
         probes = replace(seen.probes, factors=(first._replace(r2=0.9), *others))
         return replace(seen, probes=probes)
 
-    players = lambda: Player(stages, openings, takes)  # noqa: E731
+    players = lambda: Player(backends, initial_states, takes)  # noqa: E731
     return Running(Server(players, about, "a key", fitted if overlays else None, token))
 
 
@@ -167,8 +168,8 @@ def test_the_page_and_what_it_needs_are_served(running):
     for path, holds in (
         ("", b"<main>"),
         ("static/play.js", b"WebSocket"),
-        ("static/telling.js", b"offerSignals"),
-        ("static/inside.js", b"showFactors"),
+        ("static/signals.js", b"offerSignals"),
+        ("static/latents.js", b"showFactors"),
         ("static/play.css", b""),
     ):
         with urlopen(f"http://{running.address}/{path}") as answer:
@@ -227,7 +228,7 @@ def test_the_address_that_is_printed_is_the_one_that_is_answered(guarded, monkey
     monkeypatch.setattr(serving_app, "serving", lambda server, host: ran)
     play._serve(guarded.server, "127.0.0.1", 0)
     said = " ".join(capsys.readouterr().err.split())
-    assert "/?token=a-Token_9 (Ctrl-C ends it)" in said and "nobody else" in said
+    assert "/?token=a-Token_9 (Ctrl-C ends it)" in said and "only those who know" in said
     assert b"${location.search}" in (serving_app.STATIC / "play.js").read_bytes()
 
 
@@ -305,15 +306,15 @@ def test_a_socket_that_takes_nothing_is_let_go_of_to_the_last(tiny_run, monkeypa
 def test_a_page_that_rewinds_without_end_gets_its_share_and_no_more(running, monkeypatch):
     monkeypatch.setattr(serving_player, "_EVERY", 1000)  # nothing is kept on the way
     monkeypatch.setattr(serving_player, "MOST_KEPT", 3)
-    taken, plain = list[Player](), Player._led
+    taken, plain = list[Player](), Player._after
 
-    def slow(player: Player, told: Steering) -> dict:
+    def slow(player: Player, step: Step) -> dict:
         if begun:
             time.sleep(0.06)  # more than a page has: both ask for more than there is
             taken.append(player)
-        return plain(player, told)
+        return plain(player, step)
 
-    monkeypatch.setattr(Player, "_led", slow)
+    monkeypatch.setattr(Player, "_after", slow)
     begun: list[bool] = []
     with running.connected() as greedy, running.connected() as other:
         for page in (greedy, other):
@@ -338,7 +339,7 @@ def test_playing_steps_at_its_own_rate_and_answers_keys(running):
         assert told(page)["hello"]["keys"]["ArrowLeft"] == [-1.0, 0.0]
         first, pixels = shown(page)
         assert first["step"] == 0 and first["paused"]
-        assert first["stages"] == {"dream": [2, 3, 64, 64]} and len(pixels) == 2 * 64 * 64 * 3
+        assert first["pictures"] == {"world": [2, 3, 64, 64]} and len(pixels) == 2 * 64 * 64 * 3
         say(page, "go")
         say(page, "keys", held=["ArrowLeft"], press=17.5)
         say(page, "keys", held=["ArrowLeft"], press=10**400)  # a number that none can be
@@ -355,8 +356,8 @@ def test_playing_steps_at_its_own_rate_and_answers_keys(running):
         assert (steps[-1] - steps[0]) / seconds < 1.2 * 20  # never faster than the world lives
         say(page, "pause")
         say(page, "rewind", steps=1000)
-        say(page, "show", stages=["dream", "simulator", "recording", "nothing"])
-        while list(about["stages"]) != ["dream", "simulator", "recording"]:
+        say(page, "show", pictures=["world", "simulator", "recording", "nothing"])
+        while list(about["pictures"]) != ["world", "simulator", "recording"]:
             about, _ = shown(page)
         assert about["step"] == 0 and about["paused"]
 
@@ -385,7 +386,7 @@ def test_opening_stops_play_and_shows_what_was_played(running):
         for _ in range(12):
             say(page, "step")
         played = kept(page)
-        say(page, "begin", clip=1, seed=0)
+        say(page, "start", clip=1, seed=0)
         say(page, "go")
         while shown(page)[0]["clip"] != 1:
             pass
@@ -430,38 +431,38 @@ def test_a_page_that_leaves_keeps_its_turn_until_its_step_is_done(running, monke
         '{"do": "dance"}',
         b"\x00\x01",
         '{"do": "keys", "held": 5}',
-        '{"do": "show", "stages": 7}',
+        '{"do": "show", "pictures": 7}',
         '{"do": "open", "playthrough": "' + 3500 * "[" + '"}',
-        '{"do": "begin", "clip": 9}',
+        '{"do": "start", "clip": 9}',
         '{"do": "rewind", "steps": -1}',
         '{"do": "branch", "number": 1e9}',
         '{"do": "open", "playthrough": "?"}',
         '{"do": "go", "x": "' + 5000 * "x" + '"}',
         "[" * 4000,
-        '{"do": "say"}',
-        '{"do": "say", "text": 5}',
-        '{"do": "say", "text": ["a red plane"]}',
-        '{"do": "say", "text": "\\ud800"}',
-        '{"do":"open","do":"say","text":"' + 5000 * "x" + '"}',
-        '{"do": "push", "factor": 0}',
-        '{"do": "push", "factor": 0, "amount": "1"}',
-        '{"do": "push", "factor": 0, "amount": NaN}',
-        '{"do": "push", "factor": 0, "amount": 1e3}',
-        '{"do": "push", "factor": 0, "amount": 1' + 400 * "0" + "}",
-        '{"do": "push", "factor": 0.5, "amount": 1}',
-        '{"do": "push", "factor": 99, "amount": 1}',
-        '{"do": "tell"}',
-        '{"do": "tell", "signal": 5, "value": "fog"}',
-        '{"do": "tell", "signal": ["weather"], "value": "fog"}',
-        '{"do": "tell", "signal": "weather", "value": 5}',
-        '{"do": "tell", "signal": "weather", "value": {"fog": 1}}',
-        '{"do": "tell", "signal": "weather", "value": [0, "1"]}',
-        '{"do": "tell", "signal": "weather", "value": [[0, 1]]}',
-        '{"do": "tell", "signal": "weather", "value": [NaN]}',
-        '{"do": "tell", "signal": "weather", "value": [-Infinity]}',
-        '{"do": "tell", "signal": "weather", "value": [1' + 400 * "0" + "]}",
-        '{"do": "tell", "signal": "weather", "value": "fog"}',
-        '{"do": "tell", "signal": "actions", "value": [1, 0]}',
+        '{"do": "text"}',
+        '{"do": "text", "text": 5}',
+        '{"do": "text", "text": ["a red plane"]}',
+        '{"do": "text", "text": "\\ud800"}',
+        '{"do":"open","do":"text","text":"' + 5000 * "x" + '"}',
+        '{"do": "edit", "factor": 0}',
+        '{"do": "edit", "factor": 0, "amount": "1"}',
+        '{"do": "edit", "factor": 0, "amount": NaN}',
+        '{"do": "edit", "factor": 0, "amount": 1e3}',
+        '{"do": "edit", "factor": 0, "amount": 1' + 400 * "0" + "}",
+        '{"do": "edit", "factor": 0.5, "amount": 1}',
+        '{"do": "edit", "factor": 99, "amount": 1}',
+        '{"do": "signal"}',
+        '{"do": "signal", "signal": 5, "value": "fog"}',
+        '{"do": "signal", "signal": ["weather"], "value": "fog"}',
+        '{"do": "signal", "signal": "weather", "value": 5}',
+        '{"do": "signal", "signal": "weather", "value": {"fog": 1}}',
+        '{"do": "signal", "signal": "weather", "value": [0, "1"]}',
+        '{"do": "signal", "signal": "weather", "value": [[0, 1]]}',
+        '{"do": "signal", "signal": "weather", "value": [NaN]}',
+        '{"do": "signal", "signal": "weather", "value": [-Infinity]}',
+        '{"do": "signal", "signal": "weather", "value": [1' + 400 * "0" + "]}",
+        '{"do": "signal", "signal": "weather", "value": "fog"}',
+        '{"do": "signal", "signal": "actions", "value": [1, 0]}',
     ],
     ids=range(39),
 )
@@ -480,10 +481,10 @@ def test_what_means_nothing_is_answered_in_words_and_too_much_of_it_ends(running
 
 def test_words_are_told_from_the_next_step_on_and_a_playthrough_keeps_them(hearing):
     with hearing.connected() as page, hearing.connected() as other:
-        assert told(page)["hello"]["words"] == ["a red plane"]
+        assert told(page)["hello"]["captions"] == ["a red plane"]
         assert shown(page)[0]["text"] is None
         say(page, "step")
-        say(page, "say", text=" a blue plane ")
+        say(page, "text", text=" a blue plane ")
         say(page, "step")
         say(page, "step")
         about, pixels = shown(page)
@@ -501,7 +502,7 @@ def test_words_are_told_from_the_next_step_on_and_a_playthrough_keeps_them(heari
         while there["step"]:
             there, _ = shown(other)
         assert there["text"] is None
-        say(page, "say", text="")
+        say(page, "text", text="")
         while about["text"] is not None:
             about, _ = shown(page)
 
@@ -513,7 +514,7 @@ def test_words_that_cannot_be_told_are_refused_kindly_and_count_for_nothing(hear
     ):
         with server.connected() as page:
             for _ in range(30):  # more than mistakes may be made
-                say(page, "say", text=words)
+                say(page, "text", text=words)
                 while "error" not in (said := told(page)):
                     pass
                 assert answer in said["error"]
@@ -529,51 +530,51 @@ def test_signals_are_told_from_the_next_step_on_and_a_playthrough_keeps_them(out
         assert weather["name"] == "weather" and weather["names"] == ["day", "night", "fog", "dusk"]
         assert weather["choice"] is True and weather["low"] == [0] * 4
         assert speed["name"] == "speed" and speed["choice"] is False and speed["high"] == [30]
-        assert shown(page)[0]["others"] == {}
+        assert shown(page)[0]["signals"] == {}
         say(page, "step")
-        say(page, "tell", signal="weather", value="fog")
-        say(page, "tell", signal="speed", value=[12.5])
+        say(page, "signal", signal="weather", value="fog")
+        say(page, "signal", signal="speed", value=[12.5])
         say(page, "step")
         about, pixels = shown(page)
         while about["step"] < 2:
             about, pixels = shown(page)
-        assert about["others"] == {"weather": [0, 0, 1, 0], "speed": [12.5]}
+        assert about["signals"] == {"weather": [0, 0, 1, 0], "speed": [12.5]}
         played = kept(page)
         say(other, "open", playthrough=played)
         there, same = shown(other)
         while there["step"] < 2:
             there, same = shown(other)
-        assert same == pixels and there["others"] == about["others"]
+        assert same == pixels and there["signals"] == about["signals"]
         say(other, "rewind", steps=2)
         while there["step"]:
             there, _ = shown(other)
-        assert there["others"] == {}
-        say(page, "tell", signal="weather", value=None)
-        while about["others"] != {"speed": [12.5]}:
+        assert there["signals"] == {}
+        say(page, "signal", signal="weather", value=None)
+        while about["signals"] != {"speed": [12.5]}:
             about, _ = shown(page)
         for value, answer in (("hail", "say one of day"), ([1.0], "takes 4"), ("nan", "4 numbers")):
-            say(page, "tell", signal="weather", value=value)
+            say(page, "signal", signal="weather", value=value)
             assert answer in told(page)["error"]
         say(page, "step")
         while about["step"] < 3:
             about, _ = shown(page)
-        assert about["others"] == {"speed": [12.5]}
+        assert about["signals"] == {"speed": [12.5]}
 
 
 def test_a_number_from_which_nothing_comes_pauses_and_play_goes_on_without_it(outside):
     with outside.connected() as page:
         assert "hello" in told(page)
         say(page, "step")
-        say(page, "tell", signal="speed", value=[3e38])
+        say(page, "signal", signal="speed", value=[3e38])
         say(page, "go")
-        assert "tell something else, or go back" in told(page)["error"]
+        assert "give something else" in told(page)["error"]
         about, _ = shown(page)
         assert about["paused"] and about["step"] == 1
-        say(page, "tell", signal="speed", value=[3])
+        say(page, "signal", signal="speed", value=[3])
         say(page, "step")
         while about["step"] < 2:
             about, _ = shown(page)
-        assert about["others"] == {"speed": [3]}
+        assert about["signals"] == {"speed": [3]}
 
 
 def test_what_a_page_is_sent_is_json_whatever_it_holds():
@@ -599,7 +600,7 @@ def test_a_choice_is_known_by_its_names_and_bounds():
 def test_words_that_are_no_words_are_mistakes_and_too_many_end_it(hearing):
     with hearing.connected() as page, pytest.raises(ConnectionClosed) as closed:
         for _ in range(30):
-            say(page, "say", text=5)
+            say(page, "text", text=5)
         while True:
             page.recv(timeout=20)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1008
@@ -615,16 +616,16 @@ def test_latents_are_looked_at_when_asked_and_not_before(hearing, running, monke
         say(page, "step")
         while (about := shown(page)[0])["step"] < 1:
             pass
-        assert set(about["stages"]) == {"dream"} and "read" not in about and not asked
-        say(page, "show", stages=["dream", "latents"])
+        assert set(about["pictures"]) == {"world"} and "read" not in about and not asked
+        say(page, "show", pictures=["world", "latents"])
         factors = told(page)["factors"]
         assert {"name", "unit", "r2"} == set(factors[0]) and factors[0]["name"] == "ego x"
-        while "latents" not in about["stages"]:
+        while "latents" not in about["pictures"]:
             about, pixels = shown(page)
-        assert about["stages"]["latents"] == [1, 3, 8, 8] and len(about["read"]) == len(factors)
+        assert about["pictures"]["latents"] == [1, 3, 8, 8] and len(about["read"]) == len(factors)
         assert len(pixels) == 2 * 64 * 64 * 3 + 8 * 8 * 3
-        say(page, "show", stages=["dream"])
-        while "latents" in about["stages"]:
+        say(page, "show", pictures=["world"])
+        while "latents" in about["pictures"]:
             about, _ = shown(page)
         looked = len(asked)
         say(page, "step")
@@ -632,14 +633,14 @@ def test_latents_are_looked_at_when_asked_and_not_before(hearing, running, monke
             about, _ = shown(page)
         assert len(asked) == looked
         assert told(plain)["hello"]["looks"] is False
-        say(plain, "show", stages=["dream", "latents"])
+        say(plain, "show", pictures=["world", "latents"])
         shown(plain)
-        assert set(shown(plain)[0]["stages"]) == {"dream"}
+        assert set(shown(plain)[0]["pictures"]) == {"world"}
 
 
 def looking(page: ClientConnection) -> dict:
     """Look at latents, and return the words that come before the first of them is shown."""
-    say(page, "show", stages=["dream", "latents"])
+    say(page, "show", pictures=["world", "latents"])
     return told(page)
 
 
@@ -660,16 +661,16 @@ def test_latents_are_fitted_when_first_looked_at_and_once_for_all_pages(hearing,
             while shown(each)[0]["step"] < 1:
                 pass
         assert not unfitted
-        say(page, "show", stages=["dream", "latents"])
-        say(other, "show", stages=["dream", "latents"])
+        say(page, "show", pictures=["world", "latents"])
+        say(other, "show", pictures=["world", "latents"])
         factors = told(page)["factors"]
         assert told(other)["factors"] == factors and len(factors) > 3
         assert looking(third)["factors"] == factors
-        while "latents" not in (about := shown(third)[0])["stages"]:
+        while "latents" not in (about := shown(third)[0])["pictures"]:
             pass
         assert len(about["read"]) == len(factors) and len(unfitted) == 1
-        say(third, "show", stages=["dream", "latents"])  # whoever has them is not sent them again
-        say(third, "say", text=50 * "x")
+        say(third, "show", pictures=["world", "latents"])  # whoever has them is not sent them again
+        say(third, "text", text=50 * "x")
         assert "error" in told(third)
 
 
@@ -687,32 +688,32 @@ def test_latents_that_cannot_be_fitted_are_explained_and_play_goes_on(hearing, m
         say(page, "step")
         while (about := shown(page)[0])["step"] < 1:
             pass
-        assert "latents" not in about["stages"]
+        assert "latents" not in about["pictures"]
         assert looking(page)["factors"]  # it may be tried again
 
 
 def test_a_push_that_was_opened_is_taken_away_where_nothing_is_read(hearing):
     with hearing.connected() as page, hearing.connected() as other:
         looking(page)
-        say(page, "push", factor=0, amount=1.5)
+        say(page, "edit", factor=0, amount=1.5)
         say(page, "step")
         played = kept(page)
         assert "hello" in told(other)  # it never looked inside
         say(other, "open", playthrough=played)
         while (about := shown(other)[0])["step"] < 1:
             pass
-        assert about["push"] == ["ego x", 1.5]
-        say(other, "push", factor=0, amount=0)
-        while about["push"]:
+        assert about["edit"] == ["ego x", 1.5]
+        say(other, "edit", factor=0, amount=0)
+        while about["edit"]:
             about, _ = shown(other)
-        say(other, "push", factor=0, amount=1)
+        say(other, "edit", factor=0, amount=1)
         assert "0 are read" in told(other)["error"]
 
 
 def test_a_factor_is_moved_and_left_alone_again(hearing):
     def after(page: ClientConnection, amount: float) -> tuple[dict, bytes]:
-        say(page, "begin", clip=0)
-        say(page, "push", factor=1, amount=amount)
+        say(page, "start", clip=0)
+        say(page, "edit", factor=1, amount=amount)
         say(page, "step")
         about, pixels = shown(page)
         while about["step"] != 1:
@@ -724,11 +725,11 @@ def test_a_factor_is_moved_and_left_alone_again(hearing):
 
     with hearing.connected() as page:
         assert "hello" in told(page)
-        say(page, "push", factor=1, amount=1)
+        say(page, "edit", factor=1, amount=1)
         assert "0 are read" in told(page)["error"]  # nobody has looked for them yet
         looking(page)
         (plain, still), (about, moved), (_, again) = (after(page, n) for n in (0, -3, 0))
-        assert plain["push"] is None and about["push"] == ["ego y", -3]
+        assert plain["edit"] is None and about["edit"] == ["ego y", -3]
         assert still == again != moved
 
 
@@ -786,7 +787,7 @@ def test_a_page_that_does_not_take_its_frames_is_let_go(running, monkeypatch):
         where, origin = f"ws://{running.address}/play", f"http://{running.address}"
         with connect(where, sock=raw, origin=origin, close_timeout=1) as page:
             told(page)
-            say(page, "show", stages=["dream", "simulator", "recording"])
+            say(page, "show", pictures=["world", "simulator", "recording"])
             say(page, "go")
             # From now on it reads nothing: a few frames fill what lies between, no more are made.
             assert running.settled(tasks)

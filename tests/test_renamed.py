@@ -133,13 +133,13 @@ def test_a_setting_of_a_kind_that_is_not_ours_keeps_its_name():
 
 
 def test_a_playthrough_opens_to_the_same_frames():
+    from avenir.serving.backends import backends_of, initial_states_of
     from avenir.serving.player import Player
     from avenir.serving.playthrough import read_playthrough
-    from avenir.serving.stages import openings_of, stages_of
 
     world, data = load(FOLDER / "flow", "cpu"), source_of("flow")
-    openings = openings_of(data, world, 1, 6)
-    player = Player(stages_of(world, openings, True), openings, data.signals)
+    initial_states = initial_states_of(data, world, 1, 6)
+    player = Player(backends_of(world, initial_states, True), initial_states, data.signals)
     text = (FOLDER / "playthrough.json").read_text()
     key = world.card.provenance["key"]
     list(player.open(read_playthrough(text), key))  # raises where a frame is another

@@ -1,11 +1,12 @@
 """A World as a Gymnasium environment: reset from a clip, step(action) -> frame, alone or many.
 
-Agents and recorders that know Gymnasium step in a dream as in the real thing. The only file here
-that needs gymnasium, which the extra `envs` brings. Rewards are 0: a world says what comes, not
-whether it is wanted; `gymnasium.Wrapper` adds what is.
+Agents and recorders that know Gymnasium step in a world as in a real environment. The only file
+here that needs gymnasium, which the extra `envs` brings. Rewards are 0: a world imagines what
+comes, and `gymnasium.Wrapper` adds whether it is wanted.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -17,8 +18,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from avenir.clip import Clip, to_frames
+from avenir.controls import Controls
 from avenir.errors import AvenirError
-from avenir.steering import Told
 from avenir.world import World
 
 Pictures = NDArray[np.uint8]
@@ -39,17 +40,15 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
     def __init__(
         self, world: World, clips: Sequence[Clip], num_envs: int = 1, episode_steps: int = 64
     ) -> None:
-        if "actions" not in world.takes:
+        if world.action_signal is None:
             raise AvenirError(
-                f"{world.card.name!r} takes no actions, so nobody can act in it: train it with "
+                f"{world.card.name!r} takes no actions, so no agent can act in it: train it with "
                 "conditioner.kind='actions' on data that has them"
             )
         self.world, self.num_envs, self.episode_steps = world, num_envs, episode_steps
         self.f_t = world.encoder.compression.t
-        self.text: str | None = None
-        """What comes, in words, from the next step on; for worlds trained with captions."""
-        self.told: Told | None = None
-        """Any other signals from the next step on, a row `s` of each; for worlds with metadata."""
+        self.controls = Controls()
+        """What steers beside the actions from the next step on: text, other signals."""
         self.clips = _of_one_length([world.fitted(clip) for clip in clips], self.f_t)
         self.metadata = {
             "render_modes": ["rgb_array"],
@@ -84,39 +83,41 @@ class WorldVectorEnv(VectorEnv[Pictures, Floats, NDArray[Any]]):
         known = set(self.world.takes).intersection(*(clip.signals for clip in begun))
         signals = {name: torch.stack([clip.signals[name] for clip in begun]) for name in known}
         self.state = self.world.start(past, signals)
-        self.chance = int(self.np_random.integers(1 << 62))
-        return self._look()
+        self.rollout_seed = int(self.np_random.integers(1 << 62))
+        return self._last_frames()
 
     def step(
         self, actions: Floats
     ) -> tuple[Pictures, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Imagine `f_t` frames under one action `b a`; after a truncated episode, begin anew."""
         self._check_begun("step")
-        nothing = np.zeros(self.num_envs)
+        rewards = np.zeros(self.num_envs)
+        never = np.zeros(self.num_envs, bool)
         if self.state.num_imagined >= self.episode_steps:
             pictures, info = self.reset()
-            return pictures, nothing, nothing.astype(bool), nothing.astype(bool), info
+            return pictures, rewards, never, never, info
         chosen = torch.as_tensor(np.asarray(actions, np.float32))
         if chosen.shape != self.action_space.shape:
             raise AvenirError(
                 f"actions of shape {tuple(chosen.shape)} were given to {self.num_envs} futures; "
                 f"give one of {self.single_action_space.shape} for each"
             )
-        self.state = self.world.imagine_step(self.state, chosen, self.chance, self.text, self.told)
+        controls = replace(self.controls, actions=chosen[:, None])
+        self.state = self.world.imagine_step(self.state, controls, self.rollout_seed)
         over = np.full(self.num_envs, self.state.num_imagined >= self.episode_steps)
-        pictures, info = self._look()
-        return pictures, nothing, nothing.astype(bool), over, info
+        pictures, info = self._last_frames()
+        return pictures, rewards, never, over, info
 
     def render(self) -> tuple[Pictures, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the frames last seen, `H W C` each."""
         self._check_begun("render")
-        return tuple(self._look()[0])
+        return tuple(self._last_frames()[0])
 
     def _check_begun(self, what: str) -> None:
         if not hasattr(self, "state"):
             raise AvenirError(f"{what} was called before any episode began: call reset first")
 
-    def _look(self) -> tuple[Pictures, dict[str, Any]]:
+    def _last_frames(self) -> tuple[Pictures, dict[str, Any]]:
         frames = to_frames(self.state.video).permute(0, 1, 3, 4, 2).contiguous().numpy()
         return frames[:, -1], {"frames": frames}
 
@@ -143,22 +144,13 @@ class WorldEnv(gymnasium.Env[Pictures, Floats]):
         self.action_space = self.inner.single_action_space
 
     @property
-    def text(self) -> str | None:
-        """What comes, in words, from the next step on."""
-        return self.inner.text
+    def controls(self) -> Controls:
+        """What steers beside the actions from the next step on: text, other signals."""
+        return self.inner.controls
 
-    @text.setter
-    def text(self, words: str | None) -> None:
-        self.inner.text = words
-
-    @property
-    def told(self) -> Told | None:
-        """Any other signals from the next step on, a row `s` of each."""
-        return self.inner.told
-
-    @told.setter
-    def told(self, signals: Told | None) -> None:
-        self.inner.told = signals
+    @controls.setter
+    def controls(self, controls: Controls) -> None:
+        self.inner.controls = controls
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -184,7 +176,8 @@ class WorldEnv(gymnasium.Env[Pictures, Floats]):
 
 def _actions_of(world: World) -> Box:
     """Return the actions a world takes, within the bounds of its training data if it has any."""
-    signal = world.card.signals["actions"]
+    signal = world.action_signal
+    assert signal is not None  # checked when the environment was made
     if not signal.low:
         return Box(-np.inf, np.inf, (signal.size,), np.float32)
     return Box(np.array(signal.low, np.float32), np.array(signal.high, np.float32))

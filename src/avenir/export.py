@@ -1,9 +1,9 @@
 """A world's step as ONNX: the next frames from latents, signals and noise, without PyTorch.
 
 Two graphs and what is to be known of them. `encode.onnx` takes observed frames to latents, and
-`step.onnx` the last latents to what comes next, its sampler's steps unrolled. It remembers nothing,
-so whoever keeps latents and signals can rewind and branch; chance comes in as noise. The only file
-that needs onnx, onnxscript and onnxruntime, which the extra `onnx` brings.
+`step.onnx` the last latents to what comes next, its sampler's steps unrolled. It remembers nothing:
+a caller that keeps latents and signals can rewind and branch. Randomness comes in as noise. The
+only file that needs onnx, onnxscript and onnxruntime, which the extra `onnx` brings.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
-import onnxscript  # noqa: F401  what is missing is to be missed at once
+import onnxscript  # noqa: F401  a missing module is noticed at once
 import torch
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from avenir.clip import Clip
 from avenir.config import Config
+from avenir.controls import Controls, build_step_signals, given_by_name
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.files import beside, make_folder, move_together, write_whole
@@ -31,8 +32,7 @@ from avenir.predictors import Memory
 from avenir.predictors.flow import Flow
 from avenir.rollout import RolloutState
 from avenir.shapes import Latents, Video
-from avenir.signals import Signal
-from avenir.steering import Told, laid_ahead
+from avenir.signals import Signal, name_of, with_role
 from avenir.world import World
 
 CLOSE = 1e-4
@@ -75,7 +75,7 @@ class Exported(Config):
 
 @dataclass(frozen=True)
 class OnnxState(RolloutState):
-    """Where a future stands, and what was told on the way to it."""
+    """Where a future stands, and the signals that led to it."""
 
     rows: Mapping[str, Float[Tensor, "1 T s"]] | None = None
     """Signals of the last `num_latents + 1` latent frames."""
@@ -135,26 +135,17 @@ class OnnxWorld:
                 # Groups end at the last frame, so that the oldest frames go, as in `World.start`.
                 known = signals[name][:, past.shape[1] % about.f_t :][:, -kept:]
                 rows[name][:, -known.shape[1] :] = known
-        if "actions" in rows:
-            rows["actions"][:, -1] = (
-                torch.nan
-            )  # what leads out of the past is given to `imagine_step`
+        if (name := name_of(about.signals, "action")) is not None:
+            rows[name][:, -1] = torch.nan  # what leads out of the past comes with the step
         memory = Memory(torch.from_numpy(latents), None)
         return OnnxState(memory, memory.latents[:, :0], past[:, -about.f_t :], rows=rows)
 
-    def imagine_step(
-        self,
-        state: OnnxState,
-        action: Float[Tensor, "b a"] | None,
-        seed: int,
-        text: str | None = None,
-        told: Told | None = None,
-    ) -> OnnxState:
-        """Step with one action for all frames; chance follows from the seed and the step."""
+    def imagine_step(self, state: OnnxState, controls: Controls | None, seed: int) -> OnnxState:
+        """Step with randomness that follows from the seed and the number of the step."""
         about, past = self.about, state.memory.latents
-        chance = generator("dream", seed, state.num_imagined)
-        noise = torch.randn((1, 1, *about.latent), generator=chance)
-        rows = self._led(state, action, text, told)
+        drawn = generator("dream", seed, state.num_imagined)  # as `World.imagine_step` draws
+        noise = torch.randn((1, 1, *about.latent), generator=drawn)
+        rows = self._step_rows(state, controls or Controls())
         given = {"latents": past, "noise": noise, **rows}
         frames, made = self._step.run(None, {name: value.numpy() for name, value in given.items()})
         latents = torch.cat([past[:, 1:], finite(torch.from_numpy(made))], dim=1)
@@ -166,26 +157,18 @@ class OnnxWorld:
             {name: each[:, about.f_t :] for name, each in rows.items()},
         )
 
-    def _led(
-        self, state: OnnxState, action: Tensor | None, text: str | None, told: Told | None
-    ) -> dict[str, Tensor]:
-        """Lay what was told and what is told of the frames to come."""
+    def _step_rows(self, state: OnnxState, controls: Controls) -> dict[str, Tensor]:
+        """Put the controls of the frames to come behind those that led here."""
         f_t, rows = self.about.f_t, {}
-        if action is not None and tuple(action.shape) != (1, self.takes["actions"].size):
-            raise AvenirError(
-                f"an action of shape {tuple(action.shape)} was given; this exported world takes "
-                f"`1 {self.takes['actions'].size}`"
-            )
-        held = None if action is None else action[:, None].expand(-1, f_t, -1)
-        ahead = laid_ahead(self.takes, 1, f_t, 1, held, text, told)
+        ahead = build_step_signals(self.takes, 1, f_t, 1, controls)
         for name, before in (state.rows or {}).items():
             unknown = torch.full_like(before[:, :f_t], torch.nan)
-            if name == "cameras":  # they stay where they are
+            if self.takes[name].role == "camera":  # they stay where they are
                 unknown[:] = before[:, -1:]
             rows[name] = torch.cat([before, unknown], dim=1)
             if name in ahead:
                 # The action at the last frame there was leads to the first that comes.
-                first = f_t + (name == "actions")
+                first = f_t + (self.takes[name].role == "action")
                 rows[name][:, -first:] = ahead[name][:, -first:]
         return rows
 
@@ -231,8 +214,8 @@ class _Step(nn.Module):
         if self.conditioner is not None:
             signals = dict(zip(self.signals, rows, strict=True))
             # The first latent frame is there for what led into the second.
-            said = self.conditioner(signals, self.num_latents + 2, 1)
-            before, after = said[-1 - past.shape[1] : -1], said[-1:]
+            condition = self.conditioner(signals, self.num_latents + 2, 1)
+            before, after = condition[-1 - past.shape[1] : -1], condition[-1:]
         made = self.predictor.from_noise(noise, past, before, after)
         window = torch.cat([latents, made], dim=1)[:, -1 - self.encoder.look_back :]
         height, width = self.size
@@ -252,7 +235,7 @@ class _Encode(nn.Module):
 def _about(world: World) -> Exported:
     """Describe what is exported; AvenirError for what cannot be."""
     predictor, encoder, card = world.predictor, world.encoder, world.card
-    if not isinstance(predictor, Flow) or card.encoder["kind"] == "text":
+    if not isinstance(predictor, Flow) or world.modality == "text":
         raise AvenirError(
             f"{card.name!r} holds no predictor of kind 'flow' for video, and no other can be "
             "exported: train one"
@@ -282,6 +265,17 @@ def key_of(world: World) -> str:
     """Tell a world from others, and from itself before it was trained on."""
     known = world.card.provenance
     return f"{known.get('key') or world.card.name} after {known.get('steps') or 0} steps"
+
+
+def opened_beside(run: Path, world: World, threads: int) -> OnnxWorld:
+    """Open what was exported of a run; AvenirError when it was trained on since."""
+    exported = OnnxWorld(run / "onnx", threads)
+    if exported.about.key != key_of(world):
+        raise AvenirError(
+            f"{str(run / 'onnx')!r} was exported from {exported.about.key!r}, and {str(run)!r} is "
+            f"{key_of(world)!r} by now: write it anew with `avenir export {run}`"
+        )
+    return exported
 
 
 def frames_needed(world: World) -> int:
@@ -354,21 +348,23 @@ def _traced(
 def _difference(world: World, exported: OnnxWorld, past: Clip) -> float:
     """Imagine a few steps with both and return the largest difference of a number in frames.
 
-    In every other step something is said, and every other signal told to be as it was last.
+    In every other step there is a caption, and every other signal is as it was last.
     """
     known = {name: s[None].float() for name, s in past.signals.items() if name in world.takes}
     one, other = world.start(past.video, known), exported.start(past.video, known)
-    action = world.takes.get("actions")
-    off, chance = [0.0], np.random.default_rng(0)
-    others = {n: s[0, -1] for n, s in known.items() if n not in ("actions", "caption", "cameras")}
-    words = "a" if "caption" in world.takes else None
+    action = world.action_signal
+    cameras = with_role(world.takes, "camera")
+    others = {name: known[name][0, -1] for name in given_by_name(world.takes) if name in known}
+    others = {name: row for name, row in others.items() if name not in cameras}
+    text = None if name_of(world.takes, "caption") is None else "a"
+    differences, drawn = [0.0], np.random.default_rng(0)
     for number in range(_COMPARED):
         held = None
         if action is not None:
             low, high = action.low or (-1.0,) * action.size, action.high or (1.0,) * action.size
-            held = torch.tensor(chance.uniform(low, high)[None], dtype=torch.float32)
-        said = (words, others) if number % 2 else (None, None)
-        one = world.imagine_step(one, held, number, *said)
-        other = exported.imagine_step(other, held, number, *said)
-        off.append(float((one.video - other.video).abs().max()))
-    return float(np.max(off))  # NaN is no agreement
+            held = torch.tensor(drawn.uniform(low, high), dtype=torch.float32)
+        controls = Controls(held, text, others) if number % 2 else Controls(held)
+        one = world.imagine_step(one, controls, number)
+        other = exported.imagine_step(other, controls, number)
+        differences.append(float((one.video - other.video).abs().max()))
+    return float(np.max(differences))  # NaN is no agreement

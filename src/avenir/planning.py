@@ -16,6 +16,7 @@ from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.config import Config
+from avenir.controls import Controls
 from avenir.device import SharedGenerator, generator
 from avenir.errors import AvenirError
 from avenir.rollout import RolloutState
@@ -55,9 +56,9 @@ class Plan(NamedTuple):
     actions: Float[Tensor, "m a"]
     """Each held for `hold` steps."""
     cost: float
-    """How far from the goal it is imagined to end, by chance of its own."""
+    """How far from the goal it is imagined to end, under randomness of its own."""
     lowest: tuple[float, ...]
-    """The same of the best future of every round, whose candidates all met the same chance."""
+    """The same of the best future of every round, whose candidates all met the same randomness."""
 
 
 def plan(
@@ -65,7 +66,7 @@ def plan(
     state: RolloutState,
     goal: Latents,
     config: PlanningConfig,
-    chance: torch.Generator,
+    generator: torch.Generator,
     start: Float[Tensor, "m a"] | None = None,
 ) -> Plan:
     """Seek actions from a state (of one future) on that end at the `goal` latents, `1 1 c h w`.
@@ -88,15 +89,16 @@ def plan(
     def imagined(candidates: Float[Tensor, "k m a"]) -> Float[Tensor, " k"]:
         held = repeat(candidates, "k m a -> k (m f) a", f=config.hold * f_t)
         held = held[:, : config.num_steps * f_t].to(device)
-        # Under the same chance: else a search among many finds who was lucky.
-        shared = SharedGenerator.drawn_by(chance)
-        ends = world.foresee(state.repeated(len(held)), held, shared)[:, -1:]
+        # Under the same randomness: else a search among many finds the lucky ones.
+        shared = SharedGenerator.drawn_by(generator)
+        states = state.repeated(len(held))
+        ends = world.foresee(states, Controls(held), shared)[:, -1:]
         return (ends - goal).abs().mean(dim=(1, 2, 3, 4)).cpu()
 
     with _drawn_in(world, config.sampler_steps):
         for _ in range(config.num_rounds):
             shape = (config.num_candidates, *mean.shape)
-            noise = torch.randn(shape, generator=chance, device=chance.device).cpu()
+            noise = torch.randn(shape, generator=generator, device=generator.device).cpu()
             candidates = (mean + spread * noise).clamp(low, high)
             candidates[0] = mean
             cost = imagined(candidates)
@@ -149,11 +151,11 @@ class Agent:
         takes = self.world.takes
         signals = {name: s[None] for name, s in past.signals.items() if name in takes}
         state = self.world.start(past.video, signals)
-        chance = generator("plan", self.seed, self.num_acts, device=state.seen.device)
+        drawn = generator("plan", self.seed, self.num_acts, device=state.seen.device)
         start = None
         if self.plan is not None:
             start = torch.cat([self.plan.actions[1:], self.plan.actions[-1:]])
-        self.plan = plan(self.world, state, self.goal, self.config, chance, start)
+        self.plan = plan(self.world, state, self.goal, self.config, drawn, start)
         return self.plan.actions[:1].expand(f_t, -1)
 
 
@@ -167,7 +169,7 @@ def latents_of(world: World, picture: Clip) -> Latents:
 
 def bounds_of(world: World) -> tuple[Float[Tensor, " a"], Float[Tensor, " a"]]:
     """Return the least and the greatest actions of the data that a world learnt from."""
-    signal = world.takes.get("actions")
+    signal = world.action_signal
     if signal is not None and not signal.low:
         signal = None
     if signal is None or not torch.tensor([*signal.low, *signal.high]).isfinite().all():

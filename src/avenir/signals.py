@@ -156,6 +156,11 @@ def with_role(signals: Mapping[str, Signal], role: Role) -> dict[str, Signal]:
     return {name: signal for name, signal in signals.items() if signal.role == role}
 
 
+def name_of(signals: Mapping[str, Signal], role: Role) -> str | None:
+    """Return the name of the first signal of a role; none where there is none."""
+    return next(iter(with_role(signals, role)), None)
+
+
 def observed(
     signals: Mapping[str, Tensor], past: int, described: Mapping[str, Signal]
 ) -> dict[str, Tensor]:

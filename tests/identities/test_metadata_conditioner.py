@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from avenir.card import Card
-from avenir.cli.predict import _told
 from avenir.clip import Clip
 from avenir.conditioners.joint import JointConditioner, JointConfig
 from avenir.conditioners.metadata import MetadataConditioner, MetadataConfig
+from avenir.control_script import signals_of
+from avenir.controls import Controls, build_signals, build_step_signals
 from avenir.data.synthetic import WEATHER
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.signals import Signal
-from avenir.steering import laid, laid_ahead
 from avenir.world import World
 
 ACTIONS, SPEED = Signal(role="action", size=2), Signal(role="metadata", size=1)
@@ -129,28 +129,34 @@ def clip(num_frames: int, **signals: torch.Tensor) -> Clip:
 
 def test_telling_lays_what_a_clip_would_have_held():
     past, future = NIGHT.expand(3, -1), torch.stack([NIGHT, FOG, FOG])
-    whole = laid(TAKEN, clip(6, weather=torch.cat([past, future])), 0)
-    apart = laid(TAKEN, clip(3, weather=past), 3, told={"weather": future})
+    whole = build_signals(TAKEN, clip(6, weather=torch.cat([past, future])), 0)
+    apart = build_signals(TAKEN, clip(3, weather=past), 3, Controls(signals={"weather": future}))
     for name in TAKEN:
         torch.testing.assert_close(apart[name], whole[name], equal_nan=True)
-    one_row = laid(TAKEN, clip(3, weather=past), 3, told={"weather": FOG})["weather"]
+    one_row = build_signals(TAKEN, clip(3, weather=past), 3, Controls(signals={"weather": FOG}))[
+        "weather"
+    ]
     assert torch.equal(one_row[0, 3:], FOG.expand(3, -1))
     # Of what nobody tells, nothing is known; neither of frames after the last row.
-    assert laid(TAKEN, clip(3, weather=past), 3)["weather"][0, 3:].isnan().all()
-    short = laid(TAKEN, clip(3), 3, told={"weather": future[:1]})["weather"][0]
+    assert build_signals(TAKEN, clip(3, weather=past), 3)["weather"][0, 3:].isnan().all()
+    short = build_signals(TAKEN, clip(3), 3, Controls(signals={"weather": future[:1]}))["weather"][
+        0
+    ]
     assert torch.equal(short[3], NIGHT) and short[4:].isnan().all() and short[:3].isnan().all()
 
 
-def test_cameras_stay_unless_they_are_told():
+def test_cameras_stay_unless_they_are_given():
     taken = {"cameras": Signal(role="camera", size=16)}
     past = clip(2, cameras=torch.ones(2, 16))
-    assert (laid(taken, past, 2)["cameras"] == 1).all()
-    moved = laid(taken, past, 2, told={"cameras": torch.zeros(16)})["cameras"][0]
+    assert (build_signals(taken, past, 2)["cameras"] == 1).all()
+    moved = build_signals(taken, past, 2, Controls(signals={"cameras": torch.zeros(16)}))[
+        "cameras"
+    ][0]
     assert moved[:, 0].tolist() == [1, 1, 0, 0]
 
 
 def test_steps_lay_it_on_the_frames_that_are_imagined():
-    one = laid_ahead(TAKEN, 3, 2, 1, told={"weather": FOG})["weather"]
+    one = build_step_signals(TAKEN, 3, 2, 1, Controls(signals={"weather": FOG}))["weather"]
     assert one.shape == (3, 4, 4)
     assert one[:, :2].isnan().all() and torch.equal(one[:, 2:], FOG.expand(3, 2, -1))
 
@@ -158,18 +164,18 @@ def test_steps_lay_it_on_the_frames_that_are_imagined():
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"whether": NIGHT}, "can be told speed.own, weather"),
+        ({"whether": NIGHT}, "that takes speed.own, weather"),
         ({"actions": torch.zeros(2)}, "by itself, as 'actions'"),
         ({"caption": torch.zeros(2)}, "by itself, as 'text'"),
         ({"weather": torch.zeros(2, 3)}, r"weather of shape \(2, 3\).*`F 4`"),
-        ({"speed.own": torch.tensor(1.0)}, "one row of 1"),
+        ({"speed.own": torch.tensor(1.0)}, "one row `s` for all"),
     ],
 )
 def test_what_cannot_be_told_is_refused(given, match):
     with pytest.raises(AvenirError, match=match):
-        laid(TAKEN, clip(3), 2, told=given)
+        build_signals(TAKEN, clip(3), 2, Controls(signals=given))
     with pytest.raises(AvenirError, match=match):
-        laid_ahead(TAKEN, 1, 2, 1, told=given)
+        build_step_signals(TAKEN, 1, 2, 1, Controls(signals=given))
 
 
 @pytest.fixture(scope="module")
@@ -198,55 +204,57 @@ def test_a_world_takes_what_its_metadata_reads(world):
     assert set(world.takes) == set(TAKEN)
 
 
-def test_weather_changes_what_comes_from_where_it_is_told(world):
+def test_weather_changes_what_comes_from_where_it_is_given(world):
     past, night = clip(4), NIGHT.expand(8, -1)
-    whole = world.predict(past, 0.8, told={"weather": night}).frames
+    whole = world.predict(past, 0.8, controls=Controls(signals={"weather": night})).frames
     changed = torch.cat([night[:4], FOG.expand(4, -1)])
-    other = world.predict(past, 0.8, told={"weather": changed}).frames
+    other = world.predict(past, 0.8, controls=Controls(signals={"weather": changed})).frames
     assert torch.equal(whole[:4], other[:4]) and not torch.equal(whole[4:], other[4:])
-    assert torch.equal(world.predict(past, 0.8, told={"weather": NIGHT}).frames, whole)
+    assert torch.equal(
+        world.predict(past, 0.8, controls=Controls(signals={"weather": NIGHT})).frames, whole
+    )
     assert not torch.equal(world.predict(past, 0.8).frames, whole)
 
 
 def test_steps_are_told_and_nothing_told_is_as_before(world):
     state = world.start(torch.zeros(1, 4, 3, 16, 16), {})
     silent, night, fog = (
-        world.imagine_step(state, None, 0, told=t).video
-        for t in (None, {"weather": NIGHT}, {"weather": FOG})
+        world.imagine_step(state, Controls(signals=t), 0).video
+        for t in ({}, {"weather": NIGHT}, {"weather": FOG})
     )
     assert not torch.equal(night, fog) and not torch.equal(night, silent)
     unknown = {"weather": torch.full((4,), torch.nan)}
-    assert torch.equal(world.imagine_step(state, None, 0, told=unknown).video, silent)
+    assert torch.equal(world.imagine_step(state, Controls(signals=unknown), 0).video, silent)
     with pytest.raises(AvenirError, match="rain"):
-        world.imagine_step(state, None, 0, told={"rain": NIGHT})
+        world.imagine_step(state, Controls(signals={"rain": NIGHT}), 0)
 
 
-def test_an_environment_is_told(world):
+def test_an_environment_is_given_signals(world):
     pytest.importorskip("gymnasium")
     from avenir.environment import WorldEnv
 
     env, seen = WorldEnv(world, [clip(4)]), []
     for weather in (NIGHT, FOG):
         env.reset(seed=0)
-        env.told = {"weather": weather}
+        env.controls = Controls(signals={"weather": weather})
         seen.append(env.step(np.zeros(2, np.float32))[0])
-    assert env.told is not None and (seen[0] != seen[1]).any()
+    assert env.controls.signals and (seen[0] != seen[1]).any()
 
 
 def test_the_command_line_tells_signals_from_their_second_on():
-    given = _told(["2:weather=fog", "weather = night", "1:speed.own=3"], TAKEN, 4, 1.0)
+    given = signals_of(["2:weather=fog", "weather = night", "1:speed.own=3"], TAKEN, 4, 1.0)
     assert torch.equal(given["weather"], torch.stack([NIGHT, NIGHT, FOG, FOG]))
     assert given["speed.own"][:, 0].tolist()[1:] == [3, 3, 3]
     assert given["speed.own"][0].isnan().all()
-    ended = _told(["weather=fog", "3:weather="], TAKEN, 4, 1.0)["weather"]
+    ended = signals_of(["weather=fog", "3:weather="], TAKEN, 4, 1.0)["weather"]
     assert torch.equal(ended[:3], FOG.expand(3, -1)) and ended[3].isnan().all()
-    assert _told([], TAKEN, 4, 1.0) == {}
+    assert signals_of([], TAKEN, 4, 1.0) == {}
     for wrong, match in (
         ("weather", "SIGNAL=VALUE"),
         ("weather=rain", "one of day, night"),
-        ("rain=1", "can be told"),
+        ("rain=1", "that takes"),
         ("actions=0,1", "by itself"),
         ("9:weather=fog", "--tell .*an earlier second"),
     ):
         with pytest.raises(AvenirError, match=match):
-            _told([wrong], TAKEN, 4, 1.0)
+            signals_of([wrong], TAKEN, 4, 1.0)

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from avenir.card import Card
-from avenir.cli.predict import _spoken
 from avenir.clip import Clip
 from avenir.conditioners.joint import JointConditioner, JointConfig
 from avenir.conditioners.text import TextConditioner, TextConfig
+from avenir.control_script import captions_of
+from avenir.controls import Controls, build_signals, build_signals_around, build_step_signals
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.signals import Signal
-from avenir.steering import laid, laid_ahead, laid_around
 from avenir.world import World
 
 CAPTION, ACTIONS = Signal.text(24), Signal(role="action", size=2)
@@ -162,21 +162,21 @@ def clip(num_frames: int, **signals: torch.Tensor) -> Clip:
 def test_actions_lead_to_the_next_frame_and_words_tell_of_their_own():
     taken = {"actions": ACTIONS, "caption": CAPTION}
     past = clip(3, actions=torch.ones(3, 2), caption=told("x", "x", "x")[0])
-    signals = laid(taken, past, 2, torch.full((2, 2), 5.0), [None, "y"])
+    signals = build_signals(taken, past, 2, Controls(torch.full((2, 2), 5.0), [None, "y"]))
     assert signals["actions"][0, :, 0].tolist()[:4] == [1, 1, 5, 5]
     assert signals["actions"][0, 4].isnan().all()
     assert signals["caption"][0, :3, 0].tolist() == [ord("x")] * 3
     assert signals["caption"][0, 3].isnan().all()
     assert torch.equal(signals["caption"][0, 4], CAPTION.encode_text("y"))
-    around = laid_around(taken, past, past, 4)["caption"]
+    around = build_signals_around(taken, past, past, 4)["caption"]
     assert around[0, 3:7].isnan().all() and torch.equal(around[0, 7:], past.signals["caption"])
 
 
 @pytest.mark.parametrize("text", [None, "", []])
 def test_who_says_no_words_says_nothing(text):
     taken = {"caption": CAPTION}
-    assert laid(taken, clip(3), 2, text=text)["caption"].isnan().all()
-    assert "caption" not in laid_ahead(taken, 1, 2, 1, text=text)
+    assert build_signals(taken, clip(3), 2, Controls(text=text))["caption"].isnan().all()
+    assert "caption" not in build_step_signals(taken, 1, 2, 1, Controls(text=text))
 
 
 @pytest.mark.parametrize(
@@ -188,12 +188,12 @@ def test_who_says_no_words_says_nothing(text):
 )
 def test_what_a_world_does_not_take_is_refused(given, match):
     with pytest.raises(AvenirError, match=match):
-        laid({"actions": ACTIONS}, clip(3), 2, **given)
+        build_signals({"actions": ACTIONS}, clip(3), 2, Controls(**given))
 
 
 def test_words_that_are_too_long_are_refused():
     with pytest.raises(AvenirError, match="30 bytes long; at most 24"):
-        laid({"caption": CAPTION}, clip(3), 2, text="é" * 15)
+        build_signals({"caption": CAPTION}, clip(3), 2, Controls(text="é" * 15))
 
 
 @pytest.fixture(scope="module")
@@ -228,14 +228,16 @@ def test_words_change_what_comes_from_where_they_are_said(world):
 
 def test_steps_are_told_words(world):
     state = world.start(torch.zeros(1, 4, 3, 16, 16), {})
-    one, other, again = (world.imagine_step(state, None, 0, text=w).video for w in ("a", "b", "a"))
+    one, other, again = (
+        world.imagine_step(state, Controls(text=w), 0).video for w in ("a", "b", "a")
+    )
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 def test_a_world_of_no_words_refuses_them(discovering):
     state = discovering.start(torch.zeros(1, 4, 3, *discovering.card.size), {})
     with pytest.raises(AvenirError, match="text was given"):
-        discovering.imagine_step(state, None, 0, text="a")
+        discovering.imagine_step(state, Controls(text="a"), 0)
 
 
 def test_an_environment_is_told_words(world):
@@ -246,13 +248,13 @@ def test_an_environment_is_told_words(world):
     env, seen = WorldEnv(world, [past]), []
     for words in ("a", "b"):
         env.reset(seed=0)
-        env.text = words
+        env.controls = Controls(text=words)
         seen.append(env.step(np.zeros(2, np.float32))[0])
     assert (seen[0] != seen[1]).any()
 
 
 def test_the_command_line_says_words_from_their_second_on():
-    assert _spoken(["2:b", "a"], 4, 1.0) == ["a", "a", "b", "b"]
-    assert _spoken(["1:b", "3:"], 4, 1.0) == [None, "b", "b", None]
+    assert captions_of(["2:b", "a"], 4, 1.0) == ["a", "a", "b", "b"]
+    assert captions_of(["1:b", "3:"], 4, 1.0) == [None, "b", "b", None]
     with pytest.raises(AvenirError, match="an earlier second"):
-        _spoken(["5:a"], 4, 1.0)
+        captions_of(["5:a"], 4, 1.0)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from avenir import cli
-from avenir.cli.predict import _read_actions
 from avenir.clip import Clip
+from avenir.control_script import read_actions
 from avenir.errors import AvenirError
 from avenir.signals import Signal
 from avenir.video import read, write
@@ -26,7 +26,7 @@ DRIVEN = [[0.5, 0.25], [-0.5, 0.25], [0.125, 0.0], [1.0, -1.0]]
 
 def actions_of(path: Path, text: str, takes=TAKES, num_frames: int = 4) -> list[list[float]]:
     (path / "t.csv").write_text(text)
-    return _read_actions(path / "t.csv", takes, num_frames, 10.0).tolist()
+    return read_actions(path / "t.csv", takes, num_frames, 10.0)[0].tolist()
 
 
 def told(header: str, *orders: str) -> str:

@@ -43,7 +43,7 @@ def pause(page):
     page.wait_for_function("latest.paused")
 
 
-def opened(browser, running: Running, said: str = "", **context):  # noqa: F811
+def opened(browser, running: Running, query: str = "", **context):  # noqa: F811
     """Open the page where nothing else may be fetched, and wait for its first frame."""
     page = browser.new_context(bypass_csp=True, **context).new_page()
     page.faults = []
@@ -53,13 +53,13 @@ def opened(browser, running: Running, said: str = "", **context):  # noqa: F811
     page.on(
         "request", lambda r: r.url.startswith((here, "data:", "blob:")) or page.faults.append(r.url)
     )
-    page.goto(here + said)
+    page.goto(here + query)
     page.wait_for_selector("canvas")
     return page
 
 
-def seen(page, stage: str = "dream") -> str:
-    return page.evaluate(f"document.querySelector('[data-stage={stage}] canvas').toDataURL()")
+def seen(page, stage: str = "world") -> str:
+    return page.evaluate(f"document.querySelector('[data-picture={stage}] canvas').toDataURL()")
 
 
 def step_of(page) -> int:
@@ -116,7 +116,7 @@ def test_the_verb_serves_a_world_that_can_be_stepped(steers, tiny_run, tmp_path)
         with connect(address.replace("http", "ws") + "play", origin=address.rstrip("/")) as page:
             hello = json.loads(page.recv(timeout=20))["hello"]
             assert set(hello["keys"]) == set()  # those of the tiny world are on no keys
-            assert hello["stages"] == ["dream", "recording"]
+            assert hello["backends"] == ["world", "recording"]
             assert len(hello["clips"]) == 2 and hello["clips"][0].startswith("data:image/png")
             page.send('{"do":"step"}')
             heads = [page.recv(timeout=20) for _ in range(2)]
@@ -133,7 +133,7 @@ def test_nothing_on_the_page_is_against_its_own_policy(browser, hearing):  # noq
     page.goto(f"http://{hearing.address}/")
     page.wait_for_selector("canvas")
     page.keyboard.press("l")
-    page.wait_for_selector("[data-stage=latents]")
+    page.wait_for_selector("[data-picture=latents]")
     page.fill("#text", "a red plane")
     page.keyboard.press("Enter")
     page.wait_for_timeout(300)
@@ -150,7 +150,7 @@ def test_stages_stand_side_by_side_and_a_playthrough_is_saved_and_opened(
     assert step_of(page) == 0  # nothing moves for whoever asked for that
     for name in ("simulator", "recording"):
         page.check(f"input[value={name}]")
-        page.wait_for_selector(f"[data-stage={name}]")
+        page.wait_for_selector(f"[data-picture={name}]")
     page.click("#go")
     page.wait_for_function("latest.step > 4")
     page.click("#go")
@@ -178,7 +178,7 @@ def test_the_space_bar_pauses_whatever_the_pointer_pressed_before(browser, runni
     page.click(".clips button:nth-child(2)")
     page.wait_for_function("latest.clip === 1 && latest.step > 3")
     page.check("input[value=recording]")
-    page.wait_for_selector("[data-stage=recording]")
+    page.wait_for_selector("[data-picture=recording]")
     page.keyboard.press("Space")
     page.wait_for_function("latest.paused")
     assert step_of(page) > 3 and page.is_checked("input[value=recording]")
@@ -221,7 +221,7 @@ def test_the_bar_leaves_room_on_a_page_that_is_enlarged(browser, running):  # no
 
 def test_words_are_typed_without_driving_and_told_to_the_dream(browser, hearing):  # noqa: F811
     page = opened(browser, hearing, reduced_motion="reduce")
-    assert page.inner_text("#said") == "Said now: nothing."
+    assert page.inner_text("#text-now") == "Text now: nothing."
     page.keyboard.down("ArrowLeft")
     assert page.locator(".held").count() == 1
     page.keyboard.press("t")
@@ -236,7 +236,7 @@ def test_words_are_typed_without_driving_and_told_to_the_dream(browser, hearing)
     assert not page.is_visible("#inside")
     page.keyboard.press("Enter")
     page.wait_for_function("latest.text === 'a red wasd plane l'")
-    assert "a red wasd plane l, to the dream alone" in page.inner_text("#said")
+    assert "a red wasd plane l, to the world alone" in page.inner_text("#text-now")
     page.keyboard.down("ArrowLeft")  # the keys are the player's again
     assert page.locator(".held").count() == 1
     page.keyboard.up("ArrowLeft")
@@ -259,10 +259,10 @@ def test_words_are_typed_without_driving_and_told_to_the_dream(browser, hearing)
 
 def test_latents_are_looked_into_and_moved_from_the_keyboard_alone(browser, hearing):  # noqa: F811
     page = opened(browser, hearing, reduced_motion="reduce")
-    assert page.locator("[data-stage=latents]").count() == 0 and page.is_hidden("#inside")
+    assert page.locator("[data-picture=latents]").count() == 0 and page.is_hidden("#inside")
     page.keyboard.press("l")
-    page.wait_for_selector("[data-stage=latents]")
-    canvas = "document.querySelector('[data-stage=latents] canvas')"
+    page.wait_for_selector("[data-picture=latents]")
+    canvas = "document.querySelector('[data-picture=latents] canvas')"
     assert page.evaluate(f"[{canvas}.width, {canvas}.height]") == [8, 8]
     page.wait_for_function("latest.read")
     read = page.inner_text("#factors div:first-child span")
@@ -274,7 +274,7 @@ def test_latents_are_looked_into_and_moved_from_the_keyboard_alone(browser, hear
     page.focus("#amount")
     for _ in range(2):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function("latest.push && latest.push[0] === 'ego x' && latest.push[1] === 1")
+    page.wait_for_function("latest.edit && latest.edit[0] === 'ego x' && latest.edit[1] === 1")
     assert page.locator(".held").count() == 0  # the slider takes these arrows
     assert "ego x, +1.0 standard deviations" in page.inner_text("#moved")
     page.keyboard.press("Escape")
@@ -284,15 +284,15 @@ def test_latents_are_looked_into_and_moved_from_the_keyboard_alone(browser, hear
     page.wait_for_function("latest.paused")
     assert page.inner_text("#factors div:first-child span") != read
     page.click("#still")
-    page.wait_for_function("latest.push === null")
+    page.wait_for_function("latest.edit === null")
     page.keyboard.press("Home")
     page.wait_for_function("latest.step === 0")
     page.fill("#amount", "-2")
-    page.wait_for_function("latest.push !== null")
+    page.wait_for_function("latest.edit !== null")
     page.keyboard.press("Escape")
     page.keyboard.press("l")
-    page.wait_for_function("latest.push === null && !latest.read")  # what is not seen is not moved
-    assert page.locator("[data-stage=latents]").count() == 0
+    page.wait_for_function("latest.edit === null && !latest.read")  # what is not seen is not moved
+    assert page.locator("[data-picture=latents]").count() == 0
     seen = {}
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     for _ in range(24):  # every control is reached with the tabulator, and shows that it is
@@ -307,17 +307,17 @@ def test_latents_are_looked_into_and_moved_from_the_keyboard_alone(browser, hear
 
 def test_signals_are_told_without_driving_from_the_keyboard_alone(browser, outside):  # noqa: F811
     page = opened(browser, outside, reduced_motion="reduce")
-    assert page.is_hidden("#words") and page.inner_text("#told") == "Told now: nothing."
+    assert page.is_hidden("#words") and page.inner_text("#signals-now") == "Set now: nothing."
     page.keyboard.down("ArrowLeft")
     page.keyboard.press("t")
     assert page.evaluate("document.activeElement.tagName") == "SELECT"
     assert page.locator(".held").count() == 0  # whoever begins to choose lets go
     page.keyboard.press("f")
-    page.wait_for_function("latest.others.weather?.[2] === 1")
+    page.wait_for_function("latest.signals.weather?.[2] === 1")
     page.keyboard.press("ArrowDown")
-    page.wait_for_function("latest.others.weather?.[3] === 1")
+    page.wait_for_function("latest.signals.weather?.[3] === 1")
     assert page.locator(".held").count() == 0
-    assert page.inner_text("#told") == "Told now: weather dusk, to the dream alone."
+    assert page.inner_text("#signals-now") == "Set now: weather dusk, to the world alone."
     page.keyboard.press("Enter")
     page.keyboard.down("ArrowLeft")  # the keys are the player's again
     assert page.locator(".held").count() == 1
@@ -326,21 +326,21 @@ def test_signals_are_told_without_driving_from_the_keyboard_alone(browser, outsi
     speed.focus()
     page.keyboard.type("31")
     page.keyboard.press("Enter")  # more than it was taught
-    assert page.evaluate("!latest.others.speed && document.activeElement.matches(':invalid')")
+    assert page.evaluate("!latest.signals.speed && document.activeElement.matches(':invalid')")
     page.keyboard.press("Backspace")
     page.keyboard.press("Enter")
-    page.wait_for_function("latest.others.speed?.[0] === 3")
+    page.wait_for_function("latest.signals.speed?.[0] === 3")
     assert page.evaluate("document.activeElement === document.body && latest.step === 0")
     page.keyboard.press("Space")
     page.wait_for_function("latest.step > 1")
     page.keyboard.press("Space")
     page.wait_for_function("latest.paused")
     page.get_by_role("button", name="Clear").click()
-    page.wait_for_function("!latest.others.speed")
-    page.get_by_role("combobox", name="weather").select_option("nothing said")
-    page.wait_for_function("Object.keys(latest.others).length === 0")
-    page.evaluate("say('rewind', { steps: 1 })")  # what was told then is shown again
-    page.wait_for_function("latest.others.speed?.[0] === 3")
+    page.wait_for_function("!latest.signals.speed")
+    page.get_by_role("combobox", name="weather").select_option("unknown")
+    page.wait_for_function("Object.keys(latest.signals).length === 0")
+    page.evaluate("send('rewind', { steps: 1 })")  # what was told then is shown again
+    page.wait_for_function("latest.signals.speed?.[0] === 3")
     assert speed.input_value() == "3"
     assert page.get_by_role("combobox", name="weather").input_value() == "dusk"
     page.get_by_role("combobox", name="weather").focus()
@@ -353,13 +353,13 @@ def test_fields_of_signals_are_named_apart_and_keep_what_is_being_typed(browser,
     page = opened(browser, outside, reduced_motion="reduce")
     speed = page.get_by_role("spinbutton", name="speed", exact=True)
     assert speed.count() == 1
-    for name in ("Tell speed", "Clear speed"):
+    for name in ("Set speed", "Clear speed"):
         assert page.get_by_role("button", name=name, exact=True).count() == 1
     speed.fill("12")
     weather = page.get_by_role("combobox", name="weather")
     weather.select_option("fog")
-    page.wait_for_function("latest.others.weather?.[2] === 1")
-    assert speed.input_value() == "12" and page.evaluate("!latest.others.speed")
+    page.wait_for_function("latest.signals.weather?.[2] === 1")
+    assert speed.input_value() == "12" and page.evaluate("!latest.signals.speed")
     page.get_by_role("button", name="Clear speed").click()
     # Whoever opens a choice with the mouse, and takes what was taken before, drives on.
     weather.dispatch_event("pointerdown")
@@ -368,7 +368,7 @@ def test_fields_of_signals_are_named_apart_and_keep_what_is_being_typed(browser,
     assert page.locator('[data-key="ArrowDown"].held').count() == 1
     assert page.evaluate("document.activeElement === document.body")
     page.keyboard.up("ArrowDown")
-    assert weather.input_value() == "fog" and page.evaluate("latest.others.weather[2] === 1")
+    assert weather.input_value() == "fog" and page.evaluate("latest.signals.weather[2] === 1")
     weather.click()
     page.keyboard.press("Escape")  # what is open is closed
     page.keyboard.down("ArrowDown")
@@ -384,13 +384,13 @@ def pushing(page, tmp_path) -> Path:
     page.wait_for_function("latest.read")
     page.fill("#amount", "1.5")
     page.keyboard.press("Escape")
-    page.wait_for_function("latest.push !== null")
-    assert page.is_hidden("#pushed")  # the panel says so
-    page.evaluate("say('step')")
+    page.wait_for_function("latest.edit !== null")
+    assert page.is_hidden("#edited")  # the panel says so
+    page.evaluate("send('step')")
     page.wait_for_function("latest.step === 1")
     with page.expect_download() as download:
         page.click("#save")
-    path = tmp_path / "pushed.json"
+    path = tmp_path / "edited.json"
     download.value.save_as(path)
     return path
 
@@ -404,23 +404,23 @@ def test_a_push_that_was_opened_is_said_and_can_be_taken_away(
     path = pushing(opened(browser, hearing, reduced_motion="reduce"), tmp_path)
     page = opened(browser, hearing, reduced_motion="reduce")
     page.set_input_files("#open", path)
-    page.wait_for_selector("#pushed:not([hidden])")
-    assert "ego x, +1.5 standard deviations" in page.inner_text("#pushing")
-    page.click("#unpush")
-    page.wait_for_function("latest.push === null")
-    assert page.is_hidden("#pushed") and page.is_hidden("#error")
+    page.wait_for_selector("#edited:not([hidden])")
+    assert "ego x, +1.5 standard deviations" in page.inner_text("#editing")
+    page.click("#unedit")
+    page.wait_for_function("latest.edit === null")
+    assert page.is_hidden("#edited") and page.is_hidden("#error")
     # With a video of one's own there are colours, and nothing is read.
     page.set_input_files("#open", path)
-    page.wait_for_function("latest.push !== null")
+    page.wait_for_function("latest.edit !== null")
     colours = replace(hearing.server.overlays(), probes=None)
     monkeypatch.setattr(hearing.server, "overlays", lambda: colours)
     page.keyboard.press("l")
-    page.wait_for_selector("[data-stage=latents]")
+    page.wait_for_selector("[data-picture=latents]")
     page.keyboard.press("l")
-    page.wait_for_function("!('latents' in latest.stages)")
-    assert page.is_hidden("#error") and page.is_visible("#pushed")
-    page.click("#unpush")
-    page.wait_for_function("latest.push === null")
+    page.wait_for_function("!('latents' in latest.backends)")
+    assert page.is_hidden("#error") and page.is_visible("#edited")
+    page.click("#unedit")
+    page.wait_for_function("latest.edit === null")
     assert page.faults == []
 
 
@@ -477,7 +477,7 @@ def test_whoever_looks_inside_is_told_that_it_is_prepared_and_why_it_cannot_be(
     assert "no clip was given" in page.inner_text("#error")
     assert page.is_hidden("#inside") and page.get_attribute("#look", "aria-pressed") == "false"
     page.keyboard.press("l")
-    page.wait_for_selector("[data-stage=latents]")
+    page.wait_for_selector("[data-picture=latents]")
     assert page.is_hidden("#error") and "R² says" in page.inner_text("#trust")
     assert page.faults == []
 

@@ -84,8 +84,8 @@ def test_a_plan_begins_where_the_second_ends(said, tmp_path, tiny_run):
 
 
 def test_a_game_begins_where_the_second_ends(tmp_path, tiny_run):
-    from avenir.cli.play import _opening
+    from avenir.serving.backends import initial_state_of
 
     video = encode(tmp_path / "uneven.mp4", numbered(len(FASTER)), ticks=FASTER)
-    past = _opening(load(tiny_run), video, 1.0).past
+    past = initial_state_of(load(tiny_run), video, 1.0).past
     assert numbers(past.frames) == shown(FASTER, 0, 10)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from avenir.controls import build_signals_around
 from avenir.device import generator
 from avenir.errors import AvenirError
-from avenir.steering import laid_around
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_source
@@ -66,7 +66,7 @@ def test_a_hole_in_a_video_is_filled_in_whole_groups(runs):
     made = world.infill(before, after, seconds=2 / source.fps)
     assert made.frames.shape == (2, *before.frames.shape[1:])
     assert torch.equal(made.frames, world.infill(before, after, seconds=2 / source.fps).frames)
-    driven = laid_around(world.takes, before[1:], after[:6], 2)["actions"][0]
+    driven = build_signals_around(world.takes, before[1:], after[:6], 2)["actions"][0]
     known = [before.signals["actions"][1:], after.signals["actions"][:6]]
     assert torch.equal(driven[[*range(6), *range(8, 14)]], torch.cat(known))
     assert driven[6:8].isnan().all()

@@ -55,7 +55,7 @@ def evaluate(
 
     world = opened(run, trust)
     source = make_source(data_of(run, overrides or [], trust or ()))
-    is_text = world.card.encoder["kind"] == "text"
+    is_text = world.modality == "text"
     settings = EvaluationConfig.parse(
         {
             "num_clips": clips,

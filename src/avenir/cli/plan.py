@@ -94,14 +94,15 @@ def _reach(
     observed = world.fitted(read(video, seconds=observe, fps=world.card.fps))
     picture = read(goal)[:1]
     state = world.start(observed.video, {})
-    chance = generator("plan", seed, device=state.seen.device)
-    found = seek(world, state, latents_of(world, picture), config, chance)
+    drawn = generator("plan", seed, device=state.seen.device)
+    found = seek(world, state, latents_of(world, picture), config, drawn)
     actions = found.actions.repeat_interleave(world.encoder.compression.t, dim=0)
     imagined = world.predict(observed, len(actions) / world.card.fps, actions, seed=seed)
     with Writer(out, fps=observed.fps) as writer:
         writer.append(observed)
         writer.append(imagined)
-    signal = world.card.signals["actions"]
+    signal = world.action_signal
+    assert signal is not None  # `plan` refuses worlds without
     names = signal.names or tuple(f"action {i}" for i in range(signal.size))
     with whole(out.with_suffix(".csv")) as part, part.open("w", newline="") as file:
         rows = csv.writer(file)

@@ -72,6 +72,8 @@ class Encoder(nn.Module, ABC):
     can_decode: bool = False
     look_back: int = 0
     """How many earlier latent frames a decoded frame may depend on."""
+    modality: ClassVar[Literal["video", "text"]] = "video"
+    """What its frames are: pictures, or the tokens of a text."""
     views: int = 1
     """Cameras whose pictures stand side by side in a frame: each is encoded on its own."""
     needs: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ class Text(FixedTokenizer):
     """`b T 3 1 1 -> b t c 1 1`: the bits of every token, and exactly back."""
 
     Config = TextConfig
+    modality = "text"
     bits: Tensor
 
     def __init__(self, config: TextConfig) -> None:

@@ -27,7 +27,7 @@ from avenir.evaluation.probing.diagnostics import pooled
 from avenir.evaluation.probing.features import Components, components, paint
 from avenir.evaluation.probing.probes import learn, r2
 from avenir.evaluation.readers.readout import labelled
-from avenir.serving.stages import Direction, Opening
+from avenir.serving.backends import Direction, InitialState
 from avenir.shapes import Compression, Latents
 from avenir.world import World
 
@@ -35,7 +35,7 @@ Latent = Float[Tensor, "c h w"]
 Report = Callable[[str, int, int], None]
 
 _MOST_COLOURED = 4
-"""Latents of every opening that components are found in."""
+"""Latents of every initial state that components are found in."""
 _NUM_TRAIN, _NUM_TEST, _BATCH = 384, 128, 32
 """Windows that a probe learns from, and those it is judged on."""
 _SECONDS = 4.0
@@ -81,22 +81,22 @@ class Overlays:
 
     components: Components
     probes: Probes | None = None
-    """None where nobody says what is true."""
+    """None where the data has no labels."""
 
     @classmethod
     def of(
         cls,
         world: World,
-        openings: Sequence[Opening],
+        initial_states: Sequence[InitialState],
         source: Source | None = None,
         report: Report = lambda what, done, total: None,
     ) -> "Overlays":
-        """Find components in the openings and, where the source says what is true, learn probes."""
-        f_t = world.encoder.compression.t
+        """Find components in the initial states and, where there are labels, learn probes."""
+        f_t = world.f_t
         latents = []
-        for opening in openings:
-            num_frames = min(_MOST_COLOURED, opening.past.num_frames // f_t) * f_t
-            latents.append(_encoded(world, opening.past[-num_frames:].video)[0])
+        for initial in initial_states:
+            num_frames = min(_MOST_COLOURED, initial.past.num_frames // f_t) * f_t
+            latents.append(_encoded(world, initial.past[-num_frames:].video)[0])
         found = components(torch.cat(latents)[None])
         return cls(found, _learnt(world, source, report) if source else None)
 
@@ -156,7 +156,7 @@ def _learnt(world: World, source: Source, report: Report) -> Probes | None:
     known = (isinstance(source, Synthetic) and source.config.labels) or "state" in source.signals
     if not same or not known:
         return None
-    f_t, began = world.encoder.compression.t, time.monotonic()
+    f_t, began = world.f_t, time.monotonic()
     try:
         train = source.draw("train", 2 * f_t, _NUM_TRAIN, seed=0)
         test = source.draw("test", 2 * f_t, _NUM_TEST, seed=0)
@@ -170,11 +170,13 @@ def _learnt(world: World, source: Source, report: Report) -> Probes | None:
     kept = set(sorted(set(names))[::5])
     held_out = torch.tensor([name in kept for name in names])
     pairs = zip(truths_of(labels, source), truths_of(true, source), strict=True)
-    # What nobody recorded is NaN.
-    told = [pair for pair in pairs if all(truth.values.isfinite().all() for truth in pair)]
-    if held_out.all() or not told:
+    # What was not recorded is NaN.
+    known = [pair for pair in pairs if all(truth.values.isfinite().all() for truth in pair)]
+    if held_out.all() or not known:
         return None
-    return fitted(latents, [one for one, _ in told], held_out, asked, [other for _, other in told])
+    return fitted(
+        latents, [one for one, _ in known], held_out, asked, [other for _, other in known]
+    )
 
 
 def fitted(
@@ -195,10 +197,10 @@ def fitted(
     nowhere = torch.zeros_like(latents[:1], dtype=torch.float64)
     slopes = jacobian(read, nowhere)
     assert isinstance(slopes, Tensor)
-    told = read(asked)
+    values = read(asked)
     factors, rows = [], []
     for number, truth in enumerate(judged):
-        column = told[:, number : number + 1]
+        column = values[:, number : number + 1]
         score = float(r2(column, truth.values[:, None], truth.counted).mean())
         if column.std() > 0 and math.isfinite(score):
             factors.append(Factor(truth.name, truth.unit, score))
@@ -207,7 +209,7 @@ def fitted(
         factors=tuple(factors),
         weights=slopes[0, rows, 0, 0],
         offsets=read(nowhere)[0, rows],
-        deviations=told[:, rows].std(0),
+        deviations=values[:, rows].std(0),
     )
 
 
@@ -215,7 +217,7 @@ def _looked(
     world: World, source: Source, windows: Sequence[Window], deadline: float
 ) -> tuple[Latents, Labels]:
     """Encode the last latent of windows, `n 1 c h w`, until time is up, and say what is true."""
-    f_t, latents, labels = world.encoder.compression.t, list[Tensor](), list[Labels]()
+    f_t, latents, labels = world.f_t, list[Tensor](), list[Labels]()
     for start in range(0, len(windows), _BATCH):
         if latents and time.monotonic() > deadline:
             break

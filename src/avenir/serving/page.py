@@ -1,4 +1,4 @@
-"""One page that plays: hears what it says, takes a step at every tick, and shows it frames.
+"""One page that plays: reads its messages, takes a step at every tick, and shows it frames.
 
 Frames are four bytes that say how long the JSON behind them is, that JSON, then the pixels.
 Everything that waits has a bound: a slow or dead page is let go.
@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from anyio import CapacityLimiter, create_task_group, to_thread
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from avenir.errors import AvenirError
+from avenir.serving.backends import Direction
 from avenir.serving.messages import (
     MOST_BYTES,
     MOST_KEYS,
@@ -29,10 +30,9 @@ from avenir.serving.messages import (
 from avenir.serving.overlays import Overlays
 from avenir.serving.player import Player
 from avenir.serving.playthrough import read_playthrough
-from avenir.serving.stages import Direction
 
 _MOST_A_SECOND = 120
-"""Messages; keys that repeat are not sent, so that nobody types as fast."""
+"""Messages; keys that repeat are not sent, so that no player sends as many."""
 _MOST_MISTAKES = 20
 _MOST_WAITING = 16
 """Messages that wait for the end of a step."""
@@ -68,7 +68,7 @@ class Host(Protocol):
 
 
 class Page:
-    """One page that plays: what it says comes in, a step is taken at every tick, frames go out."""
+    """One page that plays: messages come in, a step is taken at every tick, frames go out."""
 
     def __init__(self, channel: WebSocket, server: Host) -> None:
         self.channel, self.server = channel, server
@@ -76,8 +76,10 @@ class Page:
         self.tapped: list[str] = []
         self.presses: list[float] = []
         self.answered: list[float] = []
-        self.paused, self.opening = True, False
-        self.shown, self.looking = ["dream"], False
+        self.paused = True
+        self.opening = False
+        self.shown = ["world"]
+        self.shows_latents = False
         self.overlays: Overlays | None = None
         self.waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
         self.woken = asyncio.Event()
@@ -87,7 +89,7 @@ class Page:
         try:
             async with create_task_group() as parts:
                 parts.start_soon(self._tick)
-                await self._hear()
+                await self._listen()
                 parts.cancel_scope.cancel()
         except* Gone:
             pass
@@ -103,10 +105,11 @@ class Page:
         with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             await asyncio.wait_for(self.channel.close(code, reason), _PATIENCE_SECONDS)
 
-    # What a page says -------------------------------------------------------------------------
+    # Messages ---------------------------------------------------------------------------------
 
-    async def _hear(self) -> None:
-        mistakes, lately = 0, deque[float](maxlen=_MOST_A_SECOND)
+    async def _listen(self) -> None:
+        mistakes = 0
+        lately = deque[float](maxlen=_MOST_A_SECOND)
         while True:
             message = await self.channel.receive()
             if message["type"] == "websocket.disconnect":
@@ -127,27 +130,27 @@ class Page:
 
     def _take(self, text: str | None) -> None:
         """Hold keys at once; let what changes the player wait for the end of a step."""
-        said = parsed(text)
-        if said["do"] != "keys":
-            if said["do"] == "open" and self.opening:
+        message = parsed(text)
+        if message["do"] != "keys":
+            if message["do"] == "open" and self.opening:
                 raise asyncio.QueueFull
-            self.waiting.put_nowait(said)
-            self.opening |= said["do"] == "open"
+            self.waiting.put_nowait(message)
+            self.opening |= message["do"] == "open"
             self.woken.set()
             return
         known = self.server.about["keys"]
-        self.held = [key for key in said["held"][:MOST_KEYS] if key in known]
+        self.held = [key for key in message["held"][:MOST_KEYS] if key in known]
         if not self.paused:  # a key may be down for less than a step
             self.tapped += [key for key in self.held if key not in self.tapped]
-        if said["press"] is not None:
-            self.presses = [*self.presses[1 - _MOST_WAITING :], said["press"]]
+        if message["press"] is not None:
+            self.presses = [*self.presses[1 - _MOST_WAITING :], message["press"]]
 
     # What a page is shown ---------------------------------------------------------------------
 
     async def _tick(self) -> None:
         self.player = await self._in_turn(self.server.player)
-        hello = {"stages": list(self.player.stages), "looks": self.server.overlays is not None}
-        hello["signals"] = [offered(*each) for each in self.player.tellable.items()]
+        hello = {"backends": list(self.player.backends), "looks": self.server.overlays is not None}
+        hello["signals"] = [offered(*each) for each in self.player.settable.items()]
         await self._tell({"hello": self.server.about | hello})
         await self._show(0.0)
         period = 1 / self.server.about["steps_per_second"]
@@ -174,42 +177,62 @@ class Page:
                 await self._show(0.0)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
-    async def _do(self, said: dict[str, Any]) -> None:
+    async def _do(self, message: dict[str, Any]) -> None:
         """Do what a page asks of the player, and show where it stands."""
-        player, what = self.player, said["do"]
         try:
-            if what in ("go", "pause"):
-                self.paused, self.tapped = what == "pause", []
-                if self.paused:  # a wait is no answer
-                    self.presses = []
-            elif what == "show":
-                self.shown = [name for name in player.stages if name in said["stages"]]
-                self.looking = "latents" in said["stages"] and await self._look()
-            elif what == "say":
-                player.say(said["text"])
-            elif what == "tell":
-                player.tell(said["signal"], said.get("value"))
-            elif what == "push":
-                player.move(self._direction(said), said["amount"])
-            elif what == "begin":
-                await self._in_turn(player.begin, whole(said, "clip"), whole(said, "seed"))
-            elif what == "rewind":
-                await self._by_turns(player.rewinding(player.now - whole(said, "steps")))
-            elif what == "branch":
-                await self._by_turns(player.branching(whole(said, "number")))
-            elif what == "step":
-                await self._in_turn(player.step, player.action(self.held))
-            elif what == "keep":
-                kept = await self._in_turn(self._kept)
-                await self._tell({"kept": kept})
-            elif what == "open":
-                self.opening = False
-                await self._open(said["playthrough"])
+            await _HANDLERS[message["do"]](self, message)
         except AvenirError as error:
             await self._tell({"error": str(error)})
         await self._show(0.0)
 
-    async def _look(self) -> bool:
+    async def _go(self, message: dict[str, Any]) -> None:
+        self.paused = False
+        self.tapped = []
+
+    async def _pause(self, message: dict[str, Any]) -> None:
+        self.paused = True
+        self.tapped = []
+        self.presses = []  # a wait is no answer
+
+    async def _choose(self, message: dict[str, Any]) -> None:
+        """Choose the pictures that are shown; of latents too, once they can be painted."""
+        self.shown = [name for name in self.player.backends if name in message["pictures"]]
+        self.shows_latents = "latents" in message["pictures"] and await self._prepare_overlays()
+
+    async def _set_text(self, message: dict[str, Any]) -> None:
+        self.player.set_text(message["text"])
+
+    async def _set_signal(self, message: dict[str, Any]) -> None:
+        self.player.set_signal(message["signal"], message.get("value"))
+
+    async def _set_edit(self, message: dict[str, Any]) -> None:
+        self.player.set_edit(self._direction(message), message["amount"])
+
+    async def _start(self, message: dict[str, Any]) -> None:
+        await self._in_turn(self.player.start, whole(message, "clip"), whole(message, "seed"))
+
+    async def _rewind(self, message: dict[str, Any]) -> None:
+        step = self.player.now - whole(message, "steps")
+        await self._by_turns(self.player.rewinding(step))
+
+    async def _branch(self, message: dict[str, Any]) -> None:
+        await self._by_turns(self.player.branching(whole(message, "number")))
+
+    async def _step(self, message: dict[str, Any]) -> None:
+        await self._in_turn(self.player.step, self.player.action(self.held))
+
+    async def _keep(self, message: dict[str, Any]) -> None:
+        await self._tell({"kept": await self._in_turn(self._kept)})
+
+    async def _open(self, message: dict[str, Any]) -> None:
+        """Play a playthrough again and stop."""
+        self.opening = False
+        playthrough = await self._in_turn(read_playthrough, message["playthrough"])
+        again = self.player.open(playthrough, self.server.world)
+        self.paused = True
+        await self._by_turns(again, _STEPS_SHOWN)
+
+    async def _prepare_overlays(self) -> bool:
         """Have latents fitted to be looked at, say what is read in them, and whether any can be."""
         if self.overlays is None and self.server.overlays is not None:
             words: dict[str, Any] = {"factors": None}
@@ -222,11 +245,11 @@ class Page:
             await self._tell(words)
         return self.overlays is not None
 
-    def _direction(self, said: dict[str, Any]) -> Direction | None:
-        """Return what is to be pushed; nothing, by 0, also where nobody has looked inside."""
-        if not said["amount"]:
+    def _direction(self, message: dict[str, Any]) -> Direction | None:
+        """Return where latents are moved; nowhere, by 0, also before any overlay was fitted."""
+        if not message["amount"]:
             return None
-        number = whole(said, "factor")
+        number = whole(message, "factor")
         directions = [] if self.overlays is None else self.overlays.directions
         if number >= len(directions):
             raise AvenirError(
@@ -240,13 +263,6 @@ class Page:
         if len(json.dumps(kept)) > MOST_BYTES - MOST_LETTERS:
             raise AvenirError("it has grown too large to be opened again: go back, and save then")
         return kept
-
-    async def _open(self, text: str) -> None:
-        """Play a playthrough again and stop."""
-        playthrough = await self._in_turn(read_playthrough, text)
-        again = self.player.open(playthrough, self.server.world)
-        self.paused = True
-        await self._by_turns(again, _STEPS_SHOWN)
 
     async def _by_turns(self, steps: Generator[None, None, None], shown: int = 0) -> None:
         """Take steps to their end, one in each turn: others have theirs in between.
@@ -263,26 +279,28 @@ class Page:
             steps.close()
 
     async def _show(self, seconds: float) -> None:
-        player, shown = self.player, [n for n in self.shown if n in self.player.line.states[0]]
-        pictures, push = {name: player.frames(name) for name in shown}, player.push
+        player = self.player
+        possible = player.timeline.states[0]
+        pictures = {name: player.frames(name) for name in self.shown if name in possible}
+        edit = player.edit
         about = {
             "step": player.now,
-            "steps": len(player.line.told),
-            "branches": [len(branch.told) for branch in player.branches],
+            "steps": len(player.timeline.steps),
+            "branches": [len(branch.steps) for branch in player.branches],
             "clip": player.number,
             "seed": player.seed,
             "paused": self.paused,
             "presses": self.answered,
             "milliseconds": round(1000 * seconds, 2),
-            "text": player.text,
-            "others": dict(player.others),
-            "push": push and [push.direction.factor, push.amount],
+            "text": player.controls.text,
+            "signals": {name: row.tolist() for name, row in player.controls.signals.items()},
+            "edit": edit and [edit.direction.factor, edit.amount],
         }
-        if self.looking and self.overlays is not None:
+        if self.shows_latents and self.overlays is not None:
             latent = player.latents
             pictures["latents"] = self.overlays.painted(latent)
             about["read"] = self.overlays.read(latent)
-        about["stages"] = {name: list(frames.shape) for name, frames in pictures.items()}
+        about["pictures"] = {name: list(frames.shape) for name, frames in pictures.items()}
         self.answered = []
         head = written(about).encode()
         pixels = (p.permute(0, 2, 3, 1).contiguous().numpy().tobytes() for p in pictures.values())
@@ -319,3 +337,20 @@ def _timed(work: Callable[..., Any], *arguments: Any) -> float:
 def _one_of(steps: Generator[None, None, None]) -> bool:
     """Take a step, and say whether there was one."""
     return next(steps, _END) is not _END
+
+
+_HANDLERS: dict[str, Callable[[Page, dict[str, Any]], Awaitable[None]]] = {
+    "go": Page._go,
+    "pause": Page._pause,
+    "show": Page._choose,
+    "text": Page._set_text,
+    "signal": Page._set_signal,
+    "edit": Page._set_edit,
+    "start": Page._start,
+    "rewind": Page._rewind,
+    "branch": Page._branch,
+    "step": Page._step,
+    "keep": Page._keep,
+    "open": Page._open,
+}
+"""What is done at a message, by its verb; `keys` are held at once."""

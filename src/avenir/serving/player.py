@@ -1,22 +1,22 @@
-"""One playthrough: stages stepped together, paused, rewound, branched, kept and opened again.
+"""One playthrough: backends stepped together, paused, rewound, branched, kept and opened again.
 
-Knows keys, actions, words and other signals; knows nothing of networks or pages.
+Knows keys and controls; knows nothing of networks or pages.
 """
 
 import hashlib
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from avenir.controls import Controls, check_name, given_by_name
 from avenir.errors import AvenirError
-from avenir.serving.playthrough import MOST_STEPS, Playthrough, past_of, steering_of
-from avenir.serving.stages import Action, Direction, Dream, Opening, Others, Push, Stage, Steering
-from avenir.signals import Signal
-from avenir.steering import check_taken
+from avenir.serving.backends import Backend, Direction, InitialState, LatentEdit, WorldBackend
+from avenir.serving.playthrough import MOST_STEPS, Playthrough, Step, past_of, steps_of
+from avenir.signals import Signal, with_role
 
 MOST_KEPT = 600
 """States kept for rewinding at once; older ones are found again by playing on from the nearest."""
@@ -25,66 +25,71 @@ _EVERY = 100
 """Of the older ones, one in so many is kept."""
 
 _MOST_BRANCHES = 16
-"""The oldest are forgotten."""
+"""The oldest are dropped."""
 
 
 @dataclass
-class Line:
-    """One line of play: what every step since the opening was told, and the states it led to."""
+class Timeline:
+    """One line of play: every step since the initial state, and the states that they led to."""
 
-    told: list[Steering]
+    steps: list[Step]
     states: dict[int, dict[str, Any]]
-    """By step and stage; not all are kept."""
+    """By step and backend; not all are kept."""
     checksums: list[str] = field(default_factory=list)
-    """Of the dream's frames after every step so far."""
+    """Of the imagined frames after every step so far."""
 
-    def thinned(self) -> "Line":
+    def thinned(self) -> "Timeline":
         """Keep its end, and enough states to find the others again."""
         last = max(self.states)
         states = {n: state for n, state in self.states.items() if n == last or not n % _EVERY}
-        return Line(self.told, states, self.checksums)
+        return Timeline(self.steps, states, self.checksums)
 
-    def until(self, step: int) -> "Line":
-        """Return a line that has its first steps in common with this one."""
+    def until(self, step: int) -> "Timeline":
+        """Return a timeline that has its first steps in common with this one."""
         states = {number: state for number, state in self.states.items() if number <= step}
-        return Line(self.told[:step], states, self.checksums[:step])
+        return Timeline(self.steps[:step], states, self.checksums[:step])
 
 
 class Player:
-    """Tells every stage the same, along one line; what was left is in `branches`.
+    """Gives every backend the same, along one timeline; what was left is in `branches`.
 
-    `takes` is what the world takes. Words, other signals and pushes hold from the next step on,
-    until there are others; going back brings back those of then. Raises AvenirError when there is
-    nothing to open.
+    `takes` is what the world takes. Text, other signals and edits hold from the next step on, until
+    there are others; going back brings back those of then. Raises AvenirError when there is nothing
+    to start from.
     """
 
     def __init__(
-        self, stages: dict[str, Stage], openings: Sequence[Opening], takes: Mapping[str, Signal]
+        self,
+        backends: dict[str, Backend],
+        initial_states: Sequence[InitialState],
+        takes: Mapping[str, Signal],
     ) -> None:
-        if not openings:
-            raise AvenirError("no clip was given to begin from; give one or more")
-        self.stages, self.openings, self.takes = stages, list(openings), takes
-        self.signal = takes.get("actions")
-        self.num_own = len(openings)
-        self.text: str | None = None
-        self.push: Push | None = None
-        self.others: Others = ()
-        self.begin(0)
+        if not initial_states:
+            raise AvenirError("no clip was given to start from; give one or more")
+        self.backends, self.takes = backends, takes
+        self.initial_states = list(initial_states)
+        self.num_own = len(initial_states)
+        self.action_signal = next(iter(with_role(takes, "action").values()), None)
+        self.controls = Controls()
+        """What steers from the next step on, beside the action of that step."""
+        self.edit: LatentEdit | None = None
+        self.start(0)
 
     # Playing ----------------------------------------------------------------------------------
 
-    def begin(self, number: int, seed: int = 0) -> None:
-        """Stand at the end of an opening, with nothing done yet; what is said stays said."""
-        if not 0 <= number < len(self.openings):
+    def start(self, number: int, seed: int = 0) -> None:
+        """Stand at an initial state, with no step taken yet; controls and edits stay."""
+        if not 0 <= number < len(self.initial_states):
             raise AvenirError(
-                f"clip {number} was asked for; there are {len(self.openings)}, counted from 0"
+                f"clip {number} was asked for; there are {len(self.initial_states)}, counted from 0"
             )
         self.number, self.seed, self.now = number, seed, 0
-        opening = self.openings[number]
-        begun = {name: stage.begin(opening, seed) for name, stage in self._possible(opening)}
-        self.line, self.branches = Line([], {0: begun}), list[Line]()
+        initial = self.initial_states[number]
+        states = {name: each.start(initial, seed) for name, each in self._possible(initial)}
+        self.timeline = Timeline([], {0: states})
+        self.branches: list[Timeline] = []
 
-    def step(self, action: Action) -> None:
+    def step(self, action: tuple[float, ...] = ()) -> None:
         """Go one step on; what came later, before rewinding, becomes a branch.
 
         Raises AvenirError when a playthrough is as long as one may be, or nothing can be imagined;
@@ -94,71 +99,72 @@ class Player:
             raise AvenirError(
                 f"a playthrough has at most {MOST_STEPS:,} steps: save it, and begin again"
             )
-        told = Steering(action, self.text, self.push, self.others)
-        there = self._led(told)
-        if self.now < len(self.line.told):
-            self.branches = [*self.branches, self.line.thinned()][-_MOST_BRANCHES:]
-            self.line = self.line.until(self.now)
-        self.line.told.append(told)
-        self.line.states[self.now + 1] = there
+        actions = torch.tensor(action, dtype=torch.float64) if action else None
+        step = Step(replace(self.controls, actions=actions), self.edit)
+        states = self._after(step)
+        if self.now < len(self.timeline.steps):
+            self.branches = [*self.branches, self.timeline.thinned()][-_MOST_BRANCHES:]
+            self.timeline = self.timeline.until(self.now)
+        self.timeline.steps.append(step)
+        self.timeline.states[self.now + 1] = states
         self._advance()
 
-    def say(self, words: str) -> None:
-        """Say what comes; nothing, when there are no words.
+    def set_text(self, text: str) -> None:
+        """Caption what comes; no caption, when it is empty.
 
-        Raises AvenirError when the world takes no words, or not as many.
+        Raises AvenirError when the world takes no captions, or none as long.
         """
-        text = words.strip() or None
-        self._check(text)
-        self.text = text
+        caption = text.strip() or None
+        self._check_text(caption)
+        self.controls = replace(self.controls, text=caption)
 
     @property
-    def tellable(self) -> dict[str, Signal]:
-        """Signals that are told by name; cameras stay where they are, boxes are too many."""
-        apart = {"actions", "caption", "cameras", "boxes"}
-        return {name: signal for name, signal in self.takes.items() if name not in apart}
+    def settable(self) -> dict[str, Signal]:
+        """Signals that are set by name; cameras stay where they are, boxes are too many."""
+        named = given_by_name(self.takes).items()
+        return {name: each for name, each in named if each.role not in ("camera", "box")}
 
-    def tell(self, name: str, value: str | Sequence[float] | None) -> None:
-        """Say how another signal is, by one of its names or in its numbers; none: nothing is said.
+    def set_signal(self, name: str, value: str | Sequence[float] | None) -> None:
+        """Set another signal, to one of its names or to numbers; none: it is unknown.
 
-        Raises AvenirError when the world is not told it, or not so.
+        Raises AvenirError when the world takes no such signal, or no such value.
         """
-        check_taken(self.tellable, None, None, [name])
-        row = self.tellable[name].parse_row(value).tolist() if isinstance(value, str) else value
+        check_name(self.settable, name)
+        row = self.settable[name].parse_row(value).tolist() if isinstance(value, str) else value
         self._check_row(name, row)
-        others = {other: told for other, told in self.others if other != name}
+        signals = {other: rows for other, rows in self.controls.signals.items() if other != name}
         if row is not None:
-            others[name] = tuple(map(float, row))
-        self.others = tuple(sorted(others.items()))
+            signals[name] = torch.tensor(row, dtype=torch.float64)
+        self.controls = replace(self.controls, signals=dict(sorted(signals.items())))
 
-    def move(self, direction: Direction | None, amount: float) -> None:
-        """Push latents in a direction, by so many standard deviations; by 0: leave them alone."""
-        self.push = Push(direction, amount) if direction and amount else None
+    def set_edit(self, direction: Direction | None, amount: float) -> None:
+        """Move latents in a direction, by so many standard deviations; by 0: leave them alone."""
+        self.edit = LatentEdit(direction, amount) if direction and amount else None
 
     def rewind(self, step: int) -> None:
-        """Stand after step `step` of what was done, with what was said and pushed then."""
+        """Stand after step `step`, with the controls and the edit of then."""
         for _ in self.rewinding(step):
             pass
 
     def rewinding(self, step: int) -> Generator[None, None, None]:
         """Rewind, and stop after each step that is not kept and has to be played again.
 
-        Whoever asks for it goes on to its end before anything else is done.
+        The caller goes on to its end before anything else is done.
         """
-        told = self.line.told
-        step = min(max(0, step), len(told))
-        self.now = max(kept for kept in self.line.states if kept <= step)
+        steps = self.timeline.steps
+        step = min(max(0, step), len(steps))
+        self.now = max(kept for kept in self.timeline.states if kept <= step)
         while self.now < step:
             self._advance()
             yield
-        far = [kept for kept in self.line.states if abs(kept - step) > MOST_KEPT and kept % _EVERY]
-        for kept in far:
-            del self.line.states[kept]
-        if told:
-            _, self.text, self.push, self.others = told[min(step, len(told) - 1)]
+        states = self.timeline.states
+        for kept in [n for n in states if abs(n - step) > MOST_KEPT and n % _EVERY]:
+            del states[kept]
+        if steps:
+            self._hold(steps[min(step, len(steps) - 1)])
 
     def branch(self, number: int) -> None:
-        """Go back to a branch, as far as it had come; the present line becomes one in its place."""
+        """Go back to a branch, as far as it had come; the timeline left becomes one instead."""
         for _ in self.branching(number):
             pass
 
@@ -168,36 +174,39 @@ class Player:
             raise AvenirError(
                 f"branch {number} was asked for; there are {len(self.branches)}, counted from 0"
             )
-        self.line, self.branches[number] = self.branches[number], self.line.thinned()
-        yield from self.rewinding(len(self.line.told))
+        left = self.timeline.thinned()
+        self.timeline = self.branches[number]
+        self.branches[number] = left
+        yield from self.rewinding(len(self.timeline.steps))
 
-    def frames(self, stage: str) -> UInt8[Tensor, "f_t C H W"]:
-        """Return the frames that a stage shows now."""
-        if stage not in self._here:
-            raise AvenirError(f"stage {stage!r} was asked for; there is {', '.join(self._here)}")
-        return self.stages[stage].frames(self._here[stage])
+    def frames(self, backend: str) -> UInt8[Tensor, "f_t C H W"]:
+        """Return the frames that a backend shows now."""
+        if backend not in self._here:
+            raise AvenirError(f"{backend!r} was asked for; there is {', '.join(self._here)}")
+        return self.backends[backend].frames(self._here[backend])
 
     @property
     def latents(self) -> Float[Tensor, "c h w"]:
-        """The latent of the frames that the dream shows now."""
-        dream = self.stages["dream"]
-        assert isinstance(dream, Dream)
-        return dream.latents(self._here["dream"])
+        """The latent of the frames that the world shows now."""
+        world = self.backends["world"]
+        assert isinstance(world, WorldBackend)
+        return world.latents(self._here["world"])
 
-    def action(self, held: Sequence[str]) -> Action:
-        """Return what held keys stand for; where that is nothing, none, for the world to say."""
-        return () if self.signal is None else self.signal.of_keys(held)
+    def action(self, held: Sequence[str]) -> tuple[float, ...]:
+        """Return what held keys stand for; empty: no action, so that the world acts on its own."""
+        return () if self.action_signal is None else self.action_signal.of_keys(held)
 
     # Keeping ----------------------------------------------------------------------------------
 
     def kept(self, world: str) -> Playthrough:
         """Return what was played up to now."""
-        past, told = self.openings[self.number].past, self.line.told[: self.now]
-        checksums = self.line.checksums[: self.now]
-        return Playthrough.of(world, past, self.takes, self.seed, told, checksums)
+        past = self.initial_states[self.number].past
+        steps = self.timeline.steps[: self.now]
+        checksums = self.timeline.checksums[: self.now]
+        return Playthrough.of(world, past, self.takes, self.seed, steps, checksums)
 
     def open(self, playthrough: Playthrough, world: str) -> Generator[None, None, None]:
-        """Play it again from its own opening, a step at a time, and stand at its end.
+        """Play it again from its own initial state, a step at a time, and stand at its end.
 
         Raises AvenirError for one of another world, for one that is damaged, and for one whose
         frames come out otherwise; then all is as it was.
@@ -208,27 +217,26 @@ class Player:
                 "with that one"
             )
         past = past_of(playthrough, self.takes)
-        if past.frames.shape[1:] != self.openings[0].past.frames.shape[1:]:
+        expected = self.initial_states[0].past.frames.shape[1:]
+        if past.frames.shape[1:] != expected:
             raise AvenirError(
                 f"the playthrough is damaged: its frames are {tuple(past.frames.shape[1:])}, this "
-                f"world's {tuple(self.openings[0].past.frames.shape[1:])}"
+                f"world's {tuple(expected)}"
             )
-        told = steering_of(playthrough, self.latents.shape)
-        for text in {steering.text for steering in told}:
-            self._check(text)
-        check_taken(self.tellable, None, None, playthrough.others)
-        for name, rows in playthrough.others.items():
-            for _, row in rows:
-                self._check_row(name, row)
+        steps = steps_of(playthrough, self.latents.shape)
+        for name in playthrough.others:
+            check_name(self.settable, name)
+        self._check_steps(steps)
         before = vars(self).copy()
-        self.openings = [*self.openings[: self.num_own], Opening(past)]
+        self.initial_states = [*self.initial_states[: self.num_own], InitialState(past)]
         try:
-            self.begin(self.num_own, playthrough.seed)
-            known = zip(told, playthrough.frames, strict=True)
-            for number, (steering, checksum) in enumerate(known, start=1):
-                action, self.text, self.push, self.others = steering
-                self.step(action)
-                if self.line.checksums[-1] != checksum:
+            self.start(self.num_own, playthrough.seed)
+            known = zip(steps, playthrough.frames, strict=True)
+            for number, (step, checksum) in enumerate(known, start=1):
+                self._hold(step)
+                actions = step.controls.actions
+                self.step(() if actions is None else tuple(actions.tolist()))
+                if self.timeline.checksums[-1] != checksum:
                     raise AvenirError(
                         f"it comes out otherwise from step {number} on: it was played on another "
                         "kind of machine or by an earlier version, or changed since"
@@ -242,43 +250,59 @@ class Player:
 
     @property
     def _here(self) -> dict[str, Any]:
-        return self.line.states[self.now]
+        return self.timeline.states[self.now]
 
-    def _check(self, text: str | None) -> None:
-        """Refuse words that the world cannot be told."""
-        check_taken(self.takes, None, text)
+    def _hold(self, step: Step) -> None:
+        """Let what steered a step beside its action, and its edit, hold from the next one on."""
+        self.controls = replace(step.controls, actions=None)
+        self.edit = step.edit
+
+    def _check_steps(self, steps: Sequence[Step]) -> None:
+        """Refuse steps of a file that this world cannot take."""
+        for text in {step.controls.text for step in steps}:
+            assert text is None or isinstance(text, str)
+            self._check_text(text)
+        rows = {(n, tuple(r.tolist())) for step in steps for n, r in step.controls.signals.items()}
+        for name, row in sorted(rows):
+            self._check_row(name, row)
+
+    def _check_text(self, text: str | None) -> None:
+        """Refuse a caption that the world cannot take."""
+        controls = Controls(text=text)
+        controls.check(self.takes)
         try:
-            if text is not None:
-                self.takes["caption"].encode_text(text)
+            for signal in with_role(self.takes, "caption").values() if text else ():
+                signal.encode_text(text or "")
         except UnicodeEncodeError:  # JSON can name halves of letters
             raise AvenirError("words were given that hold half a letter: write them anew") from None
 
     def _check_row(self, name: str, row: Sequence[float] | None) -> None:
-        """Refuse what the world cannot be told of a signal, by a page or by a file."""
-        size = self.tellable[name].size
+        """Refuse what the world cannot take of a signal, from a page or from a file."""
+        size = self.settable[name].size
         # The largest numbers are infinite in 32 bits, in which worlds compute.
         if row is not None and not (len(row) == size and torch.tensor(row).isfinite().all()):
             raise AvenirError(
-                f"{name!r} was told in {len(row)} numbers; this world takes {size}, all finite: "
+                f"{name!r} was given in {len(row)} numbers; this world takes {size}, all finite: "
                 "give as many"
             )
 
-    def _possible(self, opening: Opening) -> list[tuple[str, Stage]]:
-        """List the stages that an opening allows: one that was shared has no simulator."""
-        known = {"simulator": opening.simulator, "recording": opening.future}
-        return [(n, s) for n, s in self.stages.items() if known.get(n, opening) is not None]
+    def _possible(self, initial: InitialState) -> list[tuple[str, Backend]]:
+        """List the backends that a state allows: one that was shared has no simulator."""
+        known = {"simulator": initial.simulator, "recording": initial.future}
+        return [(n, b) for n, b in self.backends.items() if known.get(n, initial) is not None]
 
-    def _led(self, told: Steering) -> dict[str, Any]:
-        """Return what a step leads to in every stage; nothing is kept."""
-        return {name: self.stages[name].step(s, told) for name, s in self._here.items()}
+    def _after(self, step: Step) -> dict[str, Any]:
+        """Return what a step leads to in every backend; nothing is kept."""
+        return {name: self.backends[name].step(s, *step) for name, s in self._here.items()}
 
     def _advance(self) -> None:
-        if self.now + 1 not in self.line.states:
-            self.line.states[self.now + 1] = self._led(self.line.told[self.now])
+        timeline = self.timeline
+        if self.now + 1 not in timeline.states:
+            timeline.states[self.now + 1] = self._after(timeline.steps[self.now])
         self.now += 1
-        if len(self.line.checksums) < self.now:
-            frames = self.frames("dream").numpy()
-            self.line.checksums.append(hashlib.sha256(frames.tobytes()).hexdigest()[:16])
+        if len(timeline.checksums) < self.now:
+            frames = self.frames("world").numpy()
+            timeline.checksums.append(hashlib.sha256(frames.tobytes()).hexdigest()[:16])
         old = self.now - MOST_KEPT
         if old % _EVERY:
-            self.line.states.pop(old, None)
+            timeline.states.pop(old, None)

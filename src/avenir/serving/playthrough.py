@@ -1,7 +1,7 @@
-"""A playthrough as a file: what was observed, the seed, and what every step was told.
+"""A playthrough as a file: what was observed, the seed, and what every step was given.
 
 What is played is a function of these, so they and a checksum of every frame are all that is kept.
-Whoever wrote a file, reading it ends in a playthrough or in words that say what is wrong with it.
+Reading any file ends in a playthrough, or in an error that says what is wrong with it.
 """
 
 import base64
@@ -9,7 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,26 +18,34 @@ from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.config import Config
+from avenir.controls import Controls
 from avenir.errors import AvenirError
-from avenir.serving.stages import Action, Direction, Push, Steering
-from avenir.signals import Signal
+from avenir.serving.backends import Direction, LatentEdit
+from avenir.signals import Signal, name_of
 
 MOST_STEPS = 10_000
 """Of one playthrough: seven minutes at 24 a second."""
-MOST_PUSH = 3.0
+MOST_EDIT = 3.0
 """Standard deviations: farther off no latent has been seen."""
 _MOST_BYTES = 2**23
 """No playthrough begins with more."""
 _MOST_DIRECTIONS = _MOST_SIGNALS = 64
 
 Row = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
-Amount = Annotated[float, Field(ge=-MOST_PUSH, le=MOST_PUSH, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=-MOST_EDIT, le=MOST_EDIT, allow_inf_nan=False)]
 
 T = TypeVar("T")
 
 
+class Step(NamedTuple):
+    """What one step of a player is given: controls, of which an action is one row, and an edit."""
+
+    controls: Controls = Controls()
+    edit: LatentEdit | None = None
+
+
 class PackedDirection(Config):
-    """A direction that latents were pushed in: with it a file needs no probe to be opened."""
+    """A direction that latents were moved in: with it a file needs no probe to be opened."""
 
     factor: str
     """What grows in it."""
@@ -61,23 +69,23 @@ class Playthrough(Config):
     past_actions: list[list[float | None]]
     """What was done at them, nothing where that is not known; empty when it never is."""
     past_signals: dict[str, str] = {}
-    """What else of them the world was told, such as captions: packed as directions are."""
+    """What else of them the world takes, such as captions: packed as directions are."""
     seed: int
-    """Seed of the chance in the dream."""
+    """Seed of what the world imagines."""
     actions: list[list[float]] = Field(max_length=MOST_STEPS)
     """One per step."""
     words: list[tuple[NonNegativeInt, str | None]] = Field([], max_length=MOST_STEPS)
-    """What was said, by the step from which on it was, counted from 0."""
+    """Captions, by the step from which on each holds, counted from 0."""
     others: dict[str, list[tuple[NonNegativeInt, Row | None]]] = Field({}, max_length=_MOST_SIGNALS)
-    """What was told of other signals, by name: rows, by the step from which on each was."""
+    """Other signals by name: rows, by the step from which on each holds."""
     directions: list[PackedDirection] = Field([], max_length=_MOST_DIRECTIONS)
-    """Those that latents were pushed in."""
+    """Those that latents were moved in."""
     pushes: list[tuple[NonNegativeInt, tuple[NonNegativeInt, Amount] | None]] = Field(
         [], max_length=MOST_STEPS
     )
-    """Number of a direction and how far, by the step from which on it was."""
+    """Edits: number of a direction and how far, by the step from which on it holds."""
     frames: list[str]
-    """First half of a checksum of the frames of the dream after every step."""
+    """First half of a checksum of the imagined frames after every step."""
 
     @classmethod
     def of(
@@ -86,16 +94,17 @@ class Playthrough(Config):
         past: Clip,
         taken: Mapping[str, Signal],
         seed: int,
-        told: Sequence[Steering],
+        steps: Sequence[Step],
         checksums: list[str],
     ) -> "Playthrough":
         """Write what was played; `taken` is what a world takes of the observed clip."""
         count, channels, height, width = past.frames.shape
-        known = past.signals.get("actions")
-        pushes = [each.push for each in told]
-        directions = list(dict.fromkeys(push.direction for push in pushes if push))
-        numbered = [p and (directions.index(p.direction), p.amount) for p in pushes]
-        others = [dict(each.others) for each in told]
+        action = name_of(taken, "action") or "actions"
+        known = past.signals.get(action)
+        edits = [step.edit for step in steps]
+        directions = list(dict.fromkeys(edit.direction for edit in edits if edit))
+        numbered = [edit and (directions.index(edit.direction), edit.amount) for edit in edits]
+        rows = [{n: _row(row) for n, row in step.controls.signals.items()} for step in steps]
         return cls(
             world=world,
             fps=past.fps,
@@ -104,14 +113,14 @@ class Playthrough(Config):
             past_actions=[] if known is None else _or_nothing(known),
             past_signals={
                 name: _packed(past.signals[name].float().numpy())
-                for name in sorted(taken.keys() & past.signals.keys() - {"actions"})
+                for name in sorted(taken.keys() & past.signals.keys() - {action})
             },
             seed=seed,
-            actions=[list(each.action) for each in told],
-            words=_changes([each.text for each in told]),
+            actions=[list(_row(step.controls.actions)) for step in steps],
+            words=_changes([_caption(step.controls) for step in steps]),
             others={
-                name: _changes([each.get(name) for each in others])
-                for name in sorted({name for each in others for name in each})
+                name: _changes([each.get(name) for each in rows])
+                for name in sorted({name for each in rows for name in each})
             },
             directions=[
                 PackedDirection(factor=d.factor, change=_packed(d.change.numpy()))
@@ -152,31 +161,50 @@ def past_of(playthrough: Playthrough, taken: Mapping[str, Signal]) -> Clip:
         raise AvenirError(f"the playthrough is damaged: actions of {sorted(sizes)} numbers")
     if sizes:
         rows = [[math.nan if n is None else n for n in row] for row in playthrough.past_actions]
-        signals = {"actions": torch.tensor(rows)}
+        signals = {name_of(taken, "action") or "actions": torch.tensor(rows)}
     for name in playthrough.past_signals.keys() & taken.keys():
         packed, size = playthrough.past_signals[name], taken[name].size
         signals[name] = _numbers(packed, (shape[0], size), f"its first {name!r}")
     return Clip(frames, playthrough.fps, signals, "shared")
 
 
-def steering_of(playthrough: Playthrough, latent: Sequence[int]) -> list[Steering]:
-    """Lay out what every step was told, for a world whose latents are of shape `c h w`."""
+def steps_of(playthrough: Playthrough, latent: Sequence[int]) -> list[Step]:
+    """Return what every step was given, for a world whose latents are of shape `c h w`."""
     count = len(playthrough.actions)
     directions = [
         Direction(each.factor, _numbers(each.change, latent, f"the direction of {each.factor!r}"))
         for each in playthrough.directions
     ]
-    if any(push and push[0] >= len(directions) for _, push in playthrough.pushes):
-        raise AvenirError("the playthrough is damaged: latents are pushed in no known direction")
-    pushes = [p and Push(directions[p[0]], p[1]) for p in _spread(playthrough.pushes, count)]
-    words = _spread(playthrough.words, count)
-    rows = {name: _spread(rows, count) for name, rows in sorted(playthrough.others.items())}
-    others = [
-        tuple((name, row) for name, values in rows.items() if (row := values[n]) is not None)
-        for n in range(count)
-    ]
-    actions: list[Action] = [tuple(action) for action in playthrough.actions]
-    return [Steering(*each) for each in zip(actions, words, pushes, others, strict=True)]
+    if any(edit and edit[0] >= len(directions) for _, edit in playthrough.pushes):
+        raise AvenirError("the playthrough is damaged: latents are moved in no known direction")
+    edits = _each_step(playthrough.pushes, count)
+    captions = _each_step(playthrough.words, count)
+    rows = {name: _each_step(each, count) for name, each in sorted(playthrough.others.items())}
+    steps = []
+    for number, action in enumerate(playthrough.actions):
+        known = {name: row for name, each in rows.items() if (row := each[number]) is not None}
+        controls = Controls(
+            _tensor(action) if action else None,
+            captions[number],
+            {name: _tensor(row) for name, row in known.items()},
+        )
+        edit = edits[number]
+        steps.append(Step(controls, edit and LatentEdit(directions[edit[0]], edit[1])))
+    return steps
+
+
+def _tensor(numbers: Sequence[float]) -> Tensor:
+    """Keep numbers of a file as they are written."""
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def _row(numbers: Tensor | None) -> Row:
+    return () if numbers is None else tuple(numbers.tolist())
+
+
+def _caption(controls: Controls) -> str | None:
+    assert controls.text is None or isinstance(controls.text, str)  # one for all of a step
+    return controls.text
 
 
 def _changes(values: Sequence[T | None]) -> list[tuple[int, T | None]]:
@@ -185,12 +213,12 @@ def _changes(values: Sequence[T | None]) -> list[tuple[int, T | None]]:
     return [(n, v) for n, v in enumerate(values) if v != before[n]]
 
 
-def _spread(changes: Sequence[tuple[int, T | None]], count: int) -> list[T | None]:
+def _each_step(changes: Sequence[tuple[int, T | None]], count: int) -> list[T | None]:
     """Take back what `_changes` did."""
     firsts = [first for first, _ in changes]
     if firsts != sorted(set(firsts)) or (firsts and firsts[-1] >= count):
         raise AvenirError(
-            f"the playthrough is damaged: what its {count} steps are told begins out of order"
+            f"the playthrough is damaged: what its {count} steps are given begins out of order"
         )
     values: list[T | None] = []
     for (first, value), end in zip([(0, None), *changes], [*firsts, count], strict=True):

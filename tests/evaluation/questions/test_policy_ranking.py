@@ -10,6 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from avenir.clip import to_video
+from avenir.controls import Controls
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.simulator import Simulator
 from avenir.evaluation.initial_states import Start, starts_of
@@ -45,10 +46,13 @@ class Simulated:
         simulators = [start.simulator for start in self.starts]
         return SimpleNamespace(video=past[:, -2:], simulators=simulators)
 
-    def imagine_step(self, state: SimpleNamespace, actions: Tensor, seed: int) -> SimpleNamespace:
+    def imagine_step(
+        self, state: SimpleNamespace, controls: Controls, seed: int
+    ) -> SimpleNamespace:
         self.seeds.add(seed)
         simulators, videos = [copy.copy(each) for each in state.simulators], []
-        for simulator, action in zip(simulators, (actions * self.sign).numpy(), strict=True):
+        actions = (controls.actions[:, 0] * self.sign).numpy()
+        for simulator, action in zip(simulators, actions, strict=True):
             frames = [simulator.step(action[None])[0].copy() for _ in range(2)]
             videos.append(to_video(torch.from_numpy(np.concatenate(frames))))
         return SimpleNamespace(video=torch.cat(videos), simulators=simulators)
@@ -57,7 +61,9 @@ class Simulated:
 class Copies(Simulated):
     """Dreams the last frame for ever."""
 
-    def imagine_step(self, state: SimpleNamespace, actions: Tensor, seed: int) -> SimpleNamespace:
+    def imagine_step(
+        self, state: SimpleNamespace, controls: Controls, seed: int
+    ) -> SimpleNamespace:
         return state
 
 

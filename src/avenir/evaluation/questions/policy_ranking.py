@@ -19,6 +19,7 @@ from torch import Tensor
 
 from avenir.clip import to_video
 from avenir.config import Config
+from avenir.controls import Controls
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import Class
 from avenir.device import generator, seed_of
@@ -206,7 +207,7 @@ def _dreamt(
 
     def step(actions: Tensor) -> Video:
         nonlocal state
-        state = world.imagine_step(state, actions, seed)
+        state = world.imagine_step(state, Controls(actions[:, None]), seed)
         return state.video[None, :, -1].clamp(-1, 1)
 
     return _driven(policy, state.video[None, :, -1].clamp(-1, 1), step, readout, chance)

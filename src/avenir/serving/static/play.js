@@ -1,12 +1,12 @@
 "use strict";
-// Draws what the world imagines, and tells it which keys are held. Everything it knows of the world
-// comes with the first message; frames are a length, JSON of that length, then pixels. What it is told
-// in words and numbers is in telling.js, what is seen in latents in inside.js.
+// Draws what the world imagines, and sends it which keys are held. Everything it knows of the world
+// comes with the first message; frames are a length, JSON of that length, then pixels. Text and other
+// signals are in signals.js, what is seen in latents in latents.js.
 
 const MARKS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→" };
 const ALIASES = { w: "ArrowUp", a: "ArrowLeft", s: "ArrowDown", d: "ArrowRight" };
 const NAMES = {
-  dream: "The dream", simulator: "The simulator", recording: "What was recorded",
+  world: "The world", simulator: "The simulator", recording: "What was recorded",
   latents: "Its latents, three components as colours",
 };
 const SHOWN_LATENCIES = 2000, MOST_BYTES = 2e6;
@@ -16,19 +16,19 @@ const byId = (name) => document.getElementById(name);
 const held = new Set(), pressed = new Map();
 let socket, world, latest, later = [];
 const measured = { latencies: [], frames: 0, drawn: [] };
-window.avenir = measured;  // for whoever measures from outside
+window.avenir = measured;  // for measuring from outside
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   socket = new WebSocket(`${scheme}://${location.host}/play${location.search}`);
   socket.binaryType = "arraybuffer";
   socket.onmessage = (event) =>
-    typeof event.data === "string" ? hear(JSON.parse(event.data)) : draw(event.data);
+    typeof event.data === "string" ? receive(JSON.parse(event.data)) : draw(event.data);
   socket.onclose = (event) =>
     complain(`The world is gone${event.reason ? `: ${event.reason}` : ""}. Reload the page to play again.`);
 }
 
-function say(what, more = {}) {
+function send(what, more = {}) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ do: what, ...more }));
 }
 
@@ -37,13 +37,13 @@ function complain(words) {
   byId("error").hidden = !words;
 }
 
-// What the world says -------------------------------------------------------------------------
+// What the server sends ------------------------------------------------------------------------
 
-function hear(said) {
-  if (said.error) complain(said.error);
-  if ("factors" in said) said.factors ? showFactors(said.factors) : shut();
-  if (said.hello) greet(said.hello);
-  if (said.kept) keep(said.kept);
+function receive(message) {
+  if (message.error) complain(message.error);
+  if ("factors" in message) message.factors ? showFactors(message.factors) : shut();
+  if (message.hello) greet(message.hello);
+  if (message.kept) keep(message.kept);
 }
 
 function greet(hello) {
@@ -52,12 +52,12 @@ function greet(hello) {
   document.title = `${hello.name} · Avenir`;
   for (const key of Object.keys(hello.keys)) byId("keys").append(keyButton(key));
   if (!Object.keys(hello.keys).length) byId("how").textContent = "This world takes no actions: it plays on its own.";
-  for (const name of hello.stages) byId("choices").append(stageChoice(name));
-  if (hello.words) offerWords(hello.words);
+  for (const name of hello.backends) byId("choices").append(backendChoice(name));
+  if (hello.captions) offerWords(hello.captions);
   if (hello.signals.length) offerSignals(hello.signals);
   byId("look").hidden = !hello.looks;
   hello.clips.forEach((clip, number) => byId("clips").append(clipButton(clip, number)));
-  if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !document.hidden) say("go");
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !document.hidden) send("go");
 }
 
 function draw(data) {
@@ -66,7 +66,7 @@ function draw(data) {
   let offset = 4 + length;
   later.forEach(clearTimeout);
   later = [];
-  for (const [name, shape] of Object.entries(about.stages)) {
+  for (const [name, shape] of Object.entries(about.pictures)) {
     const [count, channels, height, width] = shape, size = channels * height * width;
     const frames = Array.from({ length: count }, (_, i) => new Uint8Array(data, offset + i * size, size));
     offset += count * size;
@@ -76,13 +76,13 @@ function draw(data) {
       else later.push(setTimeout(() => paint(name, frame, width, height), (1000 * i) / world.fps));
     });
   }
-  for (const figure of [...byId("stages").children])
-    if (!(figure.dataset.stage in about.stages)) figure.remove();
+  for (const figure of [...byId("pictures").children])
+    if (!(figure.dataset.picture in about.pictures)) figure.remove();
   about.presses.forEach(answered);
   measured.frames += 1;
   measured.drawn.push(performance.now());
   measured.drawn = measured.drawn.filter((when) => when > performance.now() - 2000);
-  tell(about);
+  update(about);
 }
 
 function paint(name, pixels, width, height) {
@@ -98,22 +98,22 @@ function paint(name, pixels, width, height) {
 }
 
 function canvasOf(name, width, height) {
-  let figure = byId("stages").querySelector(`[data-stage="${name}"]`);
+  let figure = byId("pictures").querySelector(`[data-picture="${name}"]`);
   if (!figure) {
     figure = document.createElement("figure");
-    figure.dataset.stage = name;
+    figure.dataset.picture = name;
     const canvas = document.createElement("canvas"), caption = document.createElement("figcaption");
     Object.assign(canvas, { width, height });
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", NAMES[name] ?? name);
     caption.textContent = NAMES[name] ?? name;
     figure.append(canvas, caption);
-    byId("stages").append(figure);
+    byId("pictures").append(figure);
   }
   return figure.firstChild;
 }
 
-function tell(about) {
+function update(about) {
   const old = latest;
   latest = about;
   const seconds = about.step / world.steps_per_second;
@@ -126,13 +126,13 @@ function tell(about) {
     [...byId("clips").children].forEach((button, i) => button.setAttribute("aria-pressed", i === about.clip));
   if (!old || String(old.branches) !== String(about.branches))
     showBranches(about.branches);
-  if (!old || old.text !== about.text) showSaid(about.text);
-  if (!old || JSON.stringify(old.others) !== JSON.stringify(about.others)) showTold(about.others, old?.others);
-  if (!old || String(old.push) !== String(about.push)) showPush(about.push);
+  if (!old || old.text !== about.text) showText(about.text);
+  if (!old || JSON.stringify(old.signals) !== JSON.stringify(about.signals)) showSignals(about.signals, old?.signals);
+  if (!old || String(old.edit) !== String(about.edit)) showEdit(about.edit);
   about.read?.forEach(showRead);
 }
 
-// What the player says ------------------------------------------------------------------------
+// What the player does ------------------------------------------------------------------------
 
 function hold(key, down) {
   if (!world || !(key in world.keys) || held.has(key) === down) return;
@@ -140,7 +140,7 @@ function hold(key, down) {
   byId("keys").querySelector(`[data-key="${key}"]`)?.classList.toggle("held", down);
   const press = down ? performance.now() : null;
   if (down && latest && !latest.paused) pressed.set(press, true);
-  say("keys", { held: [...held], press });
+  send("keys", { held: [...held], press });
 }
 
 function answered(press) {
@@ -158,11 +158,11 @@ function letGo() {
 
 const plain = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
 const steered = (event) => (plain(event) in world.keys ? plain(event) : ALIASES[plain(event)]);
-const toggle = () => { complain(""); say(latest?.paused ? "go" : "pause"); };
-const back = () => { complain(""); say("rewind", { steps: Math.round(world.steps_per_second) }); };
-const begin = (clip, seed = latest.seed) => { complain(""); say("begin", { clip, seed }); };
+const toggle = () => { complain(""); send(latest?.paused ? "go" : "pause"); };
+const back = () => { complain(""); send("rewind", { steps: Math.round(world.steps_per_second) }); };
+const begin = (clip, seed = latest.seed) => { complain(""); send("start", { clip, seed }); };
 const again = () => begin(latest.clip);
-const write = () => document.querySelector(world.words ? "#text" : "#others .field")?.focus();
+const write = () => document.querySelector(world.captions ? "#text" : "#others .field")?.focus();
 const COMMANDS = { " ": toggle, Backspace: back, Home: again, l: look, t: write };
 
 addEventListener("keydown", (event) => {
@@ -184,24 +184,24 @@ addEventListener("click", (event) => {
 });
 addEventListener("blur", letGo);
 addEventListener("focusin", (event) => { if (event.target.matches(FIELDS)) letGo(); });
-document.addEventListener("visibilitychange", () => { if (document.hidden) { letGo(); say("pause"); } });
+document.addEventListener("visibilitychange", () => { if (document.hidden) { letGo(); send("pause"); } });
 
 byId("go").onclick = toggle;
 byId("back").onclick = back;
 byId("again").onclick = again;
-byId("chance").onclick = () => begin(latest.clip, latest.seed + 1);
+byId("other").onclick = () => begin(latest.clip, latest.seed + 1);
 byId("look").onclick = look;
-byId("telling").onsubmit = (event) => {
+byId("caption").onsubmit = (event) => {
   event.preventDefault();
   complain("");
-  say("say", { text: byId("text").value });
+  send("text", { text: byId("text").value });
   byId("text").blur();  // the keys are the player's again
 };
-byId("silence").onclick = () => { byId("text").value = ""; complain(""); say("say", { text: "" }); };
-byId("amount").oninput = () => push(byId("amount").valueAsNumber);
+byId("silence").onclick = () => { byId("text").value = ""; complain(""); send("text", { text: "" }); };
+byId("amount").oninput = () => edit(byId("amount").valueAsNumber);
 byId("amount").onpointerup = () => byId("amount").blur();
-byId("still").onclick = byId("unpush").onclick = () => push(0);
-byId("save").onclick = () => { complain(""); say("keep"); };
+byId("still").onclick = byId("unedit").onclick = () => edit(0);
+byId("save").onclick = () => { complain(""); send("keep"); };
 byId("open").onchange = async (event) => {
   const [file] = event.target.files;
   if (!file) return;
@@ -243,8 +243,8 @@ function keyButton(key) {
   button.textContent = MARKS[key] ?? key;
   button.dataset.key = key;
   const action = world.keys[key];
-  const told = world.names.filter((_, i) => action[i]).map((name) => `${name} ${action[world.names.indexOf(name)]}`);
-  button.setAttribute("aria-label", [key, ...told].join(", "));
+  const means = world.names.filter((_, i) => action[i]).map((name) => `${name} ${action[world.names.indexOf(name)]}`);
+  button.setAttribute("aria-label", [key, ...means].join(", "));
   button.onpointerdown = (event) => { button.setPointerCapture(event.pointerId); hold(key, true); };
   button.onpointerup = button.onpointercancel = () => hold(key, false);
   // A click that no pointer made, from the keyboard or an assistive tool, is a short press.
@@ -256,17 +256,17 @@ function keyButton(key) {
   return button;
 }
 
-function stageChoice(name) {
+function backendChoice(name) {
   const label = document.createElement("label"), box = document.createElement("input");
-  Object.assign(box, { type: "checkbox", value: name, checked: name === "dream" });
+  Object.assign(box, { type: "checkbox", value: name, checked: name === "world" });
   box.onchange = show;
   label.append(box, NAMES[name] ?? name);
   return label;
 }
 
 function show() {
-  const stages = [...byId("choices").querySelectorAll("input:checked")].map((box) => box.value);
-  say("show", { stages: byId("inside").hidden ? stages : [...stages, "latents"] });
+  const backends = [...byId("choices").querySelectorAll("input:checked")].map((box) => box.value);
+  send("show", { pictures: byId("inside").hidden ? backends : [...backends, "latents"] });
 }
 
 function clipButton(picture, number) {
@@ -287,7 +287,7 @@ function showBranches(lengths) {
 function branchButton(steps, number) {
   const button = document.createElement("button");
   button.textContent = `Branch of ${(steps / world.steps_per_second).toFixed(1)} s`;
-  button.onclick = () => { complain(""); say("branch", { number }); };
+  button.onclick = () => { complain(""); send("branch", { number }); };
   return button;
 }
 

@@ -1,38 +1,38 @@
 "use strict";
-// Tells the world what comes: in words, and in other signals, as the weather.
+// Says what comes: as text, and as other signals, such as the weather.
 
 function offerWords(known) {
   byId("words").hidden = byId("heard").hidden = false;
   byId("known").replaceChildren(...known.map((words) => new Option(words, words)));
 }
 
-function showSaid(text) {
-  if (!world.words) return;
+function showText(text) {
+  if (!world.captions) return;
   const words = document.createElement("strong");
   words.textContent = text ?? "nothing";
-  byId("said").replaceChildren("Said now: ", words, text === null ? "." : toDream());
+  byId("text-now").replaceChildren("Text now: ", words, text === null ? "." : toWorld());
 }
 
-const toDream = () => (world.stages.length > 1 ? ", to the dream alone." : ".");
+const toWorld = () => (world.backends.length > 1 ? ", to the world alone." : ".");
 
 // Other signals, as the weather ------------------------------------------------------------------
 
-const tellers = new Map();  // by the name of a signal: its fields, and how they show a row
+const settings = new Map();  // by the name of a signal: its fields, and how they show a row
 
 function offerSignals(signals) {
   byId("signals").hidden = byId("heard").hidden = false;
   for (const signal of signals) {
     const form = document.createElement("form");
-    Object.assign(form, { className: "telling", autocomplete: "off" });
-    tellers.set(signal.name, (signal.choice ? offerChoice : offerNumbers)(form, signal));
+    Object.assign(form, { className: "setting", autocomplete: "off" });
+    settings.set(signal.name, (signal.choice ? offerChoice : offerNumbers)(form, signal));
     byId("others").append(form);
   }
-  if (!world.words) byId("others").querySelector(".name").insertAdjacentHTML("beforeend", " <kbd>T</kbd>");
+  if (!world.captions) byId("others").querySelector(".name").insertAdjacentHTML("beforeend", " <kbd>T</kbd>");
 }
 
-function tellSignal(signal, value) {
+function setSignal(signal, value) {
   complain("");
-  say("tell", { signal: signal.name, value });
+  send("signal", { signal: signal.name, value });
 }
 
 function named(words) {
@@ -45,21 +45,21 @@ function offerChoice(form, { name, names }) {
   const label = document.createElement("label"), select = document.createElement("select");
   select.className = "field";
   select.setAttribute("aria-label", name);
-  select.append(new Option("nothing said", ""), ...names.map((each) => new Option(each, each)));
+  select.append(new Option("unknown", ""), ...names.map((each) => new Option(each, each)));
   label.append(named(name), select);
   form.append(label);
-  // Who chose with the mouse drives on; who chooses with keys may go on choosing.
+  // After a choice by mouse the keys steer again; after one by keyboard they go on choosing.
   let pointed = false;
   select.onpointerdown = () => { pointed = true; };
   select.onkeydown = (event) => {
-    // The mouse may have chosen what was chosen before, of which nothing is heard.
+    // The mouse may have chosen what was chosen before, which fires no event.
     const drives = pointed && steered(event) in world.keys && !(CSS.supports("selector(:open)") && select.matches(":open"));
     pointed = false;
     if (event.key === "Enter") event.preventDefault();
     if (event.key === "Enter" || drives) select.blur();
   };
   select.onchange = () => {
-    tellSignal({ name }, select.value || null);
+    setSignal({ name }, select.value || null);
     if (pointed) select.blur();
   };
   const chosen = (row) => (row.every((value) => value === 0 || value === 1) ? names[row.indexOf(1)] : null);
@@ -74,7 +74,7 @@ function offerNumbers(form, signal) {
   const fields = Array.from({ length: signal.size }, (_, i) => {
     const label = document.createElement("label"), field = document.createElement("input");
     Object.assign(field, { className: "field", type: "number", step: "any", required: true });
-    // Beyond what it was taught a world says anything.
+    // Beyond its training data a world imagines anything.
     if (signal.low.length) Object.assign(field, { min: signal.low[i], max: signal.high[i] });
     const one = signal.names[i] ?? (signal.size > 1 ? `${i + 1}` : ""), mark = one === signal.name ? "" : one;
     field.setAttribute("aria-label", `${signal.name} ${mark}`.trim());
@@ -82,29 +82,29 @@ function offerNumbers(form, signal) {
     form.append(label);
     return field;
   });
-  const tell = document.createElement("button"), clear = document.createElement("button");
-  tell.setAttribute("aria-label", `Tell ${signal.name}`);
+  const set = document.createElement("button"), clear = document.createElement("button");
+  set.setAttribute("aria-label", `Set ${signal.name}`);
   clear.setAttribute("aria-label", `Clear ${signal.name}`);
-  tell.innerHTML = "Tell <kbd>Enter</kbd>";
+  set.innerHTML = "Set <kbd>Enter</kbd>";
   Object.assign(clear, { type: "button", textContent: "Clear" });
-  form.append(tell, clear);
+  form.append(set, clear);
   const fill = (row) => fields.forEach((field, i) => { field.value = row?.[i] ?? ""; });
   form.onsubmit = (event) => {
     event.preventDefault();
-    tellSignal(signal, fields.map((field) => field.valueAsNumber));
+    setSignal(signal, fields.map((field) => field.valueAsNumber));
     document.activeElement.blur();
   };
-  clear.onclick = () => { fill(null); tellSignal(signal, null); };
+  clear.onclick = () => { fill(null); setSignal(signal, null); };
   return {
     words: (row) => row.map((value) => +value.toPrecision(6)).join(", "),
     show: (row) => { if (!fields.includes(document.activeElement)) fill(row); },
   };
 }
 
-function showTold(others, before) {
+function showSignals(others, before) {
   const changed = (name) => String(others[name]) !== String(before?.[name]);
-  for (const [name, teller] of tellers) if (changed(name)) teller.show(others[name]);
+  for (const [name, setting] of settings) if (changed(name)) setting.show(others[name]);
   const words = document.createElement("strong");
-  words.textContent = Object.entries(others).map(([name, row]) => `${name} ${tellers.get(name).words(row)}`).join("; ") || "nothing";
-  byId("told").replaceChildren("Told now: ", words, Object.keys(others).length ? toDream() : ".");
+  words.textContent = Object.entries(others).map(([name, row]) => `${name} ${settings.get(name).words(row)}`).join("; ") || "nothing";
+  byId("signals-now").replaceChildren("Set now: ", words, Object.keys(others).length ? toWorld() : ".");
 }

@@ -1,12 +1,13 @@
-"""What can be stepped into from the same moment: the dream, the simulator, or what was recorded.
+"""What can be stepped into from one initial state: the world, the simulator, or what was recorded.
 
-A stage is told an action, words, other signals and a push. Its states are values: who keeps one can
-go back to it. Knows nothing of players, keys or networks.
+A backend is given controls and, at times, an edit of latents. Its states are values: keeping one is
+enough to go back to it. Knows nothing of players, keys or networks.
 """
 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,20 +16,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avenir.clip import Clip, to_frames
+from avenir.controls import Controls
 from avenir.data import Source
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.simulator import Simulator
 from avenir.rollout import RolloutState
 from avenir.shapes import Latents, Video
 from avenir.signals import Signal
-from avenir.steering import Told
+from avenir.video import read
 from avenir.world import World
-
-Action = tuple[float, ...]
-"""One number for each of the world's; none: the world acts on its own."""
-
-Others = tuple[tuple[str, tuple[float, ...]], ...]
-"""Other signals by name, in the order of their names: a row of numbers of each that is told."""
 
 _MOST_FUTURE_SECONDS = 60.0
 """Of a recording, however long it is, so much is kept to be shown."""
@@ -42,7 +38,7 @@ class Direction:
     change: Float[Tensor, "c h w"]
 
 
-class Push(NamedTuple):
+class LatentEdit(NamedTuple):
     """A change of the latest latent before each step: an intervention, which no data shows."""
 
     direction: Direction
@@ -50,19 +46,8 @@ class Push(NamedTuple):
     """In standard deviations."""
 
 
-class Steering(NamedTuple):
-    """What one step is told."""
-
-    action: Action = ()
-    text: str | None = None
-    """What comes, in words; none: nothing is said of it."""
-    push: Push | None = None
-    others: Others = ()
-    """What else is told of what comes, as the weather."""
-
-
-class Opening(NamedTuple):
-    """Where a playthrough begins: what was observed, and what truly followed if that is known."""
+class InitialState(NamedTuple):
+    """Where a playthrough starts: what was observed, and what truly followed if that is known."""
 
     past: Clip
     future: Clip | None = None
@@ -70,15 +55,15 @@ class Opening(NamedTuple):
     """Standing at the last frame of the past."""
 
 
-class Stage(Protocol):
+class Backend(Protocol):
     """One thing that can be stepped into."""
 
-    def begin(self, opening: Opening, seed: int) -> Any:
-        """Return the state at the end of what was observed; chance follows from the seed."""
+    def start(self, initial: InitialState, seed: int) -> Any:
+        """Return the state at the end of what was observed; randomness follows from the seed."""
         ...
 
-    def step(self, state: Any, told: Steering) -> Any:
-        """Return the state `f_t` frames on, the action held for all of them."""
+    def step(self, state: Any, controls: Controls, edit: LatentEdit | None) -> Any:
+        """Return the state `f_t` frames on; an action is one row, held for all of them."""
         ...
 
     def frames(self, state: Any) -> UInt8[Tensor, "f_t C H W"]:
@@ -86,13 +71,13 @@ class Stage(Protocol):
         ...
 
 
-class _Dreamt(NamedTuple):
+class _Imagined(NamedTuple):
     rollout: RolloutState
     seed: int
 
 
-class Dreams(Protocol):
-    """What can be dreamt in: a `World`, or one that was exported."""
+class Imagining(Protocol):
+    """What imagines step by step: a `World`, or one that was exported."""
 
     @property
     def takes(self) -> dict[str, Signal]:
@@ -103,52 +88,42 @@ class Dreams(Protocol):
         """Stand at the end of a past."""
         ...
 
-    def imagine_step(
-        self,
-        state: Any,
-        action: Tensor | None,
-        seed: int,
-        text: str | None = None,
-        told: Told | None = None,
-    ) -> Any:
+    def imagine_step(self, state: Any, controls: Controls | None, seed: int) -> Any:
         """Step on."""
         ...
 
 
-class Dream:
-    """What a world imagines. The same opening, seed and steering give the same frames."""
+class WorldBackend:
+    """What a world imagines. The same initial state, seed and steps give the same frames."""
 
-    def __init__(self, world: Dreams) -> None:
+    def __init__(self, world: Imagining) -> None:
         self.world = world
 
-    def begin(self, opening: Opening, seed: int) -> _Dreamt:
+    def start(self, initial: InitialState, seed: int) -> _Imagined:
         """Observe."""
-        past = opening.past
+        past = initial.past
         known = {name: s[None] for name, s in past.signals.items() if name in self.world.takes}
-        return _Dreamt(self.world.start(past.video, known), seed)
+        return _Imagined(self.world.start(past.video, known), seed)
 
-    def step(self, state: _Dreamt, told: Steering) -> _Dreamt:
+    def step(self, state: _Imagined, controls: Controls, edit: LatentEdit | None) -> _Imagined:
         """Imagine; AvenirError, as of `finite`, where nothing comes that could be shown."""
-        chosen = torch.tensor([told.action]) if told.action else None
-        rollout = pushed(state.rollout, told.push)
-        others = {name: torch.tensor(row) for name, row in told.others}
-        rollout = self.world.imagine_step(rollout, chosen, state.seed, told.text, others)
-        return _Dreamt(rollout, state.seed)
+        rollout = edited(state.rollout, edit)
+        return _Imagined(self.world.imagine_step(rollout, controls, state.seed), state.seed)
 
-    def frames(self, state: _Dreamt) -> UInt8[Tensor, "f_t C H W"]:
+    def frames(self, state: _Imagined) -> UInt8[Tensor, "f_t C H W"]:
         """Show what was imagined last."""
         return to_frames(state.rollout.video[0])
 
-    def latents(self, state: _Dreamt) -> Float[Tensor, "c h w"]:
+    def latents(self, state: _Imagined) -> Float[Tensor, "c h w"]:
         """Return the latent of these frames."""
         return state.rollout.memory.latents[0, -1].float().cpu()
 
 
-def pushed(state: RolloutState, push: Push | None) -> RolloutState:
+def edited(state: RolloutState, edit: LatentEdit | None) -> RolloutState:
     """Change the latest latent, as it is remembered and as decoding the next looks back to it."""
-    if push is None:
+    if edit is None:
         return state
-    change = push.amount * push.direction.change
+    change = edit.amount * edit.direction.change
 
     def changed(latents: Latents) -> Latents:
         return torch.cat([latents[:, :-1], latents[:, -1:] + change.to(latents)], dim=1)
@@ -162,21 +137,23 @@ class _Simulated(NamedTuple):
     frames: Tensor
 
 
-class Simulation:
+class SimulatorBackend:
     """The synthetic world itself."""
 
     def __init__(self, f_t: int) -> None:
         self.f_t = f_t
 
-    def begin(self, opening: Opening, seed: int) -> _Simulated:
+    def start(self, initial: InitialState, seed: int) -> _Simulated:
         """Stand where the past ended."""
-        assert opening.simulator is not None
-        return _Simulated(opening.simulator, opening.past.frames[-self.f_t :])
+        assert initial.simulator is not None
+        return _Simulated(initial.simulator, initial.past.frames[-self.f_t :])
 
-    def step(self, state: _Simulated, told: Steering) -> _Simulated:
-        """Simulate; it hears the action alone."""
+    def step(self, state: _Simulated, controls: Controls, edit: LatentEdit | None) -> _Simulated:
+        """Simulate; of controls it takes the action alone."""
+        assert controls.actions is not None  # of keys, which worlds with a simulator have
+        action = controls.actions.double().numpy()[None]
         simulator = copy.copy(state.simulator)
-        seen = [simulator.step(np.array([told.action]))[0][0] for _ in range(self.f_t)]
+        seen = [simulator.step(action)[0][0] for _ in range(self.f_t)]
         return _Simulated(simulator, torch.from_numpy(np.stack(seen)))
 
     def frames(self, state: _Simulated) -> UInt8[Tensor, "f_t C H W"]:
@@ -189,20 +166,20 @@ class _Played(NamedTuple):
     frame: int
 
 
-class Recording:
-    """What was recorded, whatever is told; it stands still where the recording ends."""
+class RecordingBackend:
+    """What was recorded, under any controls; it stands still where the recording ends."""
 
     def __init__(self, f_t: int) -> None:
         self.f_t = f_t
 
-    def begin(self, opening: Opening, seed: int) -> _Played:
+    def start(self, initial: InitialState, seed: int) -> _Played:
         """Stand at the end of the past."""
-        past = opening.past[opening.past.num_frames - self.f_t :]
-        assert opening.future is not None
-        frames = torch.cat([past.frames, opening.future.frames])
+        past = initial.past[initial.past.num_frames - self.f_t :]
+        assert initial.future is not None
+        frames = torch.cat([past.frames, initial.future.frames])
         return _Played(Clip(frames, past.fps), self.f_t)
 
-    def step(self, state: _Played, told: Steering) -> _Played:
+    def step(self, state: _Played, controls: Controls, edit: LatentEdit | None) -> _Played:
         """Go on."""
         return state._replace(frame=min(state.frame + self.f_t, state.clip.num_frames))
 
@@ -211,35 +188,43 @@ class Recording:
         return state.clip.frames[state.frame - self.f_t : state.frame]
 
 
-def stages_of(
-    world: World, openings: Sequence[Opening], steers: bool, dreams: Dreams | None = None
-) -> dict[str, Stage]:
-    """Name the stages that all of some openings allow; a simulator is for who `steers`.
+def backends_of(
+    world: World,
+    initial_states: Sequence[InitialState],
+    steers: bool,
+    exported: Imagining | None = None,
+) -> dict[str, Backend]:
+    """Name the backends that all of some initial states allow; a simulator is for what `steers`.
 
-    With `dreams` the world is dreamt in that.
+    What was `exported` of a world imagines in its place.
     """
-    f_t = world.encoder.compression.t
-    stages: dict[str, Stage] = {"dream": Dream(dreams or world)}
-    if steers and all(opening.simulator is not None for opening in openings):
-        stages["simulator"] = Simulation(f_t)
-    if all(opening.future is not None for opening in openings):
-        stages["recording"] = Recording(f_t)
-    return stages
+    f_t = world.f_t
+    backends: dict[str, Backend] = {"world": WorldBackend(exported or world)}
+    if steers and all(initial.simulator is not None for initial in initial_states):
+        backends["simulator"] = SimulatorBackend(f_t)
+    if all(initial.future is not None for initial in initial_states):
+        backends["recording"] = RecordingBackend(f_t)
+    return backends
 
 
-def openings_of(
+def initial_state_of(world: World, video: Path, seconds: float) -> InitialState:
+    """Observe the first seconds of a video."""
+    return InitialState(world.fitted(read(video, seconds=seconds, fps=world.card.fps)))
+
+
+def initial_states_of(
     source: Source,
     world: World,
     num_clips: int,
     past: int,
     report: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> list[Opening]:
+) -> list[InitialState]:
     """Take pasts of held-out recordings, with all that is known to follow."""
-    f_t, openings = world.encoder.compression.t, []
+    f_t, initial_states = world.f_t, []
     most = round(_MOST_FUTURE_SECONDS * source.fps)
     windows = source.spread("test", past + f_t, num_clips)
     for done, window in enumerate(windows):
-        report("clips to begin from", done, len(windows))
+        report("clips to start from", done, len(windows))
         start = replace(window, num_frames=past)
         length = int(window.recording.seconds * source.fps + 1e-6)
         rest = min(most, length - round(window.start_seconds * source.fps) - past)
@@ -248,6 +233,6 @@ def openings_of(
         # It shows one view, by day.
         if isinstance(source, Synthetic) and source.views == 1 and not source.config.weather:
             simulator = source.simulator_at(start)
-        openings.append(Opening(world.fitted(whole[:past]), whole[past:], simulator))
-    report("clips to begin from", len(windows), len(windows))
-    return openings
+        initial_states.append(InitialState(world.fitted(whole[:past]), whole[past:], simulator))
+    report("clips to start from", len(windows), len(windows))
+    return initial_states

@@ -4,9 +4,9 @@
 const READABLE = 0.2;  // R² below which a read-out is struck through
 const PREPARING = "Learning what is read and how it is coloured: this takes a few seconds, once.";
 const LEARNT = "Learnt from observed frames. R² says how well it reads recordings it never saw: 1 is exact, 0 is no better than always saying the mean. What it hardly reads is struck through.";
-const UNREAD = "Nothing is read: nobody says what is true of this data.";
+const UNREAD = "Nothing is read: this data has no labels.";
 
-let factors;  // learnt when they are first asked for
+let factors;  // learnt when they are first shown
 let looking = false;  // what was asked for last, whatever came of it
 let moved = 0;  // number of the factor that is moved
 
@@ -26,14 +26,14 @@ function inside(open) {
   byId("look").setAttribute("aria-pressed", open);
   byId("look").firstChild.data = open && !factors ? "Preparing … " : "Look inside ";
   const learnt = factors?.length ? LEARNT : UNREAD;
-  byId("trust").textContent = !open ? "" : factors ? learnt : PREPARING;  // heard when it is set
-  showPush(latest.push);
+  byId("trust").textContent = !open ? "" : factors ? learnt : PREPARING;  // read aloud when it is set
+  showEdit(latest.edit);
 }
 
 function shut() {
-  if (latest.push && slides()) {  // what nobody sees is not moved
-    push(0);
-    latest.push = null;
+  if (latest.edit && slides()) {  // what is not shown is not moved
+    edit(0);
+    latest.edit = null;
   }
   inside(false);
 }
@@ -72,7 +72,7 @@ function directionButton(factor, number) {
   const button = document.createElement("button");
   button.textContent = factor.name;
   button.dataset.number = number;
-  button.onclick = () => { moved = number; push(0); choose(); };
+  button.onclick = () => { moved = number; edit(0); choose(); };
   return button;
 }
 
@@ -81,13 +81,13 @@ function choose() {
     button.setAttribute("aria-pressed", Number(button.dataset.number) === moved);
 }
 
-function push(amount) {
+function edit(amount) {
   byId("amount").value = amount;
-  say("push", { factor: moved, amount });
+  send("edit", { factor: moved, amount });
 }
 
-function showPush(pushed) {
-  const [name, amount] = pushed ?? [factors?.[moved]?.name, 0];
+function showEdit(edited) {
+  const [name, amount] = edited ?? [factors?.[moved]?.name, 0];
   const number = factors?.findIndex((factor) => factor.name === name) ?? -1;
   if (number >= 0) moved = number;
   choose();
@@ -97,6 +97,6 @@ function showPush(pushed) {
   const words = amount ? `Moved now: ${name}, ${far} before every step.` : "Moved now: nothing.";
   byId("moved").textContent = words;
   // An opened playthrough may move what the panel does not show.
-  byId("pushed").hidden = !amount || slides();
-  byId("pushing").textContent = byId("pushed").hidden ? "" : words;
+  byId("edited").hidden = !amount || slides();
+  byId("editing").textContent = byId("edited").hidden ? "" : words;
 }
