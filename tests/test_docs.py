@@ -100,3 +100,32 @@ def test_a_page_of_results_begins_with_question_answer_and_weakest_point(page):
     points = re.findall(r"^- \*\*([\w ]+):\*\* \S", page.read_text().partition("\n\n")[2], re.M)
     assert points[:3] == ["Question", "Answer", "Weakest point"]
     assert page.read_text().partition("\n\n")[2].startswith("- **Question:**")
+
+
+WRITTEN_AS_IT_WAS = {"CHANGELOG.md", "docs/log.md", "docs/glossary.md"}
+"""Logs, which stay as they were written, and the page that lists other words for ours."""
+AVOIDED = re.compile(
+    r"\b(nobody|whoever|said|untold|fore(tell|told)\w*|(is|are|was|as) told|what is what)\b", re.I
+)
+"""Words of riddles; the plain ones are: no one, predicted, given, printed."""
+
+
+def avoided(text: str) -> list[str]:
+    """Return the words of a page, outside of code, that it should not use."""
+    prose = re.sub(r"`[^`]*`", "", without_code(text))
+    return [match[0] for match in AVOIDED.finditer(" ".join(prose.split()))]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if name(p) not in WRITTEN_AS_IT_WAS], ids=name)
+def test_pages_avoid_words_of_riddles(page):
+    assert not avoided(page.read_text())
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").rglob("*.toml")), ids=name)
+def test_headers_of_recipes_avoid_words_of_riddles(recipe):
+    assert not avoided(" ".join(re.findall(r"#.*", recipe.read_text())))
+
+
+def test_avoided_words_are_found_in_prose_and_not_in_code():
+    text = "Nobody is\ntold; `whoever`\n```\nsaid\n```\nwhat was foretold."
+    assert avoided(text) == ["Nobody", "is told", "foretold"]

@@ -36,7 +36,7 @@ class LatentActionsConfig(Config):
     dropout: float = Field(0.1, ge=0, le=1)
     """Chance that all actions of a window are absent, which guidance needs."""
     part_dropout: float = Field(0.1, ge=0, le=1)
-    """Chance that they are absent from some frame on, as in a future that nobody acts in, or up to
+    """Chance that they are absent from some frame on, as in a future without actions, or up to
     it."""
 
 

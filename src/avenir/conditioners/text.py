@@ -37,8 +37,8 @@ class TextConfig(Config):
     dropout: float = Field(0.1, ge=0, le=1)
     """Chance that all captions of a window are absent, which guidance needs."""
     part_dropout: float = Field(0.2, ge=0, le=1)
-    """Chance that captions are absent up to some frame, as of a video that nobody described, or
-    from some frame on, as when nothing more is said."""
+    """Chance that captions are absent up to some frame, as of a video without description, or
+    from some frame on, as when no more is described."""
 
 
 class TextConditioner(Conditioner):

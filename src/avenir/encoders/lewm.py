@@ -41,7 +41,7 @@ class LeWMWeights(Config):
 
 
 class LeWMConfig(Config):
-    """The encoder that learns by foretelling its own vectors."""
+    """The encoder that learns by predicting its own vectors."""
 
     kind: str = "lewm"
     size: tuple[int, int] = (64, 64)
@@ -59,7 +59,7 @@ class LeWMConfig(Config):
     heads: int = Field(4, ge=1)
     """Attention heads."""
     predictor_depth: int = Field(2, ge=1)
-    """Blocks of what foretells."""
+    """Blocks of the network that predicts."""
     num_directions: int = Field(256, ge=1, le=2**16)
     """Random directions, drawn at every step, along which vectors are compared with a normal."""
     weights: LeWMWeights = LeWMWeights()

@@ -35,7 +35,7 @@ class VJEPAWeights(Config):
     """What each loss counts."""
 
     hidden: float = 1.0
-    """Mean absolute error of what is said of hidden places."""
+    """Mean absolute error of what is predicted for hidden places."""
     visible: float = 0.5
     """The same of visible places, the less the farther from hidden ones; without it features of
     short runs lie in few directions."""

@@ -49,7 +49,7 @@ class JointEmbeddingConfig(Config):
     past: int = Field(4, ge=1, le=MOST_FRAMES)
     """Latent frames remembered."""
     rollout: int = Field(2, ge=1, le=MOST_FRAMES)
-    """Last frames of a training window that are said from what was said before."""
+    """Last frames of a training window that are predicted from predictions."""
 
 
 class JointEmbedding(Predictor):

@@ -61,7 +61,7 @@ class Recipe(Config):
     """What to train, on what, and for how long."""
 
     name: str
-    """Names the run folder; the recipe file's name unless said otherwise."""
+    """Names the run folder; the name of the recipe file unless given."""
     task: Task
     """What is trained."""
     seed: int = 0

@@ -53,7 +53,7 @@ class LeRobotConfig(Config):
     """Episodes to test on, as ranges: `["52:61"]`. None given: what the data set's own splits call
     test, else every so many episodes, evenly over the set, so that both splits see all of it."""
     test_fraction: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """Fraction of the episodes to test on when nobody says which."""
+    """Fraction of the episodes to test on when none are named."""
     action_change: Literal["absolute", "delta"] | None = None
     """How actions resample: absolute ones keep the last, deltas add up; None: what the data set
     remembers, or else absolute."""

@@ -111,7 +111,7 @@ class SyntheticConfig(Config):
     `cameras` says where they hang, as in `rig.py`. None: one view from straight above."""
     boxes: bool | None = None
     """Whether the signal `boxes` says where everything is that moves, the ego aside, as in
-    `boxes.py`: in the frame, or in each view. None: it is not said."""
+    `boxes.py`: in the frame, or in each view. None: there is no such signal."""
     labels: bool = False
     """Whether batches carry the labels of `simulator.py` beside the actions; with captions also
     `visitor`: how much shows of every kind that flies and of every colour, 0 … 1."""
