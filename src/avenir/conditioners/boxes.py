@@ -41,7 +41,7 @@ class BoxesConfig(Config):
 
     kind: str = "boxes"
     categories: int = Field(16, ge=1)
-    """Categories that are told apart, counted from 1."""
+    """Categories that are distinguished, counted from 1."""
     dropout: float = Field(0.1, ge=0, le=1)
     """Chance that no box of a window is known, which guidance needs."""
     part_dropout: float = Field(0.2, ge=0, le=1)

@@ -233,7 +233,7 @@ class DecodingConfig(Config):
     decoder_noise: float = Field(0.0, ge=0)
     """Noise on latents, in their standard deviations, that decoding learns to bear."""
     trunk: Literal["wavelet"] | None = None
-    """How pixels are told apart before convolutions: coarse from fine, in two levels, along time
+    """How pixels are separated before convolutions: coarse from fine, in two levels, along time
     too (Cosmos); none: blocks of pixels and all frames of a group are folded into channels."""
     lpips: str | None = None
     """A safetensors file with LPIPS' weights; none: not used."""

@@ -64,7 +64,7 @@ class DINOConfig(Config):
     """Blocks whose features of a patch, side by side, are its latent; none: the last alone, which
     training asks to forget colours and exact places."""
     num_prototypes: int = Field(128, ge=2)
-    """Prototypes that frames, and patches, are told apart by."""
+    """Prototypes that frames, and patches, are assigned to."""
     bottleneck: int = Field(64, ge=2)
     """Width of the unit vectors that are compared with prototypes."""
     num_local: int = Field(1, ge=0, le=64)

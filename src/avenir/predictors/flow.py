@@ -69,7 +69,7 @@ class SamplingConfig(Config):
     """How far to push from what nothing known predicts: 1 is off. By parts of a conditioner of kind
     `joint`, each is pushed from what all others predict without it."""
     past_noise: float = Field(0.0, ge=0, le=1)
-    """Noise on the past while predicting, its level told to the model."""
+    """Noise on the past while predicting, its level given to the model."""
 
 
 class FlowConfig(Config):
@@ -114,10 +114,10 @@ class FlowConfig(Config):
     """Chance that every frame of a window is noised by its own level. Above 0
     every frame is learnt, and predicted, from those before it alone."""
     past_noise: float = Field(0.1, ge=0, le=1)
-    """Most noise put on the past in training, its level told to the model."""
+    """Most noise put on the past in training, its level given to the model."""
     shortcut: float = Field(0.0, ge=0, le=1)
     """Share of every batch on which it also learns to go as far in one step as in two, and so to
-    draw in 1, 2, 4 or 8; 0: it is not told how far a step goes."""
+    draw in 1, 2, 4 or 8; 0: it does not know how far a step goes."""
     self_forcing: float = Field(0.0, ge=0, le=1)
     """Share of every batch, in the second half of training, whose last frame of the past is what
     the predictor itself makes of those before it (self-forcing, 2506.08009)."""

@@ -42,7 +42,7 @@ class GymnasiumConfig(Config):
     environment: str
     """Its id, as `gymnasium.make` takes it: CarRacing-v3, or my_module:MyEnv-v0."""
     options: Mapping[str, bool | int | float | str] = {}
-    """What `gymnasium.make` is told beside the id."""
+    """Arguments of `gymnasium.make` beside the id."""
     policy: str = "random"
     """Who acts: random, scripted (where we know how), human (in a window, for `avenir import`
     alone), or somebody's own: my_module:my_policy."""
