@@ -42,7 +42,7 @@ class MetadataConfig(Config):
     """Chance, of each signal, that it is."""
     part_dropout: float = Field(0.2, ge=0, le=1)
     """Chance that all are absent up to some frame, as of a video of which nothing is known, or from
-    some frame on, as when nothing more is told."""
+    some frame on, as when no more is given."""
 
     @field_validator("signals")
     @classmethod
