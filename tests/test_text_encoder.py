@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E4
 from avenir.assembly import assembled  # noqa: E402
 from avenir.card import Card  # noqa: E402
 from avenir.clip import Clip, Condition, Progress  # noqa: E402
-from avenir.conditioners import text_encoder  # noqa: E402
+from avenir.conditioners import ConditionSpec, text_encoder  # noqa: E402
 from avenir.conditioners.text_encoder import (  # noqa: E402
     FAMILIES,
     TextEncoderConditioner,
@@ -39,7 +39,7 @@ from avenir.world import World, load  # noqa: E402
 CAPTION = Signal.text(48)
 WORDS = (
     "a",
-    "null",
+    "nothing",
     "flies",
     "yellow",
     "blue",
@@ -125,7 +125,7 @@ def folder(request, folders) -> Path:
 def opened(folder: Path, width: int = HIDDEN, **settings) -> TextEncoderConditioner:
     """Open a conditioner whose linear layer changes nothing where it is as wide as the model."""
     config = TextEncoderConfig.parse({"model": str(folder), **settings})
-    made = TextEncoderConditioner(config, {"caption": CAPTION.size}, 2, width, 4)
+    made = TextEncoderConditioner(config, ConditionSpec({"caption": CAPTION.size}, 2, width, 4))
     if width == HIDDEN:
         with torch.no_grad():
             made.enter.weight.copy_(torch.eye(HIDDEN))
@@ -182,7 +182,7 @@ def test_what_was_read_is_the_librarys_to_the_last_bit(folder):
     conditioner = opened(folder)
     read(conditioner, SAID)
     for words, expected in zip(SAID, library(folder, SAID, padding=False), strict=True):
-        assert torch.equal(conditioner._heard(words.encode()), expected)
+        assert torch.equal(conditioner._tokens_of(words.encode()), expected)
 
 
 def test_the_one_vector_is_the_mean_of_the_tokens(folder):

@@ -1,6 +1,6 @@
 """From a card to the roles it describes, weights drawn at random; what does not fit is refused."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from torch import nn
 from avenir import renamed
 from avenir.bounds import at_most
 from avenir.card import WEIGHTS, Card, no_world
-from avenir.conditioners import Conditioner
+from avenir.conditioners import Conditioner, ConditionSpec
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.finite import check_weights
@@ -161,8 +161,18 @@ def _make_conditioner(card: Card, encoder: Encoder, width: int) -> Conditioner:
             f"conditioner {card.conditioner['kind']!r} needs {sorted(missing)}; the data has "
             f"{sorted(sizes) or 'no signals'}: use data with them, or drop the conditioner"
         )
-    return kind(settings, sizes, encoder.compression.t, width, encoder.channels)
+    spec = ConditionSpec(sizes, encoder.compression.t, width, encoder.channels)
+    return make_conditioner(card.conditioner, spec)
 
 
-def _make(role: str, table: dict[str, Any], *parts: Any) -> Any:
+def make_conditioner(table: Mapping[str, Any], spec: ConditionSpec) -> Conditioner:
+    """Make the conditioner that a table of settings describes, and first those it is made of."""
+    parts = parse("conditioners", table).model_dump().get("parts", {})
+    if not parts:
+        return _make("conditioners", table, spec)
+    made = {kind: make_conditioner(part, spec) for kind, part in parts.items()}
+    return _make("conditioners", table, spec, made)
+
+
+def _make(role: str, table: Mapping[str, Any], *parts: Any) -> Any:
     return find(role, table["kind"])(parse(role, table), *parts)

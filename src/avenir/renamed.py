@@ -22,7 +22,16 @@ _SETTINGS: dict[str, dict[str, str]] = {
 }
 """By the table that they are in, of a recipe or a card."""
 
-_WEIGHTS: dict[str, dict[str, str]] = {"conditioner": {"nothing": "null"}}
+_WEIGHTS: dict[str, dict[str, str]] = {
+    "conditioner": {
+        "nothing": "null",
+        "all_told": "complete",
+        "see": "backbone",
+        "where": "attend",
+        "say": "project",
+        "foretell": "predict",
+    }
+}
 """By the role that they are in: parts of dotted names."""
 
 

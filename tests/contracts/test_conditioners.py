@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from avenir.assembly import make_conditioner
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner
+from avenir.conditioners import Conditioner, ConditionSpec
 from avenir.device import generator
 from avenir.registry import find, kinds
 from avenir.shapes import BOX_NUMBERS, CAMERA_NUMBERS
@@ -30,8 +31,8 @@ def conditioner(request, tmp_path) -> Conditioner:
         from ..test_text_encoder import save_tiny
 
         settings = {"model": str(save_tiny(tmp_path)), "length": NUM_THINGS}
-    cls = find("conditioners", kind)
-    return cls(cls.Config.parse({"kind": kind, **settings}), SIZES, 2, 16, CHANNELS)
+    spec = ConditionSpec(SIZES, 2, 16, CHANNELS)
+    return make_conditioner({"kind": kind, **settings}, spec)
 
 
 def signals(conditioner: Conditioner, count: int = 4) -> dict[str, torch.Tensor]:
@@ -125,7 +126,7 @@ def test_a_number_that_is_never_known_takes_nothing_from_the_others(conditioner)
 
 def test_statistics_of_what_is_known_throughout_are_mean_and_deviation():
     kind = find("conditioners", "actions")
-    actions = kind(kind.Config(), {"actions": 3}, 2, 16, CHANNELS)
+    actions = kind(kind.Config(), ConditionSpec({"actions": 3}, 2, 16, CHANNELS))
     rows = torch.randn(50, 3, generator=generator("rows"))
     rows[:, 2] = 4  # never changes
     actions.fit([{"actions": rows}])
@@ -139,7 +140,9 @@ def test_statistics_of_what_is_known_throughout_are_mean_and_deviation():
 
 def test_its_weights_are_known_without_memory(conditioner):
     with torch.device("meta"):
-        described = type(conditioner)(conditioner.config, SIZES, 2, 16, CHANNELS)
+        described = make_conditioner(
+            conditioner.config.model_dump(), ConditionSpec(SIZES, 2, 16, CHANNELS)
+        )
     shapes = [
         {n: v.shape for n, v in each.state_dict().items()} for each in (described, conditioner)
     ]

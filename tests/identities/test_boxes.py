@@ -6,6 +6,7 @@ import torch
 from avenir.assembly import assembled
 from avenir.card import Card
 from avenir.clip import Condition, Context
+from avenir.conditioners import ConditionSpec
 from avenir.conditioners.boxes import BoxesConditioner, BoxesConfig
 from avenir.data import synthetic
 from avenir.data.synthetic import Synthetic, SyntheticConfig
@@ -42,7 +43,7 @@ def flow(**settings) -> Flow:
 def boxes(num_boxes: int = 3, f_t: int = 1, **settings) -> BoxesConditioner:
     torch.manual_seed(0)
     sizes = {"boxes": num_boxes * BOX_NUMBERS}
-    return BoxesConditioner(BoxesConfig.parse(settings), sizes, f_t, 24, 2)
+    return BoxesConditioner(BoxesConfig.parse(settings), ConditionSpec(sizes, f_t, 24, 2))
 
 
 def looking(frames: int, m: int = 3) -> Condition:

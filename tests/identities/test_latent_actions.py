@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from avenir.clip import Clip
+from avenir.conditioners import ConditionSpec
 from avenir.conditioners.latent_actions import LatentActionsConditioner, LatentActionsConfig
 from avenir.device import generator
 from avenir.environment import WorldEnv
@@ -13,7 +14,9 @@ from avenir.errors import AvenirError
 
 def conditioner(f_t: int = 2, channels: int = 4, **settings) -> LatentActionsConditioner:
     torch.manual_seed(3)
-    made = LatentActionsConditioner(LatentActionsConfig(**settings), {}, f_t, 32, channels)
+    made = LatentActionsConditioner(
+        LatentActionsConfig(**settings), ConditionSpec({}, f_t, 32, channels)
+    )
     for _ in range(20):
         made(dict(), 4, 8, None, latents(8, channels))  # numbers find their spread
     return made.eval()
@@ -80,15 +83,15 @@ def test_training_hides_actions_from_some_frame_on_as_when_nobody_acts():
 def test_its_own_loss_teaches_the_eyes_and_the_predictor_does_not():
     steer, seen = conditioner().train(), latents()
     steer({}, 4, 2, latents=seen).per_frame.square().sum().backward()
-    assert steer.see[0].weight.grad is None
+    assert steer.backbone[0].weight.grad is None
     steer.losses(seen)["discovery"].backward()
-    assert steer.see[0].weight.grad.abs().max() > 0
+    assert steer.backbone[0].weight.grad.abs().max() > 0
 
 
 def test_what_the_past_does_not_say_becomes_a_code():
     """Frames of one number each, which goes up or down by chance."""
     torch.manual_seed(0)
-    steer = LatentActionsConditioner(LatentActionsConfig(levels=(3,)), {}, 1, 16, 1)
+    steer = LatentActionsConditioner(LatentActionsConfig(levels=(3,)), ConditionSpec({}, 1, 16, 1))
     optimiser = torch.optim.Adam(steer.parameters(), 3e-3)
 
     def walks(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

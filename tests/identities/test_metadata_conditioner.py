@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from avenir.assembly import make_conditioner
 from avenir.card import Card
 from avenir.clip import Clip
-from avenir.conditioners.joint import JointConditioner, JointConfig
+from avenir.conditioners import ConditionSpec
 from avenir.conditioners.metadata import MetadataConditioner, MetadataConfig
 from avenir.control_script import signals_of
 from avenir.controls import Controls, build_signals, build_step_signals
@@ -26,7 +27,7 @@ NIGHT, FOG = WEATHER.parse_row("night"), WEATHER.parse_row("fog")
 def made(**settings) -> MetadataConditioner:
     torch.manual_seed(0)
     config = MetadataConfig.parse({"signals": NAMES, **settings})
-    return MetadataConditioner(config, SIZES, 2, 32, 4).eval()
+    return MetadataConditioner(config, ConditionSpec(SIZES, 2, 32, 4)).eval()
 
 
 def rows(*each: torch.Tensor) -> torch.Tensor:
@@ -103,7 +104,7 @@ def test_some_windows_know_it_up_to_a_frame_or_from_one_on():
 
 def test_with_others_it_says_the_sum():
     parts = {"parts": {"actions": {}, "metadata": {"signals": NAMES}}}
-    joint = JointConditioner(JointConfig.parse(parts), SIZES, 2, 32, 4).eval()
+    joint = make_conditioner({"kind": "joint", **parts}, ConditionSpec(SIZES, 2, 32, 4)).eval()
     assert set(joint.needs(joint.config)) == set(TAKEN)
     signals = {"actions": torch.randn(1, 4, 2), "weather": NIGHT.expand(1, 4, -1)}
     each = [part(signals, 2, 1) for part in joint.parts.values()]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from avenir.clip import Condition
+from avenir.conditioners import ConditionSpec
 from avenir.conditioners.actions import ActionsConditioner, ActionsConfig
 from avenir.degradation import hide_future, last_seen
 from avenir.device import generator
@@ -103,7 +104,7 @@ def test_decoding_in_pieces_equals_decoding_at_once(pieces):
 
 
 def conditioner(f_t=2):
-    steer = lively(ActionsConditioner(ActionsConfig(), {"actions": 3}, f_t, 16, 4))
+    steer = lively(ActionsConditioner(ActionsConfig(), ConditionSpec({"actions": 3}, f_t, 16, 4)))
     steer.fit([{"actions": torch.randn(50, 3)}])
     return steer
 

@@ -6,6 +6,7 @@ import torch
 from avenir.assembly import assembled
 from avenir.card import Card
 from avenir.clip import Clip, Condition, Progress
+from avenir.conditioners import ConditionSpec
 from avenir.conditioners.cameras import CamerasConditioner, CamerasConfig
 from avenir.degradation import Inpainting, draw_known, draw_tau
 from avenir.device import generator
@@ -225,7 +226,9 @@ def test_cameras_stay_where_they_are_in_a_future(world):
 
 
 def test_a_camera_that_is_not_known_adds_nothing():
-    conditioner = CamerasConditioner(CamerasConfig.parse({}), {"cameras": 32}, 2, 16, 4)
+    conditioner = CamerasConditioner(
+        CamerasConfig.parse({}), ConditionSpec({"cameras": 32}, 2, 16, 4)
+    )
     cameras = torch.randn(1, 4, 32)
     cameras[:, :, 16:] = torch.nan
     said = conditioner({"cameras": cameras}, 2, 1).per_view

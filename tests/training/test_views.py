@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from avenir.assembly import assembled
+from avenir.assembly import assembled, make_conditioner
 from avenir.card import Card
 from avenir.clip import Condition, Progress
-from avenir.conditioners.joint import JointConditioner, JointConfig
+from avenir.conditioners import ConditionSpec
+from avenir.conditioners.joint import JointConfig
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.evaluation.nearest_decoder import Album
@@ -92,7 +93,9 @@ def test_parts_that_are_dropped_together_can_still_be_told_apart():
     """What training needs to draw its own past under guidance by parts."""
     parts = {"parts": {"actions": {"dropout": 0.0, "future_dropout": 0.0}, "text": {}}}
     config = JointConfig.parse(parts | {"dropout": 0.5})
-    joint = JointConditioner(config, {"actions": 2, "caption": 8}, 2, 24, 4)
+    joint = make_conditioner(
+        config.model_dump(), ConditionSpec({"actions": 2, "caption": 8}, 2, 24, 4)
+    )
     said = joint({"actions": torch.randn(16, 8, 2)}, 4, 16, generator("drop"))
     assert set(said.parts) == {"actions", "text"}
     again = Condition.together(said.parts)

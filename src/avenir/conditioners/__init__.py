@@ -5,8 +5,8 @@ of encoders, predictors or files.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,8 +17,25 @@ from avenir.config import Config
 from avenir.shapes import Actions, Latents
 
 
+class ConditionSpec(NamedTuple):
+    """What a conditioner is built for: as `LatentShape` is for a predictor."""
+
+    sizes: Mapping[str, int]
+    """Numbers per frame of every signal of the data, by name."""
+    f_t: int
+    """Frames per latent frame."""
+    width: int
+    """Of the vectors that the predictor takes."""
+    channels: int
+    """Of the latents."""
+
+
 class Conditioner(nn.Module, ABC):
-    """Signals `b T s` to a condition `b t d`, and what to say when nothing is known."""
+    """Signals `b T s` to a condition `b t d`, and the vector of a frame of which nothing is known.
+
+    It is built as `(config, spec)`. A kind with a setting `parts`, tables of settings by kind, gets
+    these conditioners, built, as the third argument.
+    """
 
     Config: ClassVar[type[Config]]
 
@@ -57,7 +74,7 @@ class Conditioner(nn.Module, ABC):
 
 
 class DiscoveringConditioner(Conditioner):
-    """Finds actions of its own in video, instead of being told those that were taken."""
+    """Finds actions of its own in video, instead of reading those that were taken."""
 
     @classmethod
     @abstractmethod
@@ -84,25 +101,25 @@ def groups_of(
 ) -> Float[Tensor, "b t f s"]:
     """Take what all frames of every latent frame say, `b t s = shape`; NaN where none does."""
     b, t, size = shape
-    said = torch.full((b, t, f_t, size), torch.nan, device=device)
+    rows = torch.full((b, t, f_t, size), torch.nan, device=device)
     if signal is not None:
         # Frames that fill no group any more end in their own last one.
         short = -signal.shape[1] % f_t
         whole = torch.cat([signal, signal[:, -1:].expand(-1, short, -1)], dim=1)
         given = whole.unflatten(1, (-1, f_t))[:, :t]
-        said[:, : given.shape[1]] = given
-    return said
+        rows[:, : given.shape[1]] = given
+    return rows
 
 
 def kept_frames(
-    num_windows: int, num_frames: int, dropout: float, part: float, chance: torch.Generator
+    num_windows: int, num_frames: int, dropout: float, part: float, generator: torch.Generator
 ) -> Bool[Tensor, "b t"]:
     """Draw which latent frames stay known: of a share `dropout` of windows none.
 
     Of a share `part` those from some frame on, or those up to it.
     """
-    device = chance.device
-    drawn = torch.rand(num_windows, 4, 1, generator=chance, device=device).unbind(1)
+    device = generator.device
+    drawn = torch.rand(num_windows, 4, 1, generator=generator, device=device).unbind(1)
     before = torch.arange(num_frames, device=device) < drawn[0] * num_frames
     kept = torch.where(drawn[1] < 0.5, before, ~before) | (drawn[2] >= part)
     return kept & (drawn[3] >= dropout)

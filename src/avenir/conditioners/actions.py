@@ -1,4 +1,4 @@
-"""Actions: every latent frame is told the actions that lead into its frames.
+"""Actions: every latent frame gets the actions that lead into its frames.
 
 The action at frame k leads to frame k+1, so latent i gets the `f_t` actions of frames
 `f_t·i-1 … f_t·i+f_t-2`, side by side and never averaged. Each comes with a flag that says whether
@@ -6,7 +6,7 @@ it is known: the action before a window, the actions of a silent user and droppe
 A number that training never knew is not heard, and takes nothing from the others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -16,6 +16,7 @@ from torch import Tensor
 from avenir.clip import Condition
 from avenir.conditioners import (
     Conditioner,
+    ConditionSpec,
     embedding,
     is_known,
     normalised,
@@ -33,7 +34,7 @@ class ActionsConfig(Config):
     dropout: float = Field(0.1, ge=0, le=1)
     """Chance that all actions of a window are absent, which guidance needs."""
     future_dropout: float = Field(0.1, ge=0, le=1)
-    """Chance that actions are absent from some frame on, as when a user says nothing more."""
+    """Chance that actions are absent from some frame on, as when a user stops acting."""
 
 
 class ActionsConditioner(Conditioner):
@@ -44,22 +45,15 @@ class ActionsConditioner(Conditioner):
     std: Tensor
     null: Tensor
 
-    def __init__(
-        self,
-        config: ActionsConfig,
-        sizes: Mapping[str, int],
-        f_t: int,
-        width: int,
-        channels: int,
-    ) -> None:
+    def __init__(self, config: ActionsConfig, spec: ConditionSpec) -> None:
         super().__init__()
-        action_size = sizes["actions"]
-        self.config, self.action_size, self.f_t = config, action_size, f_t
+        self.config, self.f_t = config, spec.f_t
+        self.action_size = action_size = spec.sizes["actions"]
         self.register_buffer("mean", torch.zeros(action_size))
         self.register_buffer("std", torch.ones(action_size))
-        incoming = f_t * (action_size + 1)
+        incoming = spec.f_t * (action_size + 1)
         self.register_buffer("null", torch.zeros(1, 1, incoming), persistent=False)
-        self.embed = embedding(incoming, width)
+        self.embed = embedding(incoming, spec.width)
 
     @classmethod
     def needs(cls, settings: ActionsConfig) -> tuple[str, ...]:

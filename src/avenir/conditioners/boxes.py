@@ -2,12 +2,12 @@
 
 GAIA-2 (2503.20523) steers agents by their boxes, projected into each view, features and whole boxes
 dropped at random, and lets the model look at them by cross-attention. Here a token looks only at
-boxes that reach it, so which is meant for which place need not be found out. Whoever gives every
-box of a frame has said as well that there is nothing else, which is seen from everywhere.
+boxes that reach it, so which is meant for which place need not be found out. Where every box of
+a frame is given, one more token, which is seen from everywhere, says that there is nothing else.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -19,6 +19,7 @@ from torch.nn.functional import one_hot
 from avenir.clip import Condition, Context
 from avenir.conditioners import (
     Conditioner,
+    ConditionSpec,
     embedding,
     groups_of,
     kept_frames,
@@ -56,8 +57,8 @@ class BoxesConditioner(Conditioner):
     """Boxes `b T (m 6)`, as in shapes.py, to a context of `m + 1` tokens for every latent frame.
 
     A place in the list is the same thing in all frames of a latent one, and is seen wherever that
-    is in any of them. A box without a number, NaN, is told without it; one without a place is not
-    told, and then nothing says that these are all there are.
+    is in any of them. Of a box without a number, NaN, the rest is used; one without a place is not
+    used, and then nothing says that these are all there are.
     """
 
     Config = BoxesConfig
@@ -65,21 +66,15 @@ class BoxesConditioner(Conditioner):
     std: Float[Tensor, " 1"]
     null: Tensor
 
-    def __init__(
-        self,
-        config: BoxesConfig,
-        sizes: Mapping[str, int],
-        f_t: int,
-        width: int,
-        channels: int,
-    ) -> None:
+    def __init__(self, config: BoxesConfig, spec: ConditionSpec) -> None:
         super().__init__()
-        self.config, self.f_t, self.size = config, f_t, sizes["boxes"]
+        self.config, self.f_t = config, spec.f_t
+        self.size = spec.sizes["boxes"]
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("std", torch.ones(1))
-        self.register_buffer("null", torch.zeros(1, 1, width), persistent=False)
-        self.embed = embedding(4 * (2 * _OCTAVES + 1) + 2 + 1 + config.categories, width)
-        self.all_told = nn.Parameter(torch.randn(1, 1, 1, width))
+        self.register_buffer("null", torch.zeros(1, 1, spec.width), persistent=False)
+        self.embed = embedding(4 * (2 * _OCTAVES + 1) + 2 + 1 + config.categories, spec.width)
+        self.complete = nn.Parameter(torch.randn(1, 1, 1, spec.width))
 
     @classmethod
     def needs(cls, settings: BoxesConfig) -> tuple[str, ...]:
@@ -106,14 +101,14 @@ class BoxesConditioner(Conditioner):
         if generator is not None:
             groups = self._dropped(groups, generator)
         boxes = groups[:, :, -1]
-        told = boxes[..., :2].isfinite().all(-1)
-        there = told & (boxes[..., _CATEGORY] != 0)
+        placed = boxes[..., :2].isfinite().all(-1)
+        there = placed & (boxes[..., _CATEGORY] != 0)
         things = Context(self._embedded(boxes), there, _edges(groups))
-        every = self.all_told.expand(*shape[:2], -1, -1)
-        no_others = Context.everywhere(every, told.all(-1, keepdim=True))
-        nothing = self.null.expand(batch_size, num_frames, -1)
+        every = self.complete.expand(*shape[:2], -1, -1)
+        no_others = Context.everywhere(every, placed.all(-1, keepdim=True))
+        unknown = self.null.expand(batch_size, num_frames, -1)
         context = Context.joined([things, no_others], dim=2)
-        return Condition(nothing, self.null, context=context)
+        return Condition(unknown, self.null, context=context)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise depths; all else are shares of a frame."""
@@ -134,15 +129,15 @@ class BoxesConditioner(Conditioner):
         return self.embed(torch.cat([places.flatten(-2), depth, known, kinds], dim=-1))
 
     def _dropped(
-        self, groups: Float[Tensor, "b t f m 6"], chance: torch.Generator
+        self, groups: Float[Tensor, "b t f m 6"], generator: torch.Generator
     ) -> Float[Tensor, "b t f m 6"]:
         """Leave out frames, boxes and numbers, each as its setting says."""
         config, (b, t, _, m, n) = self.config, groups.shape
 
         def draw(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=chance, device=chance.device)
+            return torch.rand(shape, generator=generator, device=generator.device)
 
-        kept = kept_frames(b, t, config.dropout, config.part_dropout, chance)
+        kept = kept_frames(b, t, config.dropout, config.part_dropout, generator)
         some: Bool[Tensor, "b 1"] = draw(b, 1) < config.box_dropout
         left_out = some & (draw(b, m) < draw(b, 1))
         numbers = draw(b, m, n) < config.feature_dropout

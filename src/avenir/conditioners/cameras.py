@@ -1,10 +1,10 @@
-"""Cameras: every view is told where its camera is, which way it looks, and how much it sees.
+"""Cameras: every view gets where its camera is, which way it looks, and how much it sees.
 
 GAIA-2 (2503.20523) embeds intrinsics and extrinsics of each camera and adds them to the tokens of
 its view. A camera of which nothing is known adds nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -15,6 +15,7 @@ from torch import Tensor
 from avenir.clip import Condition
 from avenir.conditioners import (
     Conditioner,
+    ConditionSpec,
     embedding,
     is_known,
     normalised,
@@ -43,20 +44,14 @@ class CamerasConditioner(Conditioner):
     std: Tensor
     null: Tensor
 
-    def __init__(
-        self,
-        config: CamerasConfig,
-        sizes: Mapping[str, int],
-        f_t: int,
-        width: int,
-        channels: int,
-    ) -> None:
+    def __init__(self, config: CamerasConfig, spec: ConditionSpec) -> None:
         super().__init__()
-        self.config, self.f_t, self.size = config, f_t, sizes["cameras"]
+        self.config, self.f_t = config, spec.f_t
+        self.size = spec.sizes["cameras"]
         self.register_buffer("mean", torch.zeros(CAMERA_NUMBERS))
         self.register_buffer("std", torch.ones(CAMERA_NUMBERS))
-        self.register_buffer("null", torch.zeros(1, 1, width), persistent=False)
-        self.embed = embedding(CAMERA_NUMBERS, width)
+        self.register_buffer("null", torch.zeros(1, 1, spec.width), persistent=False)
+        self.embed = embedding(CAMERA_NUMBERS, spec.width)
 
     @classmethod
     def needs(cls, settings: CamerasConfig) -> tuple[str, ...]:
@@ -85,8 +80,8 @@ class CamerasConditioner(Conditioner):
             )
             known = known & kept[:, None, :, None]
         embedded = self.embed(normalised(cameras, self.mean, self.std))
-        nothing = self.null.expand(batch_size, num_frames, -1)
-        return Condition(nothing, self.null, embedded * known)
+        unknown = self.null.expand(batch_size, num_frames, -1)
+        return Condition(unknown, self.null, embedded * known)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise each of the 16 numbers over all cameras; what never changes stays as it is."""

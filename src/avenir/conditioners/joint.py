@@ -1,7 +1,7 @@
-"""Several conditioners at once: each says its vector, and a frame is told the sum.
+"""Several conditioners at once: each gives its vector, and a frame gets the sum.
 
-What is absent of one kind says nothing of the others: every kind drops its own signals in training,
-and a share of windows loses all of them together (GAIA-2, 2503.20523: each variable, and all).
+What is absent of one kind changes nothing of the others: every kind drops its own signals in
+training, and a share of windows loses all together (GAIA-2, 2503.20523: each variable, and all).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, DiscoveringConditioner
+from avenir.conditioners import Conditioner, ConditionSpec, DiscoveringConditioner
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.registry import find, parse
@@ -40,29 +40,23 @@ class JointConfig(Config):
 
 
 class JointConditioner(Conditioner):
-    """The sum of what the conditioners of every kind say, `b t d`."""
+    """The sum of the vectors of several conditioners, `b t d`, which it receives built."""
 
     Config = JointConfig
 
     def __init__(
-        self,
-        config: JointConfig,
-        sizes: Mapping[str, int],
-        f_t: int,
-        width: int,
-        channels: int,
+        self, config: JointConfig, spec: ConditionSpec, parts: Mapping[str, Conditioner]
     ) -> None:
         super().__init__()
         self.config = config
         self.parts = nn.ModuleDict()
-        for kind, settings in _parsed(config).items():
-            made = find("conditioners", kind)(settings, sizes, f_t, width, channels)
-            if isinstance(made, DiscoveringConditioner):
+        for kind, part in parts.items():
+            if isinstance(part, DiscoveringConditioner):
                 raise AvenirError(
                     f"conditioner.parts has {kind!r}, which finds actions of its own in video and "
                     "takes the place of those that were recorded: let it stand alone"
                 )
-            self.parts[kind] = made
+            self.parts[kind] = part
 
     @classmethod
     def needs(cls, settings: JointConfig) -> tuple[str, ...]:
@@ -84,17 +78,17 @@ class JointConditioner(Conditioner):
         generator: torch.Generator | None = None,
         latents: Latents | None = None,
     ) -> Condition:
-        """Add up what every kind says."""
-        said = Condition.together(
+        """Add up the conditions of every kind."""
+        condition = Condition.together(
             {
                 name: part(signals, num_frames, batch_size, generator, latents)
                 for name, part in self.parts.items()
             }
         )
         if generator is None:
-            return said
-        drawn = torch.rand(batch_size, 1, 1, generator=generator, device=said.null.device)
-        return said.drop(drawn[:, 0, 0] < self.config.dropout)
+            return condition
+        drawn = torch.rand(batch_size, 1, 1, generator=generator, device=condition.null.device)
+        return condition.drop(drawn[:, 0, 0] < self.config.dropout)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Let every kind take its own."""

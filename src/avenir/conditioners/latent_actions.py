@@ -1,14 +1,14 @@
-"""Actions that nobody recorded: what the past does not say of the next frame, in a few codes.
+"""Actions that were not recorded: what the past does not say of the next frame, in a few codes.
 
-Genie (2402.15391, section 2.1): a network sees both frames and may say one of a handful of codes; a
-second one has the earlier frame and the code, and says the later. What moves by itself is not worth
-a code, so that what is steered gets them. Here the bottleneck is FSQ (2309.15505). The predictor is
-told the codes and does not shape them: from a noised frame it can tell the large changes itself,
-and would ask for no code. Whoever plays chooses a code, as any other action.
+Genie (2402.15391, section 2.1): a network reads both frames and gives one of a handful of codes; a
+second one predicts the later frame from the earlier and the code. What moves by itself is not worth
+a code, so that what is steered gets them. Here the bottleneck is FSQ (2309.15505). The predictor
+reads the codes and does not shape them: from a noised frame it knows the large changes itself, and
+would need no code. A player chooses a code, as any other action.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange, repeat
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, one_hot
 
 from avenir.clip import Condition
-from avenir.conditioners import DiscoveringConditioner, embedding, kept_frames
+from avenir.conditioners import ConditionSpec, DiscoveringConditioner, embedding, kept_frames
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.nn.quantize import FiniteScalar
@@ -49,44 +49,37 @@ class LatentActionsConditioner(DiscoveringConditioner):
     Config = LatentActionsConfig
     null: Tensor
 
-    def __init__(
-        self,
-        config: LatentActionsConfig,
-        sizes: Mapping[str, int],
-        f_t: int,
-        width: int,
-        channels: int,
-    ) -> None:
+    def __init__(self, config: LatentActionsConfig, spec: ConditionSpec) -> None:
         super().__init__()
         if min(config.levels) < 3:
             raise AvenirError(
                 f"conditioner.levels is {config.levels}; FSQ rounds a number of two levels nearly "
                 "always to the same one: take 3 or more for each"
             )
-        self.config, self.f_t = config, f_t
+        self.config, self.f_t = config, spec.f_t
         self.codes = FiniteScalar(config.levels)
         hidden, numbers = config.hidden, len(config.levels)
-        self.see = nn.Sequential(
-            nn.Conv2d(3 * channels, hidden, 3, padding=1),
+        self.backbone = nn.Sequential(
+            nn.Conv2d(3 * spec.channels, hidden, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(hidden, hidden, 3, stride=2, padding=1),
             nn.SiLU(),
             nn.Conv2d(hidden, 2 * hidden, 3, stride=2, padding=1),
             nn.SiLU(),
         )
-        self.where = nn.Conv2d(2 * hidden, 1, 1)
-        self.say = nn.Linear(2 * hidden, numbers)
+        self.attend = nn.Conv2d(2 * hidden, 1, 1)
+        self.project = nn.Linear(2 * hidden, numbers)
         # Every number varies as much as rounding it to its levels needs, from the first step on.
         self.spread = nn.BatchNorm1d(numbers, affine=False)
-        self.foretell = nn.Sequential(
-            nn.Conv2d(2 * channels + numbers, hidden, 3, padding=1),
+        self.predict = nn.Sequential(
+            nn.Conv2d(2 * spec.channels + numbers, hidden, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(hidden, hidden, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(hidden, channels, 3, padding=1),
+            nn.Conv2d(hidden, spec.channels, 3, padding=1),
         )
         self.register_buffer("null", torch.zeros(1, 1, numbers + 1), persistent=False)
-        self.embed = embedding(numbers + 1, width)
+        self.embed = embedding(numbers + 1, spec.width)
 
     @classmethod
     def count(cls, settings: LatentActionsConfig) -> int:
@@ -126,9 +119,9 @@ class LatentActionsConditioner(DiscoveringConditioner):
         before, change = latents[:, :-1], latents.diff(dim=1)
         earlier = torch.cat([torch.zeros_like(change[:, :1]), change[:, :-1]], dim=1)
         h, w = latents.shape[-2:]
-        told = torch.cat([before, earlier, repeat(codes, "b t n -> b t n h w", h=h, w=w)], dim=2)
-        said = self.foretell(told.flatten(0, 1))
-        return {"discovery": (said - change.flatten(0, 1)).square().mean()}
+        inputs = torch.cat([before, earlier, repeat(codes, "b t n -> b t n h w", h=h, w=w)], dim=2)
+        predicted = self.predict(inputs.flatten(0, 1))
+        return {"discovery": (predicted - change.flatten(0, 1)).square().mean()}
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Take nothing: no signal is read."""
@@ -149,12 +142,12 @@ class LatentActionsConditioner(DiscoveringConditioner):
         """Look at every two frames that follow each other, and say a code."""
         before, after = latents[:, :-1], latents[:, 1:]
         pairs = rearrange([before, after, after - before], "three b t c h w -> (b t) (three c) h w")
-        features = self.see(pairs)
-        share = self.where(features).flatten(2).softmax(-1)
+        features = self.backbone(pairs)
+        share = self.attend(features).flatten(2).softmax(-1)
         pooled = (features.flatten(2) * share).sum(-1)
-        said = self.spread(self.say(layer_norm(pooled, pooled.shape[-1:])))
-        said = rearrange(said, "(b t) n -> b t n 1 1", b=len(latents))
-        return self.codes(said)[..., 0, 0]
+        numbers = self.spread(self.project(layer_norm(pooled, pooled.shape[-1:])))
+        numbers = rearrange(numbers, "(b t) n -> b t n 1 1", b=len(latents))
+        return self.codes(numbers)[..., 0, 0]
 
     def _incoming(self, actions: Actions, num_frames: int) -> Float[Tensor, "b t a"]:
         """Take the first action that leads into every latent frame; they are all the same."""

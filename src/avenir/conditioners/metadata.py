@@ -1,11 +1,11 @@
-"""Metadata: every latent frame is told further signals, as weather or speed, of its last frame.
+"""Metadata: every latent frame gets further signals, as weather or speed, of its last frame.
 
 GAIA-2 (2503.20523) embeds each such variable by itself, adds the vectors, and drops every one of
-them in 80 % of its windows, so that any few of them can be told. A signal says which one is so
+them in 80 % of its windows, so that any few of them can be given. A signal says which one is so
 (one number for each, 1 for that one), or how much.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from avenir.clip import Condition
 from avenir.conditioners import (
     Conditioner,
+    ConditionSpec,
     embedding,
     is_known,
     kept_frames,
@@ -61,18 +62,13 @@ class MetadataConditioner(Conditioner):
 
     Config = MetadataConfig
 
-    def __init__(
-        self,
-        config: MetadataConfig,
-        sizes: Mapping[str, int],
-        f_t: int,
-        width: int,
-        channels: int,
-    ) -> None:
+    def __init__(self, config: MetadataConfig, spec: ConditionSpec) -> None:
         super().__init__()
-        self.config, self.f_t = config, f_t
+        self.config, self.f_t = config, spec.f_t
         # By place and not by name: names of signals may have dots in them.
-        self.variables = nn.ModuleList(_Variable(sizes[name], width) for name in config.signals)
+        self.variables = nn.ModuleList(
+            _Variable(spec.sizes[name], spec.width) for name in config.signals
+        )
 
     @classmethod
     def needs(cls, settings: MetadataConfig) -> tuple[str, ...]:
@@ -90,13 +86,13 @@ class MetadataConditioner(Conditioner):
         """Embed what the last frame of every latent frame says; NaN means unknown."""
         variables = self._by_name
         kept = self._kept(batch_size, num_frames, generator).split(1, dim=-1)
-        said = []
+        vectors = []
         for (name, variable), there in zip(variables.items(), kept, strict=True):
             shape = (batch_size, num_frames, len(variable.mean))
             rows = of_latent_frames(signals.get(name), shape, self.f_t, there.device)
-            said.append(variable(rows.masked_fill(~there, torch.nan)))
-        nothing = [variable(variable.unknown) for variable in variables.values()]
-        return Condition(torch.stack(said).sum(0), torch.stack(nothing).sum(0))
+            vectors.append(variable(rows.masked_fill(~there, torch.nan)))
+        unknown = [variable(variable.unknown) for variable in variables.values()]
+        return Condition(torch.stack(vectors).sum(0), torch.stack(unknown).sum(0))
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Normalise by mean and standard deviation; what never changes stays as it is."""
@@ -109,15 +105,15 @@ class MetadataConditioner(Conditioner):
         return dict(zip(self.config.signals, variables, strict=True))
 
     def _kept(
-        self, batch_size: int, num_frames: int, chance: torch.Generator | None
+        self, batch_size: int, num_frames: int, generator: torch.Generator | None
     ) -> Bool[Tensor, "b t n"]:
-        """Draw where each signal stays known; everywhere, without chance."""
+        """Draw where each signal stays known; everywhere, without a generator."""
         names, config = self.config.signals, self.config
-        if chance is None:
+        if generator is None:
             device = next(self.parameters()).device
             return torch.ones(batch_size, num_frames, len(names), dtype=torch.bool, device=device)
-        kept = kept_frames(batch_size, num_frames, config.dropout, config.part_dropout, chance)
-        drawn = torch.rand(batch_size, len(names), generator=chance, device=chance.device)
+        kept = kept_frames(batch_size, num_frames, config.dropout, config.part_dropout, generator)
+        drawn = torch.rand(batch_size, len(names), generator=generator, device=generator.device)
         return kept[..., None] & (drawn >= config.signal_dropout)[:, None]
 
 

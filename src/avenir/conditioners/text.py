@@ -1,16 +1,16 @@
-"""Words: every latent frame is told the caption of its last frame, word by word.
+"""Captions: every latent frame gets the caption of its last frame, word by word.
 
 A word is a fixed random vector, and a caption the sum of its words: what they do to pictures the
 predictor learns. That they stay what they are is the point, as with the frozen readers of
-text-to-image models: a reader that is trained along changes what it says faster than the predictor,
-which words help in one frame of many, can learn to listen (docs/choices.md). There is no vocabulary
+text-to-image models: a reader that is trained along changes its output faster than the predictor,
+which words help in one frame of many, can learn to use it (docs/choices.md). There is no vocabulary
 to keep: the bytes of a word are hashed twice, to two rows of a table (1709.03933), so every word of
-any language has its own pair. A caption may change from frame to frame: saying something else in
+any language has its own pair. A caption may change from frame to frame: another one in
 the middle of a future is a promptable event (Genie 3). Frames without a caption, and dropped ones,
 are absent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from avenir.clip import Condition
-from avenir.conditioners import Conditioner, kept_frames, of_latent_frames
+from avenir.conditioners import Conditioner, ConditionSpec, kept_frames, of_latent_frames
 from avenir.config import Config
 from avenir.shapes import Latents
 
@@ -48,20 +48,16 @@ class TextConditioner(Conditioner):
     words: Float[Tensor, "rows d"]
     places: Float[Tensor, "s d"]
 
-    def __init__(
-        self,
-        config: TextConfig,
-        sizes: Mapping[str, int],
-        f_t: int,
-        width: int,
-        channels: int,
-    ) -> None:
+    def __init__(self, config: TextConfig, spec: ConditionSpec) -> None:
         super().__init__()
-        self.config, self.f_t, self.size = config, f_t, sizes["caption"]
-        chance = torch.Generator().manual_seed(0)
-        self.register_buffer("words", torch.randn(config.rows, width, generator=chance))
-        self.register_buffer("places", torch.randn(self.size, width, generator=chance).sign())
-        self.null = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.config, self.f_t = config, spec.f_t
+        self.size = spec.sizes["caption"]
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("words", torch.randn(config.rows, spec.width, generator=generator))
+        self.register_buffer(
+            "places", torch.randn(self.size, spec.width, generator=generator).sign()
+        )
+        self.null = nn.Parameter(0.02 * torch.randn(1, 1, spec.width))
 
     @classmethod
     def needs(cls, settings: TextConfig) -> tuple[str, ...]:
@@ -78,21 +74,21 @@ class TextConditioner(Conditioner):
     ) -> Condition:
         """Read the caption of the last frame of every latent frame; NaN means unknown."""
         shape = (batch_size, num_frames, self.size)
-        said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.null.device)
-        known = said.isfinite().all(-1)
+        captions = of_latent_frames(signals.get("caption"), shape, self.f_t, self.null.device)
+        known = captions.isfinite().all(-1)
         if generator is not None:
             config = self.config
             known = known & kept_frames(
                 batch_size, num_frames, config.dropout, config.part_dropout, generator
             )
-        read = self._read(said.nan_to_num().long().flatten(0, 1)).unflatten(0, shape[:2])
+        read = self._read(captions.nan_to_num().long().flatten(0, 1)).unflatten(0, shape[:2])
         return Condition(torch.where(known[..., None], read, self.null), self.null)
 
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Take nothing: bytes are what they are."""
 
     def _read(self, letters: Int[Tensor, "n s"]) -> Float[Tensor, "n d"]:
-        """Add up the words of every caption; their number does not change how loud it is."""
+        """Add up the words of every caption; their number does not change its scale."""
         hashes, ends = _words(letters)
         rows, place = self.config.rows, (ends.cumsum(1) - 1).clamp(min=0)
         words = self.words[hashes % rows] + self.words[hashes // rows % rows]

@@ -4,12 +4,12 @@ Latent diffusion (2112.10752) looks at the tokens of a caption by cross-attentio
 from a model that was trained on far more text than they will see, and leave it as it is (Imagen,
 2205.11487; Cosmos-Predict1, 2501.03575, with T5-XXL). T5: 1910.10683. CLIP: 2103.00020.
 
-Each caption is read by itself, without padding, so that what it says depends on nothing else: not
-on what is said beside it, nor on what was said before. That keeps runs that are resumed, and
+Each caption is read by itself, without padding, so that what is read depends on nothing else: not
+on the captions beside it, nor on those before. That keeps runs that are resumed, and
 futures that are played again, the same bit for bit, and captions that were read can be kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from torch.nn.functional import layer_norm
 
 from avenir import hub
 from avenir.clip import Condition, Context
-from avenir.conditioners import Conditioner, kept_frames, of_latent_frames
+from avenir.conditioners import Conditioner, ConditionSpec, kept_frames, of_latent_frames
 from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.shapes import Latents
@@ -65,16 +65,10 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
     setting = "`model` of conditioner kind 'text_encoder'"
     null: Tensor
 
-    def __init__(
-        self,
-        config: TextEncoderConfig,
-        sizes: Mapping[str, int],
-        f_t: int,
-        width: int,
-        channels: int,
-    ) -> None:
+    def __init__(self, config: TextEncoderConfig, spec: ConditionSpec) -> None:
         super().__init__()
-        self.config, self.f_t, self.size = config, f_t, sizes["caption"]
+        self.config, self.f_t = config, spec.f_t
+        self.size = spec.sizes["caption"]
         folder = hub.folder_of(config.model, self.setting)
         family = FAMILIES[hub.type_of(folder, config.model, FAMILIES)]
         model = hub.opened(folder, family, config.model)
@@ -90,11 +84,11 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
         files = [*hub.weights_in(folder), folder / _TOKENS, folder / _CONFIG]
         self.keep(model, config.model, files)
         self._kept: dict[bytes, Float[Tensor, "n c"]] = {}
-        self.enter = nn.Linear(model.config.hidden_size, width)
+        self.enter = nn.Linear(model.config.hidden_size, spec.width)
         if config.into == "modulation":
-            self.null = nn.Parameter(0.02 * torch.randn(1, 1, width))
+            self.null = nn.Parameter(0.02 * torch.randn(1, 1, spec.width))
         else:
-            self.register_buffer("null", torch.zeros(1, 1, width), persistent=False)
+            self.register_buffer("null", torch.zeros(1, 1, spec.width), persistent=False)
 
     @classmethod
     def needs(cls, settings: TextEncoderConfig) -> tuple[str, ...]:
@@ -116,13 +110,13 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
     ) -> Condition:
         """Read the caption of the last frame of every latent frame; NaN means unknown."""
         config, shape = self.config, (batch_size, num_frames, self.size)
-        said = of_latent_frames(signals.get("caption"), shape, self.f_t, self.null.device)
-        known = said.isfinite().all(-1)
+        captions = of_latent_frames(signals.get("caption"), shape, self.f_t, self.null.device)
+        known = captions.isfinite().all(-1)
         if generator is not None:
             known = known & kept_frames(
                 batch_size, num_frames, config.dropout, config.part_dropout, generator
             )
-        context = self._read(said, known)
+        context = self._read(captions, known)
         if config.into == "attention":
             return Condition(self.null.expand(*known.shape, -1), self.null, context=context)
         vectors = torch.where(known[..., None], context.tokens[:, :, 0], self.null)
@@ -131,25 +125,25 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
     def fit(self, signals: Sequence[dict[str, Tensor]]) -> None:
         """Take nothing: the scale of the model's features is taken out of each of them."""
 
-    def _read(self, said: Float[Tensor, "b t s"], known: Bool[Tensor, "b t"]) -> Context:
+    def _read(self, rows: Float[Tensor, "b t s"], known: Bool[Tensor, "b t"]) -> Context:
         """Read what is known, every caption once, and bring it to the width of the predictor."""
-        captions = [bytes(row).rstrip(b"\0") for row in said[known].byte().cpu().numpy()]
+        captions = [bytes(row).rstrip(b"\0") for row in rows[known].byte().cpu().numpy()]
         number = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
         most = self.config.length if self.config.into == "attention" else 1
         read = self.enter.weight.new_zeros(len(number), most, self.enter.in_features)
         there = torch.zeros(len(number), most, dtype=torch.bool, device=known.device)
         for caption, row in number.items():
-            tokens = self._heard(caption)
+            tokens = self._tokens_of(caption)
             read[row, : len(tokens)], there[row, : len(tokens)] = tokens, True
         entered = self.enter(layer_norm(read, read.shape[-1:]))
-        rows = torch.tensor([number[c] for c in captions], dtype=torch.long, device=known.device)
+        places = torch.tensor([number[c] for c in captions], dtype=torch.long, device=known.device)
         every = entered.new_zeros(*known.shape, *entered.shape[1:])
         seen = there.new_zeros(*known.shape, most)
-        every[known], seen[known] = entered[rows], there[rows]
+        every[known], seen[known] = entered[places], there[places]
         return Context.everywhere(every, seen)
 
-    def _heard(self, caption: bytes) -> Float[Tensor, "n c"]:
-        """Read a caption, or remember it: those that were not said for longest are forgotten."""
+    def _tokens_of(self, caption: bytes) -> Float[Tensor, "n c"]:
+        """Read a caption, or look it up: those that were not used for longest are dropped."""
         tokens = self._kept.pop(caption, None)
         if tokens is None:
             tokens = self._tokens(caption.decode(errors="replace"))
