@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from avenir.evaluation.metrics.frames import METRICS
-from avenir.evaluation.questions.prediction import METHODS
+from avenir.evaluation.questions.prediction import METHODS, Prediction
 from avenir.evaluation.report.charts import HEIGHT, WIDTH, Axis, chart
 from avenir.evaluation.results import Evaluation
 
@@ -26,7 +26,7 @@ text { font: 12.5px system-ui, sans-serif; fill: var(--ink); }
 
 def style() -> str:
     """Return the report's colours and the look of its lines, light only."""
-    page = files("avenir.evaluation").joinpath("report.html").read_text()
+    page = files("avenir.evaluation.report").joinpath("report.html").read_text()
     colours = re.search(r":root \{.*?\n\}", page, re.DOTALL)
     assert colours is not None
     marks = [row for row in page.splitlines() if re.match(r"\.(chart|grid|line)\b", row)]
@@ -35,8 +35,8 @@ def style() -> str:
 
 def picture(evaluation: Evaluation, metric: str) -> str:
     """Return the chart of one metric with its title and legend above."""
-    assert evaluation.continuation is not None
-    by_method = evaluation.continuation.curves[metric]
+    prediction: Prediction = evaluation.results["prediction"]
+    by_method = prediction.curves[metric]
     curves = {name: by_method[name] for name in METHODS if name in by_method}
     if evaluation.settings.num_samples == 1:
         curves.pop("world_mean")
@@ -48,7 +48,7 @@ def picture(evaluation: Evaluation, metric: str) -> str:
         x, y = 12 + number % 3 * 185, 34 + number // 3 * 18
         legend += f'<path class="line line-{name}" d="M{x} {y}h26"/>'
         legend += f'<text x="{x + 32}" y="{y + 4}">{escape(METHODS[name])}</text>'
-    clips = evaluation.continuation.num_clips
+    clips = prediction.num_clips
     title = f"{METRICS[metric].label}: {evaluation.world}, {clips} clips"
     height = HEAD + HEIGHT + 8
     return (

@@ -198,9 +198,9 @@ def test_what_would_have_been_is_seen_by_the_same_cameras():
     world = source()
     windows = world.draw("train", 12, 4, seed=0)
     was = world.read(windows)
-    same = world.instead(windows, was.signals["actions"][:, 5:11])
+    same = world.counterfactual(windows, was.signals["actions"][:, 5:11])
     assert torch.equal(same.video, was.video)
-    other = world.instead(windows, torch.tensor([1.0, 0.0]).expand(4, 6, 2))
+    other = world.counterfactual(windows, torch.tensor([1.0, 0.0]).expand(4, 6, 2))
     assert torch.equal(other.video[:, :6], was.video[:, :6])
     assert (other.video[:, 6:] != was.video[:, 6:]).flatten(2).any(2).float().mean() > 0.9
     assert torch.equal(other.signals["cameras"], was.signals["cameras"])

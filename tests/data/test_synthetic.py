@@ -241,15 +241,15 @@ def test_detours_hold_actions_for_their_share_of_the_time() -> None:
 def test_what_would_have_been_differs_from_the_other_action_on(source: Synthetic) -> None:
     windows = source.draw("train", 12, 5, seed=0)
     was = source.read(windows)
-    same = source.instead(windows, was.signals["actions"][:, 5:11])
+    same = source.counterfactual(windows, was.signals["actions"][:, 5:11])
     assert torch.equal(same.video, was.video)
     steered = torch.tensor([1.0, 0.0]).expand(5, 6, 2)
-    other = source.instead(windows, steered)
+    other = source.counterfactual(windows, steered)
     assert torch.equal(other.video[:, :6], was.video[:, :6])
     assert torch.equal(other.signals["actions"][:, 5:11], steered)
     assert torch.equal(other.signals["actions"][:, :5], was.signals["actions"][:, :5])
     assert (other.video[:, 6:] != was.video[:, 6:]).flatten(2).any(2).float().mean() > 0.9
-    again = source.instead(windows[2:3], steered[2:3])
+    again = source.counterfactual(windows[2:3], steered[2:3])
     assert torch.equal(again.video, other.video[2:3])
 
 

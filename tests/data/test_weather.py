@@ -134,7 +134,7 @@ def test_others_who_drive_or_visit_meet_the_same_weather():
     world = source(weather=True, captions="some")
     windows = world.spread("test", 20, 3)
     was = world.read(windows).signals["weather"]
-    assert torch.equal(world.instead(windows, torch.ones(3, 5, 2)).signals["weather"], was)
+    assert torch.equal(world.counterfactual(windows, torch.ones(3, 5, 2)).signals["weather"], was)
     visits = [[visit_of(0, number, 0.0)] for number in range(3)]
     assert torch.equal(world.visited(windows, visits).signals["weather"], was)
 

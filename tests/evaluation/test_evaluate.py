@@ -76,7 +76,7 @@ def test_everything_is_written_and_opens_again(evaluation, tmp_path):
     table = json.loads((tmp_path / "out/results.json").read_text())
     assert Evaluation.parse(table) == evaluation
     assert evaluation.settings.seed == 0 and evaluation.command == "avenir evaluate toy"
-    assert evaluation.control is not None and evaluation.readout is None
+    assert evaluation.results["action_control"].shuffled is not None and evaluation.readout is None
     with Image.open(tmp_path / "out/contact_sheet.png") as sheet:
         assert sheet.width > 200
 
@@ -119,8 +119,7 @@ def test_the_film_holds_every_frame_of_every_example(evaluation, tmp_path):
 
 def test_the_same_seed_gives_the_same_numbers(world, source, tmp_path, evaluation):
     again = evaluate(world, source, SETTINGS, tmp_path / "again")
-    assert again.continuation == evaluation.continuation
-    assert again.control == evaluation.control
+    assert again.results == evaluation.results
 
 
 def test_an_encoder_alone_is_measured_by_reconstruction(tmp_path):
@@ -132,8 +131,8 @@ def test_an_encoder_alone_is_measured_by_reconstruction(tmp_path):
     found = evaluate(world, source, settings, tmp_path)
     with pytest.raises(AvenirError, match="no predictor that draws in steps"):
         evaluate(world, source, settings.model_copy(update={"steps": (1, 2)}), tmp_path)
-    assert found.continuation is None and found.control is None and found.readout is None
-    reconstruction = found.reconstruction
+    assert set(found.results) == {"reconstruction"} and found.readout is None
+    reconstruction = found.results["reconstruction"]
     assert reconstruction.latent_shape == (2, 5, 4, 4)
     assert reconstruction.numbers_ratio == 3 * 4 * 8 * 8 / 5
     assert len(reconstruction.latents) == 5
@@ -149,7 +148,7 @@ def test_codes_in_use_are_counted_on_held_out_video(tmp_path):
     encoder = {"kind": "fsq", "compression": (4, 8, 8), "levels": (5, 3), "width": 8}
     world = World.build(Card(fps=10, size=(32, 32), encoder=encoder)).eval()
     settings = EvaluationConfig(num_clips=3, horizon_seconds=0.8)
-    codes = evaluate(world, source, settings, tmp_path).reconstruction.codes
+    codes = evaluate(world, source, settings, tmp_path).results["reconstruction"].codes
     windows = source.spread("test", 8, 3)
     video = source.read(windows).video
     assert codes is not None and video is not None
@@ -168,11 +167,12 @@ def test_a_world_that_discovers_actions_is_held_to_the_true_ones(discovering, tm
     for seconds, moments in ((0.8, 4), (0.7, 3)):
         settings = EvaluationConfig(num_clips=4, horizon_seconds=seconds, num_train_windows=2)
         measured = evaluate(discovering, data, settings, tmp_path)
-        found = measured.agreement
-        assert found is not None
+        found = measured.results["latent_actions"]
         assert found.num_codes == 9
         assert found.num_moments == 4 * moments
-        assert measured.counterfactuals is None  # it would read them in the answer
+        assert (
+            measured.results["action_control"].steered is None
+        )  # it would read them in the answer
     assert "Discovered actions" in (tmp_path / "report.html").read_text()
 
 
@@ -185,9 +185,8 @@ def test_video_in_which_nothing_moves_still_makes_a_page(world, source, tmp_path
 
     monkeypatch.setattr(source, "clip", still)
     found = evaluate(world, source, SETTINGS, tmp_path)
-    assert found.continuation is not None
-    assert "moving_psnr" not in found.continuation.curves  # no frame can be scored by it
-    assert set(found.continuation.curves["psnr"]["copy_last"].mean) == {60.0}
+    assert "moving_psnr" not in found.results["prediction"].curves  # no frame can be scored by it
+    assert set(found.results["prediction"].curves["psnr"]["copy_last"].mean) == {60.0}
     assert "nothing moved" in (tmp_path / "report.html").read_text()
 
 

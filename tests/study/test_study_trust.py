@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from avenir.errors import AvenirError
-from avenir.evaluation.questions.generation import MARKS
+from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.files import write_whole
 from avenir.study import Cell, Study, run_folder
 from avenir.study.comparison import Row
@@ -109,9 +109,9 @@ def test_rows_name_no_code(study, monkeypatch, capsys):
             seed=1,
             choice=0,
             steps=(1, 4),
-            marks={name: (1.0, 0.5) for name in MARKS},
-            codec=dict.fromkeys(MARKS, 1.0),
-            held=dict.fromkeys(MARKS, 1.0),
+            marks={name: (1.0, 0.5) for name in SET_METRICS},
+            codec=dict.fromkeys(SET_METRICS, 1.0),
+            held=dict.fromkeys(SET_METRICS, 1.0),
             seconds={"per_step": 1.0},
             commit="c",
         ).model_dump(mode="json")

@@ -13,7 +13,7 @@ from avenir.conditioners import ConditionSpec
 from avenir.conditioners.joint import JointConfig
 from avenir.device import generator
 from avenir.errors import AvenirError
-from avenir.evaluation.nearest_decoder import Album
+from avenir.evaluation.nearest_decoder import NearestDecoder
 from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
 from avenir.signals import Signal
@@ -85,7 +85,7 @@ def test_a_tokenizer_on_a_teacher_encodes_views_alike_before_and_after_it_is_sav
     views = [alone.encode(view) for view in video.split(32, dim=-1)]
     torch.testing.assert_close(world.encoder.encode(video), torch.cat(views, dim=-1))
     groups = torch.zeros(2, 2, 3, 32, 96)
-    album = Album(world.encoder, world.encoder.encode(groups)[:, 0], groups)
+    album = NearestDecoder(world.encoder, world.encoder.encode(groups)[:, 0], groups)
     torch.testing.assert_close(album.encode(video), world.encoder.encode(video))
 
 

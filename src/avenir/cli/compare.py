@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from avenir.data import Window
     from avenir.encoders import Encoder
     from avenir.evaluation.compare_encoders import Comparison
-    from avenir.evaluation.held_out import Task
+    from avenir.evaluation.held_out import HeldOut
     from avenir.evaluation.questions.drift import Shown
     from avenir.evaluation.readers.readout import Readout
     from avenir.evaluation.report.drift import Aged
@@ -99,16 +99,16 @@ def _ageing(
     out: Path,
 ) -> Path:
     """Continue the same held-out pasts with every world."""
-    from avenir.evaluation.held_out import Task
+    from avenir.evaluation.held_out import HeldOut
     from avenir.evaluation.independence import check_judge
-    from avenir.evaluation.readers.readout import Readout, evaluator_for, labelled
+    from avenir.evaluation.readers.readout import Readout, evaluator_for
     from avenir.evaluation.report.drift import Ageing, write_drift_report
     from avenir.training.log import Preparation, say
     from avenir.training.tasks import make_source
 
-    source = labelled(make_source(data))
+    source = make_source(data).labelled()
     past, horizon = (max(1, round(each * source.fps)) for each in (observe, seconds))
-    task = Task(source, source.spread("test", past + horizon, clips), past, horizon, 1, 8, 0)
+    task = HeldOut(source, source.spread("test", past + horizon, clips), past, horizon, 1, 8, 0)
     device = next(iter(worlds.values())).encoder.latent_mean.device
     readout, evaluator = Readout.of(source, device), evaluator_for(source, device)
     if evaluator is not None:
@@ -150,7 +150,7 @@ def _ageing(
 def _aged(
     name: str,
     world: "World",
-    task: "Task",
+    held_out: "HeldOut",
     readout: "Readout | None",
     evaluator: "Encoder | None",
     noises: Sequence[float],
@@ -158,19 +158,21 @@ def _aged(
 ) -> "tuple[Aged, list[Shown]]":
     """Measure how one world ages and whether its actions matter."""
     from avenir.evaluation.compare_encoders import NUM_SHOWN
-    from avenir.evaluation.nearest_decoder import groups_in, with_album
-    from avenir.evaluation.questions.action_control import measure_control
+    from avenir.evaluation.nearest_decoder import groups_in, with_nearest_decoder
+    from avenir.evaluation.questions.action_control import measure_shuffled_actions
     from avenir.evaluation.questions.drift import measure_drift
     from avenir.evaluation.report.drift import Aged
     from avenir.training.estimate import seconds_per_step
 
-    world = with_album(world, task.source, report)
+    world = with_nearest_decoder(world, held_out.source, report)
     assert world.predictor is not None and world.card.predictor is not None
     trained = world.predictor.num_train_frames * world.encoder.compression.t
-    drift, film = measure_drift(world, trained, task, readout, report, NUM_SHOWN, noises, evaluator)
+    drift, film = measure_drift(
+        world, trained, held_out, readout, report, NUM_SHOWN, noises, evaluator
+    )
     control = None
     if world.conditioner is not None:
-        control = measure_control(world, task.cut(trained), readout, report)
+        control = measure_shuffled_actions(world, held_out.cut(trained), readout, report)
     known = world.card.provenance
     each = seconds_per_step(known)
     aged = Aged(

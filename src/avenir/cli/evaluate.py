@@ -35,6 +35,10 @@ def evaluate(
         str, typer.Option(help="Also draw sets of clips in so many steps: 1,2,4,8")
     ] = "",
     evaluator: Evaluator = None,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE", help="A question of yours, my_lab.my_question; repeatable."),
+    ] = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report; `evaluation` in the run unless said.")
@@ -62,6 +66,7 @@ def evaluate(
             "past_seconds": observe or (None if is_text else 1.0),
             "horizon_seconds": seconds or (None if is_text else 2.0),
             "num_samples": samples,
+            "questions": question or (),
             "steps": whole_numbers(steps, "--steps"),
             "seed": seed,
         }

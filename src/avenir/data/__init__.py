@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from pydantic import Field
+from torch import Tensor
 
 from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
@@ -70,6 +72,17 @@ class Skipped:
     reason: str
 
 
+class Visited(NamedTuple):
+    """Windows into which something comes, and the same without it."""
+
+    coming: Batch
+    quiet: Batch
+    pairs: Float[Tensor, "b 2"]
+    """Number of its kind and of its colour."""
+    is_new: Bool[Tensor, " b"]
+    """Whether training never shows that pair."""
+
+
 class Source(ABC):
     """A data set seen as windows of frames at one size and rate."""
 
@@ -83,6 +96,16 @@ class Source(ABC):
     skipped: list[Skipped]
     notes: Sequence[str] = ()
     """What was assumed of the data, and what in it is not used."""
+    readers: Mapping[str, str] = {}
+    """Frozen readers that ship for its frames, by what they read."""
+    has_labels: bool = False
+    """Whether its batches say what is where, as `labelled` asks for."""
+    knows_counterfactuals: bool = False
+    """Whether it can show what would have followed other actions."""
+    takes_visitors: bool = False
+    """Whether something described by a caption can come into view at any time."""
+    knows_geometry: bool = False
+    """Whether it knows where each of its cameras sees what another sees."""
     tokenizer: str | None = None
     """Of text in pieces, what its tokens stand for: a file of the package `tokenizers`."""
 
@@ -110,6 +133,35 @@ class Source(ABC):
             },
             names=tuple(f"{w.recording.name}@{w.start_seconds:.2f}s" for w in windows),
         )
+
+    def labelled(self) -> "Source":
+        """Return the same source with the labels it can give; itself where it has none to add."""
+        return self
+
+    def counterfactual(self, windows: Sequence[Window], actions: Float[Tensor, "b F a"]) -> Batch:
+        """Read windows as they would have been under other actions before their last `F` frames.
+
+        Row i of `actions` leads to the i-th of them. Only where `knows_counterfactuals`.
+        """
+        raise NotImplementedError
+
+    def with_visitors(
+        self, windows: Sequence[Window], begins: float, seed: int, first: int
+    ) -> Visited:
+        """Read windows into which something comes `begins` seconds after their start, and quiet.
+
+        The windows are those from number `first` on; only where it `takes_visitors`.
+        """
+        raise NotImplementedError
+
+    def correspondence(
+        self, here: Float[Tensor, "b n"], there: Float[Tensor, "b n"], size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "b H W 2"], Bool[Tensor, "b H W"]]:
+        """Say where camera `there` sees what is at every pixel of camera `here`, and whether.
+
+        In widths and heights of its view. Only where it `knows_geometry`.
+        """
+        raise NotImplementedError
 
     def draw(self, split: Split, num_frames: int, count: int, seed: int) -> list[Window]:
         """Draw windows at random, every possible start of every recording equally likely."""

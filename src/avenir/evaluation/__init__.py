@@ -6,7 +6,6 @@ where things really are. It trains nothing and prints nothing.
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +13,14 @@ import numpy as np
 from avenir.data import Source
 from avenir.device import seed_of
 from avenir.errors import AvenirError
-from avenir.evaluation.held_out import Task
-from avenir.evaluation.nearest_decoder import groups_in, with_album
-from avenir.evaluation.questions.action_control import measure_control, measure_counterfactuals
-from avenir.evaluation.questions.box_control import measure_box_control
-from avenir.evaluation.questions.generation import Generation, measure_generation
-from avenir.evaluation.questions.latent_actions import measure_agreement
-from avenir.evaluation.questions.likelihood import measure_likelihood
-from avenir.evaluation.questions.novel_views import ImaginedViews, Looks, measure_imagined_views
-from avenir.evaluation.questions.prediction import Example, measure_continuation
-from avenir.evaluation.questions.reconstruction import measure_reconstruction
-from avenir.evaluation.questions.text_control import Reader, measure_obedience
-from avenir.evaluation.readers.readout import Readout, evaluator_for, labelled
-from avenir.evaluation.report.page import write_report
+from avenir.evaluation.held_out import HeldOut
+from avenir.evaluation.nearest_decoder import groups_in, with_nearest_decoder
+from avenir.evaluation.page import evaluation_page
+from avenir.evaluation.question import Asked, Measured, Question, find_questions
+from avenir.evaluation.readers.readout import Readout
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.settings import EvaluationConfig, Report
+from avenir.files import write_whole
 from avenir.world import World
 
 __all__ = ["Evaluation", "EvaluationConfig", "evaluate"]
@@ -57,41 +49,24 @@ def evaluate(
     given and may not judge is an error.
     """
     started = time.monotonic()
-    task = _task(world, source, settings)
+    held_out = _held_out(world, source, settings)
     if settings.steps and (world.predictor is None or world.predictor.num_steps is None):
         raise AvenirError(
             f"{world.card.name!r} was to draw in {settings.steps} steps, and it has no predictor "
             "that draws in steps, such as kinds 'flow' and 'masked': leave the steps out"
         )
+    every = find_questions(settings.questions)
     if world.predictor is not None:
-        world = with_album(world, source, report)
+        world = with_nearest_decoder(world, source, report)
     # The reader says how it does on real frames before it judges any other.
-    readout = Readout.of(task.source, world.encoder.latent_mean.device)
-    reading = readout.held_out(task.source) if readout else None
-    reconstruction = measure_reconstruction(
-        world.encoder, task.source, task.windows, task.batch_size, task.seed, report
-    )
-    continuation = control = counterfactuals = agreement = generation = likelihood = None
-    left_out, obedience, boxes = None, None, None
-    views: tuple[ImaginedViews, Looks] | None = None
-    examples: list[Example] = []
-    if world.predictor is not None:
-        continuation, examples = measure_continuation(
-            world, task, settings.num_train_windows, settings.num_examples, readout, report
-        )
-        generation, left_out = _generation(world, task, evaluator, readout, report, settings.steps)
-        likelihood = measure_likelihood(world, task, report)
-        if "actions" in world.takes:
-            control = measure_control(world, task, readout, report)
-            counterfactuals = measure_counterfactuals(world, task, readout, report)
-        if "caption" in world.takes:
-            reader = Reader.shipped(world.encoder.latent_mean.device)
-            obedience = measure_obedience(world, task, reader, report)
-        if "boxes" in world.takes:
-            boxes = measure_box_control(world, task, readout, report)
-        views = measure_imagined_views(world, task, report)
-        if task.discover is not None:
-            agreement = measure_agreement(task.discover, task, world.encoder.compression.t, report)
+    readout = Readout.of(held_out.source, world.encoder.latent_mean.device)
+    reading = None if readout is None else readout.held_out(held_out.source)
+    asked = Asked(world, held_out, settings, report, readout, evaluator)
+    answered: list[tuple[Question, Measured]] = []
+    for question in every:
+        measured = question.measure(asked) if question.applies(asked) else None
+        if measured is not None:
+            answered.append((question, measured))
     evaluation = Evaluation(
         world=world.card.name,
         key=world.card.provenance.get("key"),
@@ -103,46 +78,20 @@ def evaluate(
         command=command,
         seconds=round(time.monotonic() - started, 1),
         readout=reading,
-        album=groups_in(world),
-        reconstruction=reconstruction,
-        continuation=continuation,
-        generation=generation,
-        left_out=left_out,
-        likelihood=likelihood,
-        control=control,
-        counterfactuals=counterfactuals,
-        agreement=agreement,
-        obedience=obedience,
-        boxes=boxes,
-        imagined_views=None if views is None else views[0],
+        nearest_decoder=groups_in(world),
+        results={question.name: measured.answer for question, measured in answered},
     )
-    looks = None if views is None else views[1]
-    write_report(folder, evaluation, examples, recipe, world.card.provenance, looks)
+    write_whole(folder / "results.json", evaluation.model_dump_json(indent=2) + "\n")
+    for _, measured in answered:
+        for name, content in measured.files.items():
+            write_whole(folder / name, content)
+    provenance = world.card.provenance
+    html = evaluation_page(evaluation, answered, held_out, recipe, provenance)
+    write_whole(folder / "report.html", html)
     return evaluation
 
 
-def _generation(
-    world: World,
-    task: Task,
-    given: World | None,
-    readout: Readout | None,
-    report: Report,
-    steps: Sequence[int],
-) -> tuple[Generation | None, str | None]:
-    """Compare sets of clips, or say why not; an evaluator that was asked for must do."""
-    device = world.encoder.latent_mean.device
-    evaluator = given or evaluator_for(task.source, device)
-    if evaluator is None:
-        return None, "no evaluator ships for this data: name a run of your own with --evaluator"
-    try:
-        return measure_generation(world, task, evaluator, readout, report, steps), None
-    except AvenirError as error:
-        if given is not None:
-            raise
-        return None, str(error)
-
-
-def _task(world: World, source: Source, settings: EvaluationConfig) -> Task:
+def _held_out(world: World, source: Source, settings: EvaluationConfig) -> HeldOut:
     """Choose windows, in an order that puts different recordings next to each other."""
     if source.fps != world.card.fps or source.size != world.card.size:
         raise AvenirError(
@@ -150,13 +99,13 @@ def _task(world: World, source: Source, settings: EvaluationConfig) -> Task:
             f"{world.card.name!r} lives at {world.card.size} and {world.card.fps:g} fps: "
             "give the data at the world's size and rate"
         )
-    source = labelled(source)
+    source = source.labelled()
     past = _num_past(world, settings)
     horizon = max(1, round((settings.horizon_seconds or _HORIZON_SECONDS) * source.fps))
     windows = source.spread("test", past + horizon, settings.num_clips)
     order = np.random.default_rng(seed_of("order", settings.seed)).permutation(len(windows))
     numbers = (past + horizon) * 3 * source.size[0] * source.size[1]
-    return Task(
+    return HeldOut(
         source,
         [windows[int(i)] for i in order],
         past,

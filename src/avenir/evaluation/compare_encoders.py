@@ -22,7 +22,7 @@ from avenir.evaluation.baselines import reconstructed
 from avenir.evaluation.metrics.bootstrap import LEVEL, NUM_RESAMPLES
 from avenir.evaluation.metrics.frames import BEST_PSNR
 from avenir.evaluation.questions.reconstruction import Reconstruction, measure_reconstruction
-from avenir.evaluation.report.page import details, page, resource, section
+from avenir.evaluation.report.html import details, page, resource, section
 from avenir.evaluation.report.side_by_side import GAIN, Column, side_by_side
 from avenir.evaluation.report.tables import facts_list, written
 from avenir.evaluation.settings import Report

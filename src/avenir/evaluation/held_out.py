@@ -37,7 +37,7 @@ class Imagines(Protocol):
         ...
 
 
-class Task(NamedTuple):
+class HeldOut(NamedTuple):
     """What to measure on: held-out windows of `past + horizon` frames."""
 
     source: Source
@@ -68,7 +68,7 @@ class Task(NamedTuple):
             return {"actions": self.discover(frames_of(batch))}
         return observed(batch.signals, self.past if past is None else past, self.source.signals)
 
-    def cut(self, most: int) -> "Task":
+    def cut(self, most: int) -> "HeldOut":
         """Return the same pasts with a horizon of at most so many frames."""
         horizon = min(most, self.horizon)
         windows = [replace(w, num_frames=self.past + horizon) for w in self.windows]

@@ -24,7 +24,7 @@ _MOST_GROUPS, _MOST_NUMBERS = 4000, 2**26
 _BATCH = 32
 
 
-class Album(Encoder):
+class NearestDecoder(Encoder):
     """An encoder, with pictures in the place of a decoder."""
 
     can_decode = True
@@ -61,11 +61,11 @@ class Album(Encoder):
 
 def groups_in(world: World) -> int | None:
     """Return how many groups of frames a world's album holds; None of one that decodes."""
-    return len(world.encoder.groups) if isinstance(world.encoder, Album) else None
+    return len(world.encoder.groups) if isinstance(world.encoder, NearestDecoder) else None
 
 
 @torch.no_grad()
-def with_album(world: World, source: Source, report: Report) -> World:
+def with_nearest_decoder(world: World, source: Source, report: Report) -> World:
     """Give a world whose encoder cannot decode an album of training frames.
 
     Any other world comes back as it is.
@@ -83,5 +83,5 @@ def with_album(world: World, source: Source, report: Report) -> World:
         latents.append(encoder.encode(video.to(encoder.latent_mean.device))[:, 0].cpu())
         groups.append(video)
     report("filling the album", len(windows), len(windows))
-    album = Album(encoder, torch.cat(latents), torch.cat(groups))
+    album = NearestDecoder(encoder, torch.cat(latents), torch.cat(groups))
     return World(world.card, album, world.conditioner, world.predictor)

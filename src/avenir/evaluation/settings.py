@@ -27,6 +27,8 @@ class EvaluationConfig(Config):
     """Training pasts among which the nearest is sought, and frames in the mean image."""
     steps: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Numbers of steps in which sets of clips are drawn as well."""
+    questions: tuple[str, ...] = ()
+    """Questions of your own, asked after ours: modules by their dotted path."""
     num_examples: int = Field(6, ge=0)
     """Clips shown on the page."""
     seed: int = 0

@@ -26,7 +26,6 @@ from avenir.evaluation.probing.battery import Labels, labels_of
 from avenir.evaluation.probing.diagnostics import pooled
 from avenir.evaluation.probing.features import Components, components, paint
 from avenir.evaluation.probing.probes import learn, r2
-from avenir.evaluation.readers.readout import labelled
 from avenir.serving.backends import Direction, InitialState
 from avenir.shapes import Compression, Latents
 from avenir.world import World
@@ -151,7 +150,7 @@ def truths_of(labels: Labels, source: Source) -> list[Truth]:
 
 def _learnt(world: World, source: Source, report: Report) -> Probes | None:
     """Learn to read what there are labels of; None where there are none, or too few windows."""
-    source = labelled(source)
+    source = source.labelled()
     same = source.size == world.card.size and source.fps == world.card.fps
     known = (isinstance(source, Synthetic) and source.config.labels) or "state" in source.signals
     if not same or not known:

@@ -19,7 +19,7 @@ from avenir.config import Config, read_json, read_toml
 from avenir.device import best_device
 from avenir.errors import AvenirError, DamagedError
 from avenir.evaluation.independence import check_independent
-from avenir.evaluation.questions.generation import MARKS
+from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.evaluation.readers.readout import evaluator_for
 from avenir.registry import code_in
 from avenir.study.comparison import Comparison, Conclusion, Gate, Row, compare_arms
@@ -139,7 +139,7 @@ class Study:
             if row is None:
                 raise AvenirError(f"settings of arm {arm!r} have not been chosen: run the study")
             marks.append(row.marks[metric][-1])
-        best = max if MARKS[metric].higher_is_better else min
+        best = max if SET_METRICS[metric].higher_is_better else min
         return marks.index(best(marks))
 
     def _recipe(self, arm: str, choice: int) -> Recipe:
@@ -160,7 +160,7 @@ class Study:
                     f"{', '.join(protocol.arms)}"
                 )
         for metric in protocol.metrics:
-            if metric not in MARKS:
+            if metric not in SET_METRICS:
                 raise AvenirError(f"{metric!r} is no metric that a study measures")
         if protocol.development_seed in protocol.seeds:
             raise AvenirError(

@@ -12,7 +12,7 @@ from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.evaluation.metrics.correlation import Correlation
 from avenir.evaluation.probing.passport_results import Passport
-from avenir.evaluation.questions.generation import MARKS, Marks
+from avenir.evaluation.questions.generation import SET_METRICS, SetScores
 from avenir.study.speed_up import SHARES, Cost, Effect, Ratio, area, effect, speed_up
 from avenir.study.verdict import Verdict, verdict
 
@@ -52,11 +52,11 @@ class Row(Config):
     """Generator steps at which it was measured."""
     marks: dict[str, tuple[float, ...]]
     """Every metric at those steps."""
-    real: Marks = {}
+    real: SetScores = {}
     """Real clips: how well true futures are read, how far clips of training are from them."""
-    codec: Marks
+    codec: SetScores
     """True futures encoded and decoded."""
-    held: Marks
+    held: SetScores
     """The last observed frame held."""
     seconds: dict[str, float]
     """What each run took: its generator's `per_step`, and in all every run it stands on."""
@@ -201,7 +201,9 @@ def compare_arms(
         placebo=placebo,
         areas={
             metric: tuple(
-                area(a.steps, a.marks[metric], b.marks[metric], MARKS[metric].higher_is_better)
+                area(
+                    a.steps, a.marks[metric], b.marks[metric], SET_METRICS[metric].higher_is_better
+                )
                 for a, b in matched
             )
             for metric in metrics
@@ -262,4 +264,6 @@ def _speed_up(
         )
     costs = (base.cost, other.cost) if all_in else (Cost(), Cost())
     curves = base.marks[metric], other.marks[metric]
-    return speed_up(base.steps, *curves, share, MARKS[metric].higher_is_better, *costs, budget)
+    return speed_up(
+        base.steps, *curves, share, SET_METRICS[metric].higher_is_better, *costs, budget
+    )

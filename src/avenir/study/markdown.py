@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from avenir.evaluation.metrics.correlation import Correlation
-from avenir.evaluation.questions.generation import MARKS
+from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.study.comparison import Compared, Conclusion, Found, Pair, Row
 from avenir.study.speed_up import Effect
 
@@ -47,7 +47,7 @@ def _curves(conclusion: Conclusion) -> Iterator[str]:
             rows = [row for row in conclusion.rows if row.arm == arm]
             curves = [[row.marks[metric][at] for row in rows] for at in range(len(steps))]
             floors = [_floor(rows, "codec", metric), _floor(rows, "held", metric)]
-            label = MARKS[metric].label if number == 0 else ""
+            label = SET_METRICS[metric].label if number == 0 else ""
             yield _row([label, arm, *map(_spread, curves), *floors])
     yield ""
 
@@ -70,7 +70,7 @@ def _speed_ups(compared: Compared, metrics: Sequence[str]) -> Iterator[str]:
             for arm, found in sides:
                 cells = [_effect(each) for each in _of(found, metric, all_in)]
                 counted = "all in" if all_in else "generator"
-                yield _row([MARKS[metric].label, arm, counted, *cells])
+                yield _row([SET_METRICS[metric].label, arm, counted, *cells])
     yield ""
 
 
@@ -103,9 +103,9 @@ def how_foretold(conclusion: Conclusion) -> str:
     return (
         "Numbers of each latent before its generator was trained, ranked against how much better "
         "than the baseline's that was on average over log-steps from a quarter of the budget on "
-        f"({MARKS[conclusion.metrics[0]].label.lower()}). Means over seeds; 95 % intervals over "
-        f"arms, of which there are {len(conclusion.foretold[0].arms)}; {len(conclusion.foretold)} "
-        "numbers were tried, and some fit by chance."
+        f"({SET_METRICS[conclusion.metrics[0]].label.lower()}). Means over seeds; 95 % "
+        f"intervals over arms, of which there are {len(conclusion.foretold[0].arms)}; "
+        f"{len(conclusion.foretold)} numbers were tried, and some fit by chance."
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from avenir.evaluation.metrics.bootstrap import Interval
 from avenir.evaluation.metrics.correlation import spearman
 from avenir.evaluation.probing.passport_results import Passport
-from avenir.evaluation.questions.generation import MARKS
+from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.study.comparison import Foretold, Row
 from avenir.study.speed_up import SHARES, area
 
@@ -25,7 +25,7 @@ def foretell(
     An arm counts once, as the mean over the seeds that the baseline has a row for as well.
     """
     bases = {row.seed: row for row in rows if row.arm == baseline}
-    up = MARKS[metric].higher_is_better
+    up = SET_METRICS[metric].higher_is_better
     speeds: dict[str, list[float]] = {}
     numbers: dict[str, list[dict[str, float]]] = {}
     for row in rows:

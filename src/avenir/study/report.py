@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from avenir.evaluation.metrics.bootstrap import Curve
-from avenir.evaluation.questions.generation import MARKS
+from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.evaluation.report.charts import Axis, chart, charts, coloured
-from avenir.evaluation.report.page import page, resource, section
+from avenir.evaluation.report.html import page, resource, section
 from avenir.evaluation.report.side_by_side import Column, side_by_side
 from avenir.evaluation.report.tables import plain_table
 from avenir.files import write_whole
@@ -67,13 +67,13 @@ def _curves(conclusion: Conclusion, arms: Sequence[str]) -> str:
             name: _spread([row.marks[metric] for row in conclusion.rows if row.arm == arm])
             for name, arm in names.items()
         }
-        better = "higher" if MARKS[metric].higher_is_better else "lower"
+        better = "higher" if SET_METRICS[metric].higher_is_better else "lower"
         title = (
-            f'{escape(MARKS[metric].label)} <span class="note">· {better} is better; '
+            f'{escape(SET_METRICS[metric].label)} <span class="note">· {better} is better; '
             f"{_floors(conclusion, metric)}</span>"
         )
         axis = Axis(conclusion.rows[0].steps, "generator steps", log=True)
-        drawing = chart(curves, names, axis, MARKS[metric].label)
+        drawing = chart(curves, names, axis, SET_METRICS[metric].label)
         drawings.append((title, drawing))
     return section(
         "curves",
@@ -155,7 +155,9 @@ def _found_table(caption: str, found: Sequence[Found]) -> str:
                 for each in found
                 if each.metric == metric and each.all_in == all_in
             ]
-            lines.append((f"{MARKS[metric].label}, {'all in' if all_in else 'generator'}", cells))
+            lines.append(
+                (f"{SET_METRICS[metric].label}, {'all in' if all_in else 'generator'}", cells)
+            )
     return plain_table(escape(caption), lines)
 
 
@@ -188,7 +190,7 @@ def _pair_table(caption: str, pairs: Sequence[Pair]) -> str:
 
 def _rows(rows: Sequence[Row]) -> str:
     metrics = list(rows[0].marks) if rows else []
-    lines = [("Arm, seed", [MARKS[metric].label for metric in metrics] + ["Seconds in all"])]
+    lines = [("Arm, seed", [SET_METRICS[metric].label for metric in metrics] + ["Seconds in all"])]
     for row in rows:
         marks = [f"{row.marks[metric][-1]:.3g}" for metric in metrics]
         spent = row.cost.at(row.steps[-1])

@@ -24,12 +24,12 @@ import torch
 
 from avenir.clip import Clip
 from avenir.device import best_device, generator
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.independence import check_judge
 from avenir.evaluation.probing.passport import measure_passports
 from avenir.evaluation.probing.passport_results import Passport, PassportConfig
-from avenir.evaluation.questions.generation import Judge
-from avenir.evaluation.readers.readout import labelled, readout_of
+from avenir.evaluation.questions.generation import SetScorer
+from avenir.evaluation.readers.readout import readout_of
 from avenir.evaluation.report.side_by_side import Column
 from avenir.files import alone_in, make_folder, write_whole
 from avenir.signals import observed
@@ -214,20 +214,20 @@ def _passport(study: Study, world: World, name: str) -> Passport:
 @cache
 def _opened(
     path: Path, overrides: tuple[str, ...], folder: Path, trust: frozenset[str]
-) -> tuple[Study, Judge]:
+) -> tuple[Study, SetScorer]:
     """Open a study and its judge once in a process: real clips look alike in every cell."""
     study = Study(path, overrides, folder, trust)
     return study, make_judge(study)
 
 
-def make_judge(study: Study) -> Judge:
+def make_judge(study: Study) -> SetScorer:
     """Make the judge of all cells."""
     protocol = study.protocol
-    source = labelled(study.source)
+    source = study.source.labelled()
     windows = source.spread("test", protocol.past + protocol.horizon, protocol.num_clips)
-    task = Task(source, windows, protocol.past, protocol.horizon, 1, 16, 0)
+    task = HeldOut(source, windows, protocol.past, protocol.horizon, 1, 16, 0)
     readout = readout_of(source, study.evaluator, best_device())
-    return Judge(task, study.evaluator.encoder, readout)
+    return SetScorer(task, study.evaluator.encoder, readout)
 
 
 def seconds_of(world: World) -> dict[str, float]:

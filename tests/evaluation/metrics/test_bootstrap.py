@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from avenir.evaluation.metrics.bootstrap import Interval, bootstrap, curve, interval
-from avenir.evaluation.metrics.score_table import Tally, horizons
+from avenir.evaluation.metrics.score_table import ScoreTable, horizons
 
 
 def test_mean_and_bounds_of_one_recording_are_a_mean_without_bounds():
@@ -49,7 +49,7 @@ def test_intervals_cover_the_true_mean_about_as_often_as_they_say():
 def test_paired_differences_are_far_surer_than_the_means():
     chance = torch.Generator().manual_seed(0)
     hard = 10 * torch.randn(30, 5, generator=chance)
-    tally = Tally()
+    tally = ScoreTable()
     tally.add("world", {"psnr": hard + 1})
     tally.add("copy_last", {"psnr": hard})
     rows = tally.rows([str(i) for i in range(30)], 0, "world", {None: slice(0, 5)})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from avenir.data.synthetic import Synthetic, SyntheticConfig
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.questions.action_control import measure_counterfactuals
 from avenir.evaluation.readers.readout import Readout
 
@@ -18,8 +18,8 @@ _ENCODER = SimpleNamespace(latent_mean=torch.zeros(1))
 class Knows(Synthetic):
     """The simulator, which remembers what it was last asked."""
 
-    def instead(self, windows, actions):
-        self.asked = super().instead(windows, actions)
+    def counterfactual(self, windows, actions):
+        self.asked = super().counterfactual(windows, actions)
         return self.asked
 
 
@@ -42,8 +42,8 @@ def source() -> Knows:
 
 
 @pytest.fixture(scope="module")
-def task(source) -> Task:
-    return Task(source, source.spread("test", 16, 24), 6, 10, 1, 8, 0)
+def task(source) -> HeldOut:
+    return HeldOut(source, source.spread("test", 16, 24), 6, 10, 1, 8, 0)
 
 
 def measured(source, task, changed=lambda frames, past: frames):

@@ -8,11 +8,15 @@ import torch
 
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.things import MOVING, Class
-from avenir.evaluation.held_out import Task
-from avenir.evaluation.questions.box_control import BoxControl, measure_box_control, share_filled
+from avenir.evaluation.held_out import HeldOut
+from avenir.evaluation.questions.box_control import (
+    BoxControl,
+    _finding,
+    box_table,
+    measure_box_control,
+    share_filled,
+)
 from avenir.evaluation.readers.readout import Readout
-from avenir.evaluation.report.findings import _boxes
-from avenir.evaluation.report.tables import box_table
 from avenir.shapes import BOX_NUMBERS, Compression
 
 
@@ -60,12 +64,12 @@ class Eye(Readout):
         return super().read(video, seen)
 
 
-def task(count: int = 10, **settings) -> Task:
+def task(count: int = 10, **settings) -> HeldOut:
     source = Synthetic(SyntheticConfig.parse({"boxes": True, "labels": True} | settings))
-    return Task(source, source.spread("test", 20, count), 6, 14, 1, 5, 0)
+    return HeldOut(source, source.spread("test", 20, count), 6, 14, 1, 5, 0)
 
 
-def measured(world, task: Task) -> BoxControl:
+def measured(world, task: HeldOut) -> BoxControl:
     shipped = Readout.of(task.source, "cpu")
     assert shipped is not None
     found = measure_box_control(world, task, Eye(shipped.encoder), lambda *_: None)
@@ -79,21 +83,21 @@ def listens() -> BoxControl:
 
 
 def test_who_fills_every_box_is_seen_to_and_owes_it_to_being_told(listens):
-    assert min(listens.told.mean, listens.moved.mean) > 0.95  # but for those painted over
-    assert listens.untold.mean == listens.moved_untold.mean == listens.overlap_untold.mean == 0
-    assert min(listens.more_than_untold.low, listens.more_than_moved_untold.low) > 0.9
+    assert min(listens.given.mean, listens.moved.mean) > 0.95  # but for those painted over
+    assert listens.absent.mean == listens.moved_absent.mean == listens.overlap_absent.mean == 0
+    assert min(listens.more_than_absent.low, listens.more_than_moved_absent.low) > 0.9
     assert listens.seconds == 1.4 and listens.num_clips == 10
 
 
-def test_real_frames_fill_their_boxes(listens):
+def test_real_frames_fill_their_finding(listens):
     assert listens.read.mean > 0.8 and listens.overlap_read.mean > 0.75
     assert listens.kept.mean < 0.2  # a tokenizer that keeps nothing leaves next to nothing
 
 
 def test_who_does_not_listen_gains_nothing():
     deaf = measured(Deaf(), task())
-    assert deaf.more_than_untold.mean == deaf.more_than_moved_untold.mean == 0
-    assert 0 < deaf.told.mean < 1 and 0 < deaf.overlap.mean < 1
+    assert deaf.more_than_absent.mean == deaf.more_than_moved_absent.mean == 0
+    assert 0 < deaf.given.mean < 1 and 0 < deaf.overlap.mean < 1
 
 
 def test_a_box_is_filled_by_a_third_of_its_own_class():
@@ -117,7 +121,7 @@ def test_where_things_will_be_is_told_of_the_past_alone():
     assert asked.steering(batch).keys() == {"actions", "boxes"}
 
 
-def test_nothing_is_measured_where_nobody_knows_boxes():
+def test_nothing_is_measured_without_boxes_or_a_reader():
     shipped = Readout.of(task().source, "cpu")
     assert measure_box_control(Painter(), task(boxes=None), shipped, lambda *_: None) is None
     assert measure_box_control(Painter(), task(), None, lambda *_: None) is None
@@ -125,12 +129,12 @@ def test_nothing_is_measured_where_nobody_knows_boxes():
 
 def test_one_recording_alone_has_no_other_to_be_told_of():
     alone = measured(Painter(), task(count=1))
-    assert alone.told.mean > 0.9 and alone.moved.mean is None
+    assert alone.given.mean > 0.9 and alone.moved.mean is None
 
 
 def test_its_table_and_its_sentence_say_what_was_measured(listens):
-    table, said = box_table(listens), _boxes(listens)
+    table, said = box_table(listens), _finding(listens)
     share = f"{listens.moved.mean:.0%}"
-    assert "where those of another recording are, told" in table and share in table
+    assert "where those of another recording are, given" in table and share in table
     assert said.number == f"+{share}" and said.tone == "good"
     assert f"fills {share} of these" in said.sentence

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from avenir.errors import AvenirError
-from avenir.evaluation.held_out import Task, of_another_recording
+from avenir.evaluation.held_out import HeldOut, of_another_recording
 from avenir.evaluation.metrics.frames import BEST_PSNR
-from avenir.evaluation.questions.action_control import measure_control
+from avenir.evaluation.questions.action_control import measure_shuffled_actions
 from avenir.evaluation.questions.drift import SEGMENT, WAYS, _other, failure, growth, measure_drift
 from avenir.evaluation.report.charts import coloured
 from avenir.evaluation.report.drift import Aged, Ageing, write_drift_report
@@ -21,8 +21,8 @@ def quiet(what: str, done: int, total: int) -> None:
     pass
 
 
-def task(source, windows, batch_size: int = 4) -> Task:
-    return Task(source, windows, 6, 10, 1, batch_size, 0)
+def task(source, windows, batch_size: int = 4) -> HeldOut:
+    return HeldOut(source, windows, 6, 10, 1, batch_size, 0)
 
 
 def test_a_world_that_knows_the_rule_does_not_drift(source, windows):
@@ -82,7 +82,7 @@ def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
         drift, shown = measure_drift(
             world, 5, asked, None, quiet, 2, noises=(0.2,), evaluator=world.encoder
         )
-        control = measure_control(world, asked.cut(5), None, quiet)
+        control = measure_shuffled_actions(world, asked.cut(5), None, quiet)
         known = {"name": name, "key": None, "predictor": "toy", "num_parameters": 7, "album": None}
         cost = {"device": "cpu", "train_seconds": 90.0, "train_gib": 0.5} if name == "deaf" else {}
         known |= cost
@@ -113,7 +113,7 @@ def test_noise_on_the_past_stays_where_nothing_takes_it_away(source, windows):
 
 def test_sets_of_clips_are_compared_segment_by_segment(source, windows):
     """A world that is right is at no distance; one that stands still goes away."""
-    asked = Task(source, source.spread("test", 30, 6), 6, 24, 1, 4, 0)
+    asked = HeldOut(source, source.spread("test", 30, 6), 6, 24, 1, 4, 0)
     worlds = (ToyWorld(), ToyWorld(listens=False))
     right, still = (
         measure_drift(world, 5, asked, None, quiet, evaluator=world.encoder)[0].segments

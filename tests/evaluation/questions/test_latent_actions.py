@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from avenir.data.synthetic import Synthetic, SyntheticConfig
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.questions.latent_actions import (
     adjusted_mutual_information,
     kinds_of,
-    measure_agreement,
+    measure_latent_actions,
     mutual_information,
 )
 from avenir.signals import Signal
@@ -60,7 +60,7 @@ def test_numbers_are_sorted_into_thirds_of_their_range_and_choices_as_they_are()
 def test_a_world_that_reads_the_wheel_agrees_and_one_that_draws_lots_does_not(f_t):
     """Codes at the right moments: those read a step late agree less."""
     source = Synthetic(SyntheticConfig.parse({"kind": "synthetic", "episode_frames": 24}))
-    task = Task(source, source.spread("test", 20, 12), 4, 16, 1, 4, 0)
+    task = HeldOut(source, source.spread("test", 20, 12), 4, 16, 1, 4, 0)
     chance = torch.Generator().manual_seed(0)
 
     def reading(batch_actions, late: int):
@@ -74,7 +74,7 @@ def test_a_world_that_reads_the_wheel_agrees_and_one_that_draws_lots_does_not(f_
 
     def found(late: int):
         batches = iter(list(task.batches("", lambda *_: None)))
-        return measure_agreement(
+        return measure_latent_actions(
             lambda video: reading(next(batches)[1].signals["actions"], late),
             task,
             f_t,
@@ -88,7 +88,7 @@ def test_a_world_that_reads_the_wheel_agrees_and_one_that_draws_lots_does_not(f_
     assert exact.adjusted.mean == pytest.approx(1.0)
     assert exact.adjusted.low > 0.99
     assert late.adjusted.mean < 0.9
-    none = measure_agreement(lots, task, f_t, lambda *_: None)
+    none = measure_latent_actions(lots, task, f_t, lambda *_: None)
     assert none.adjusted.low < 0 < none.adjusted.high
     assert exact.shuffled.low < 0 < exact.shuffled.high
     assert none.num_moments == 12 * (20 // f_t - 1)

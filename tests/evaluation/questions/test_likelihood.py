@@ -7,7 +7,7 @@ import torch
 
 from avenir.card import Card
 from avenir.data.synthetic import Synthetic, SyntheticConfig
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.questions.likelihood import measure_likelihood
 from avenir.world import World
 
@@ -27,7 +27,7 @@ def test_where_every_code_is_as_likely_a_token_costs_the_logarithm_of_the_vocabu
     encoder = ENCODER | {"decoder_depth": 1}
     card = Card(fps=10.0, size=(16, 24), signals=source.signals, encoder=encoder, **steered)
     world = World.build(card).eval()
-    task = Task(source, source.spread("test", 20, 12), 12, 8, 1, 5, 0)
+    task = HeldOut(source, source.spread("test", 20, 12), 12, 8, 1, 5, 0)
     if kind == "flow":
         assert measure_likelihood(world, task, lambda what, done, total: None) is None
         return

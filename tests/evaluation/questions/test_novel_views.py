@@ -8,18 +8,19 @@ import torch
 
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.rig import correspondence
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.frames import BEST_PSNR
+from avenir.evaluation.question import About, Measured
 from avenir.evaluation.questions.novel_views import (
-    ImaginedViews,
-    Looks,
+    NovelViews,
+    NovelViewsQuestion,
+    ViewPictures,
     _brought,
     _imagined,
-    measure_imagined_views,
+    measure_novel_views,
+    novel_views_table,
 )
-from avenir.evaluation.readers.readout import evaluator_for, labelled
-from avenir.evaluation.report.page import _imagined_views as section
-from avenir.evaluation.report.tables import imagined_views_table
+from avenir.evaluation.readers.readout import evaluator_for
 from avenir.shapes import Compression
 
 SIZE = (32, 32)
@@ -31,8 +32,8 @@ def source() -> Synthetic:
 
 
 @pytest.fixture(scope="module")
-def task(source) -> Task:
-    return Task(source, source.spread("test", 6, 6), 2, 4, 1, batch_size=3, seed=0)
+def task(source) -> HeldOut:
+    return HeldOut(source, source.spread("test", 6, 6), 2, 4, 1, batch_size=3, seed=0)
 
 
 def world(paint: Any, taught: bool = True) -> Any:
@@ -50,8 +51,8 @@ def world(paint: Any, taught: bool = True) -> Any:
     )
 
 
-def measured(world: Any, task: Task) -> ImaginedViews:
-    found = measure_imagined_views(world, task, lambda *a: None)
+def measured(world: Any, task: HeldOut) -> NovelViews:
+    found = measure_novel_views(world, task, lambda *a: None)
     assert found is not None
     return found[0]
 
@@ -116,23 +117,28 @@ def test_every_view_is_hidden_by_itself_and_from_its_own_chance(source, task):
 def test_one_view_and_worlds_that_were_not_taught_are_left_out(task):
     flat = task._replace(source=Synthetic(SyntheticConfig(size=SIZE)))
     right = world(lambda video, signals, view: video)
-    assert measure_imagined_views(right, flat, lambda *a: None) is None
+    assert measure_novel_views(right, flat, lambda *a: None) is None
     untaught = world(lambda video, signals, view: video, taught=False)
-    assert measure_imagined_views(untaught, task, lambda *a: None) is None
+    assert measure_novel_views(untaught, task, lambda *a: None) is None
 
 
 def test_nobody_reads_several_views_as_the_picture_from_above():
     both = Synthetic(SyntheticConfig(size=(64, 32), cameras=2))
     assert both.size == (64, 64)
-    assert evaluator_for(both, "cpu") is None and labelled(both) is both
+    assert evaluator_for(both, "cpu") is None and both.labelled() is both
 
 
 def test_the_page_shows_both_and_the_numbers(task):
-    found = measure_imagined_views(world(in_place), task, lambda *a: None)
+    found = measure_novel_views(world(in_place), task, lambda *a: None)
     assert found is not None
     imagined, looks = found
-    assert isinstance(looks, Looks) and looks.true.shape == looks.made.shape == (6, 3, 32, 64)
+    assert isinstance(looks, ViewPictures) and looks.true.shape == looks.made.shape == (
+        6,
+        3,
+        32,
+        64,
+    )
     assert torch.equal(looks.made[..., :32], looks.true[..., 32:])
-    page = section(imagined, looks, 10.0)
-    assert "data:video/mp4" in page and imagined_views_table(imagined) in page
+    page = NovelViewsQuestion().section(Measured(imagined, looks), About(10.0, None, None))
+    assert "data:video/mp4" in page and novel_views_table(imagined) in page
     assert f"{imagined.views[1].nearest.mean:.2f}" in page

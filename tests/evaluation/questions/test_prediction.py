@@ -1,18 +1,18 @@
 import torch
 
 from avenir.evaluation.baselines import NearestPast, copy_last, mean_image, training_windows
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.frames import BEST_PSNR
-from avenir.evaluation.questions.action_control import measure_control, shuffled
-from avenir.evaluation.questions.prediction import best_of, measure_continuation
+from avenir.evaluation.questions.action_control import measure_shuffled_actions, shuffled
+from avenir.evaluation.questions.prediction import best_of, measure_prediction
 
 
 def quiet(what: str, done: int, total: int) -> None:
     pass
 
 
-def task(source, windows, samples: int = 4, batch_size: int = 4) -> Task:
-    return Task(source, windows, 6, 10, samples, batch_size, 0)
+def task(source, windows, samples: int = 4, batch_size: int = 4) -> HeldOut:
+    return HeldOut(source, windows, 6, 10, samples, batch_size, 0)
 
 
 def test_the_last_frame_is_held_exactly():
@@ -48,7 +48,7 @@ def test_training_windows_are_capped_differ_and_fit(source):
 
 
 def test_every_method_is_scored_at_every_frame(source, world, windows):
-    continuation, examples = measure_continuation(world, task(source, windows), 50, 3, None, quiet)
+    continuation, examples = measure_prediction(world, task(source, windows), 50, 3, None, quiet)
     methods = {"world", "world_mean", "world_best", "copy_last", "nearest", "mean_image", "codec"}
     assert set(continuation.curves) == {"psnr", "moving_psnr", "ssim"}
     for by_method in continuation.curves.values():
@@ -63,7 +63,7 @@ def test_every_method_is_scored_at_every_frame(source, world, windows):
 def test_the_mean_of_samples_beats_one_noisy_sample_and_a_good_world_beats_copying(
     source, world, windows
 ):
-    continuation, _ = measure_continuation(world, task(source, windows), 50, 0, None, quiet)
+    continuation, _ = measure_prediction(world, task(source, windows), 50, 0, None, quiet)
     rows = {
         row.method: row
         for row in continuation.rows
@@ -90,7 +90,7 @@ def test_the_best_sample_is_chosen_clip_by_clip_over_the_whole_horizon():
 
 
 def test_the_best_of_samples_is_no_worse_than_the_first_by_any_metric(source, world, windows):
-    continuation, _ = measure_continuation(world, task(source, windows), 50, 0, None, quiet)
+    continuation, _ = measure_prediction(world, task(source, windows), 50, 0, None, quiet)
     for metric in continuation.curves:
         rows = {r.method: r for r in continuation.rows if r.metric == metric and r.seconds is None}
         assert rows["world_best"].value.mean > rows["world"].value.mean
@@ -99,15 +99,13 @@ def test_the_best_of_samples_is_no_worse_than_the_first_by_any_metric(source, wo
 def test_results_do_not_depend_on_how_many_clips_are_read_at_once_when_nothing_is_drawn(
     source, deaf_world, windows
 ):
-    one, _ = measure_continuation(deaf_world, task(source, windows, 2, 1), 50, 0, None, quiet)
-    all_of_them, _ = measure_continuation(
-        deaf_world, task(source, windows, 2, 6), 50, 0, None, quiet
-    )
+    one, _ = measure_prediction(deaf_world, task(source, windows, 2, 1), 50, 0, None, quiet)
+    all_of_them, _ = measure_prediction(deaf_world, task(source, windows, 2, 6), 50, 0, None, quiet)
     assert one == all_of_them
 
 
 def test_shuffled_actions_lose_in_a_world_that_listens(source, world, windows):
-    control = measure_control(world, task(source, windows), None, quiet)
+    control = measure_shuffled_actions(world, task(source, windows), None, quiet)
     assert control is not None and control.num_clips == 6
     row = next(r for r in control.rows if r.method == "shuffled" and r.seconds is None)
     assert row.difference is not None and row.difference.low is not None
@@ -117,7 +115,7 @@ def test_shuffled_actions_lose_in_a_world_that_listens(source, world, windows):
 def test_shuffled_actions_change_nothing_in_a_world_that_does_not_listen(
     source, deaf_world, windows
 ):
-    control = measure_control(deaf_world, task(source, windows), None, quiet)
+    control = measure_shuffled_actions(deaf_world, task(source, windows), None, quiet)
     assert control is not None
     assert control.curves["moving_psnr"]["true"] == control.curves["moving_psnr"]["shuffled"]
 
@@ -128,4 +126,4 @@ def test_only_what_leads_to_the_future_is_shuffled():
 
 
 def test_one_recording_alone_has_nobody_to_shuffle_with(source, world, windows):
-    assert measure_control(world, task(source, windows[:1]), None, quiet) is None
+    assert measure_shuffled_actions(world, task(source, windows[:1]), None, quiet) is None

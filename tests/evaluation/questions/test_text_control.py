@@ -10,10 +10,9 @@ import torch
 from avenir.clip import to_frames, to_video
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.visitors import COLOURS, Visit, Visitor, fly_over
-from avenir.evaluation.held_out import Task
-from avenir.evaluation.questions.text_control import FOLDER, Reader, measure_obedience
-from avenir.evaluation.report.findings import _obedience
-from avenir.evaluation.report.tables import obedience_table
+from avenir.evaluation.held_out import HeldOut
+from avenir.evaluation.questions.text_control import _finding, caption_table, measure_text_control
+from avenir.evaluation.readers.visitors import FOLDER, VisitorReader
 from avenir.shapes import Compression
 from avenir.training.recipe import load_recipe
 from avenir.training.tasks import make_source
@@ -60,47 +59,47 @@ class Stubborn(Dreamer):
 
 
 @pytest.fixture(scope="module")
-def reader() -> Reader:
-    return Reader.shipped("cpu")
+def reader() -> VisitorReader:
+    return VisitorReader.shipped("cpu")
 
 
-def task(**settings) -> Task:
+def task(**settings) -> HeldOut:
     config = {"captions": "some", "labels": True} | settings
     source = Synthetic(SyntheticConfig.parse(config))
     windows = source.spread("test", 16, 36)
-    return Task(source, windows, 10, 6, 1, 12, 0)
+    return HeldOut(source, windows, 10, 6, 1, 12, 0)
 
 
 def measured(world, reader, **settings):
-    return measure_obedience(world, task(**settings), reader, lambda what, done, total: None)
+    return measure_text_control(world, task(**settings), reader, lambda what, done, total: None)
 
 
-def test_who_does_as_it_is_told_is_seen_to(reader):
+def test_a_world_that_listens_is_seen_to(reader):
     found = measured(Dreamer(), reader)
     assert found.known.num_clips + found.held_out.num_clips == 36
     assert found.held_out.num_clips == 6
     assert found.known.both.mean >= 0.9
-    assert found.refused.mean == found.unsaid.mean == found.too_soon.mean == 0
+    assert found.refused.mean == found.absent.mean == found.too_soon.mean == 0
     assert found.more_than_refused.low > 0.8
 
 
-def test_who_hears_nothing_brings_nothing(reader):
+def test_a_world_that_does_not_listen_brings_nothing(reader):
     found = measured(Deaf(), reader)
     assert found.known.appears.mean == found.known.both.mean == found.more_than_refused.mean == 0
 
 
-def test_who_brings_the_same_whatever_is_said_obeys_nothing(reader):
+def test_a_world_that_always_brings_the_same_does_not_listen(reader):
     found = measured(Stubborn(), reader)
     assert found.known.appears.mean == found.refused.mean == 1
-    assert found.more_than_refused.mean == found.more_than_unsaid.mean == 0
+    assert found.more_than_refused.mean == found.more_than_absent.mean == 0
     assert found.known.both.mean < 0.2
 
 
 def test_the_reader_is_right_on_the_simulators_own_frames(reader):
     source = Synthetic(SyntheticConfig.parse({"captions": "some", "labels": True}))
     windows = source.spread("test", 16, 180)
-    chosen = Task(source, windows, 10, 6, 1, 12, 1)
-    found = measure_obedience(Deaf(), chosen, reader, lambda what, done, total: None)
+    chosen = HeldOut(source, windows, 10, 6, 1, 12, 1)
+    found = measure_text_control(Deaf(), chosen, reader, lambda what, done, total: None)
     assert found.read.both.mean >= 0.98
 
 
@@ -126,7 +125,7 @@ def test_what_the_tokenizer_leaves_is_read_alike(reader):
     assert exact.kept == exact.read
     grey = measured(Grey(), reader)
     assert grey.kept.appears.mean == 0 and grey.read == exact.read
-    assert "through the tokenizer" in obedience_table(grey)
+    assert "through the tokenizer" in caption_table(grey)
     assert measured(Deaf(), reader).kept is None
 
 
@@ -149,13 +148,13 @@ def test_it_was_trained_as_its_recipe_says(reader):
 
 def test_its_table_and_its_sentence_say_what_was_measured(reader):
     found = measured(Stubborn(), reader)
-    table = obedience_table(found)
+    table = caption_table(found)
     assert "asked for, more than refused" in table and "100%" in table
-    said = _obedience(found)
+    said = _finding(found)
     assert (
         said.number == "+0%"
         and said.tone == ""
         and "pairs that training never shows" in said.sentence
     )
     alone = found.model_copy(update={"held_out": measured(Deaf(), reader, captions="all").held_out})
-    assert "never shows" not in _obedience(alone).sentence
+    assert "never shows" not in _finding(alone).sentence

@@ -12,23 +12,32 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
 from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
-from avenir.data import MOST_FRAMES, Rate, Recording, Skipped, Source, Split, Window
+from avenir.data import MOST_FRAMES, Rate, Recording, Skipped, Source, Split, Visited, Window
 from avenir.data.synthetic import boxes
 from avenir.data.synthetic.driver import draw_whims
 from avenir.data.synthetic.ground import Bytes
 from avenir.data.synthetic.layout import Array, draw_layout
 from avenir.data.synthetic.motion import Ego, Traffic
 from avenir.data.synthetic.picture import Painter
-from avenir.data.synthetic.rig import NUMBERS, draw_rig, take_views
+from avenir.data.synthetic.rig import NUMBERS, correspondence, draw_rig, take_views
 from avenir.data.synthetic.simulator import Simulator, drive_episodes, labels_of
 from avenir.data.synthetic.things import NUM_SLOTS
-from avenir.data.synthetic.visitors import Visit, caption_at, draw_visits, fly_over, seen
+from avenir.data.synthetic.visitors import (
+    HELD_OUT,
+    PAIRS,
+    Visit,
+    caption_at,
+    draw_visits,
+    fly_over,
+    seen,
+    visit_of,
+)
 from avenir.data.synthetic.weather import Change, Weather, draw_changes, lay_over, told
 from avenir.device import seed_of
 from avenir.errors import AvenirError
@@ -60,6 +69,9 @@ WEATHER = Signal(
     low=(0,) * len(Weather),
     high=(1,) * len(Weather),
 )
+
+READERS = {"segmentation": "synthetic_segmenter", "visitors": "visitor_reader"}
+"""What reads its pictures from straight above."""
 
 _FINER = 2
 """Pixels of the picture that cameras look at, per pixel of a view along its longer side."""
@@ -127,6 +139,7 @@ class Synthetic(Source):
     """The driving world as a data set, driven by a random driver."""
 
     Config = SyntheticConfig
+    knows_counterfactuals = True
 
     def __init__(self, config: SyntheticConfig) -> None:
         _check(config)
@@ -143,6 +156,10 @@ class Synthetic(Source):
         if config.boxes:
             self.signals["boxes"] = _listed("box", self.views * NUM_SLOTS, boxes.NUMBERS)
         self.skipped: list[Skipped] = []
+        self.has_labels = config.labels
+        self.takes_visitors = bool(config.captions) and self.views == 1
+        self.knows_geometry = config.cameras is not None
+        self.readers = READERS if self.views == 1 else {}
 
     def recordings(self, split: Split) -> Episodes:
         """List the recordings of a split without making any."""
@@ -200,7 +217,7 @@ class Synthetic(Source):
         """Simulate windows of equal length together."""
         return self._batch(windows, *self._simulate(windows))
 
-    def instead(self, windows: Sequence[Window], actions: Float[Tensor, "b F 2"]) -> Batch:
+    def counterfactual(self, windows: Sequence[Window], actions: Float[Tensor, "b F 2"]) -> Batch:
         """Simulate windows whose driver did something else before their last `F` frames.
 
         Row i of `actions` leads to the i-th of them. All else is as it was: traffic does not react.
@@ -210,6 +227,32 @@ class Synthetic(Source):
     def visited(self, windows: Sequence[Window], visits: Sequence[Sequence[Visit]]) -> Batch:
         """Simulate windows that others visit than did; a visit's time is that in its window."""
         return self._batch(windows, *self._simulate(windows, visits=visits))
+
+    def with_visitors(
+        self, windows: Sequence[Window], begins: float, seed: int, first: int
+    ) -> Visited:
+        """Simulate windows that one visitor comes into, every pair of kind and colour in turn."""
+        numbers = range(first, first + len(windows))
+        pairs = [PAIRS[number % len(PAIRS)] for number in numbers]
+        some = self.config.captions == "some"
+        return Visited(
+            coming=self.visited(windows, [[visit_of(seed, n, begins)] for n in numbers]),
+            quiet=self.visited(windows, [[] for _ in windows]),
+            pairs=torch.tensor(pairs).float(),
+            is_new=torch.tensor([some and pair in HELD_OUT for pair in pairs]),
+        )
+
+    def labelled(self) -> "Synthetic":
+        """Return the same world with labels, if it is seen from above."""
+        if self.config.labels or self.views > 1:
+            return self
+        return Synthetic(self.config.model_copy(update={"labels": True}))
+
+    def correspondence(
+        self, here: Float[Tensor, "b n"], there: Float[Tensor, "b n"], size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "b H W 2"], Bool[Tensor, "b H W"]]:
+        """Say where camera `there` sees what camera `here` sees, as in `rig.py`."""
+        return correspondence(here, there, size)
 
     def under(self, windows: Sequence[Window], weather: Sequence[Weather], first: int = 0) -> Batch:
         """Simulate windows whose weather becomes another at their frame `first`.

@@ -29,7 +29,7 @@ class Row(Config):
     """The reference method minus this one, clip by clip; none for the reference itself."""
 
 
-class Tally:
+class ScoreTable:
     """Collects scores `b T` of every metric and method."""
 
     def __init__(self) -> None:
@@ -100,3 +100,8 @@ def horizons(num_frames: int, fps: float) -> dict[float | None, slice]:
         seconds *= 2
     chosen[None] = slice(0, num_frames)
     return chosen
+
+
+def rows_of(rows: Sequence[Row], metric: str, seconds: float | None) -> list[Row]:
+    """Take the rows of one metric at one horizon; none: over all frames."""
+    return [row for row in rows if row.metric == metric and row.seconds == seconds]

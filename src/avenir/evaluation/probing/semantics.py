@@ -39,7 +39,6 @@ from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.probing.battery import Battery, Labels, labels_of
 from avenir.evaluation.probing.diagnostics import channel_spectrum
 from avenir.evaluation.probing.views import RAW_PIXELS, Subject, Views, references, view
-from avenir.evaluation.readers.readout import labelled
 from avenir.evaluation.settings import Report
 from avenir.losses.distillation import effective_rank
 
@@ -139,7 +138,7 @@ def measure_semantics(
 ) -> Semantics:
     """Ask every encoder, and the references, everything that the source knows the truth of."""
     started = time.monotonic()
-    source = labelled(source)
+    source = source.labelled()
     given = [Subject.of(name, encoder) for name, encoder in encoders.items()]
     subjects = [*given, *references(source, settings.seed)]
     if len({subject.name for subject in subjects}) < len(subjects):

@@ -22,11 +22,11 @@ from avenir.device import generator
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import ceiling, copy_last, frames_of
-from avenir.evaluation.held_out import Imagines, Task, imagined, of_another_recording
+from avenir.evaluation.held_out import HeldOut, Imagines, imagined, of_another_recording
 from avenir.evaluation.metrics.bootstrap import Curve, Interval, interval
 from avenir.evaluation.metrics.distribution import features_of, kernel_distance
 from avenir.evaluation.metrics.frames import METRICS
-from avenir.evaluation.metrics.score_table import Tally
+from avenir.evaluation.metrics.score_table import ScoreTable
 from avenir.evaluation.readers.readout import Readout, score
 from avenir.evaluation.settings import Report
 from avenir.shapes import Video
@@ -97,7 +97,7 @@ class Shown(NamedTuple):
 def measure_drift(
     world: Imagines,
     trained: int,
-    task: Task,
+    task: HeldOut,
     readout: Readout | None,
     report: Report,
     num_shown: int = 0,
@@ -117,7 +117,7 @@ def measure_drift(
         )
     if task.horizon < SEGMENT:
         evaluator = None
-    tally, shown, spent = Tally(), [], 0.0
+    tally, shown, spent = ScoreTable(), [], 0.0
     features: dict[str, list[list[Tensor]]] = {}
     motion: list[Tensor] = []
     for start, batch in task.batches("rolling out", report):
@@ -244,7 +244,7 @@ def _way_of(noise: float) -> str:
 
 
 def _noised(
-    world: Imagines, task: Task, batch: Batch, start: int, noises: Sequence[float]
+    world: Imagines, task: HeldOut, batch: Batch, start: int, noises: Sequence[float]
 ) -> Iterator[tuple[str, Video]]:
     (past, _), signals = task.split(batch), task.steering(batch)
     rows = range(start, start + len(past))
@@ -260,7 +260,7 @@ def _noised(
 
 
 def _ways(
-    world: Imagines, task: Task, batch: Batch, start: int, free: Video
+    world: Imagines, task: HeldOut, batch: Batch, start: int, free: Video
 ) -> Iterator[tuple[str, Video]]:
     past, true = task.split(batch)
     yield "free", free
@@ -272,7 +272,7 @@ def _ways(
     yield "random", task.split(others)[1]
 
 
-def _forced(world: Imagines, task: Task, batch: Batch, start: int) -> Video:
+def _forced(world: Imagines, task: HeldOut, batch: Batch, start: int) -> Video:
     """Imagine one latent frame at a time, from the true frames before it."""
     frames, f_t, made = frames_of(batch), world.encoder.compression.t, []
     for done in range(0, task.horizon, f_t):

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from avenir.config import Config
 from avenir.device import seed_of
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import LEVEL, Interval
+from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.report.findings import Finding, bounds
 from avenir.evaluation.settings import Report
 from avenir.shapes import Actions, Video
 from avenir.signals import Signal
@@ -27,7 +29,7 @@ from avenir.signals import Signal
 Labels = Int[NDArray[np.int64], " n"]
 
 
-class Agreement(Config):
+class LatentActions(Config):
     """How far discovered actions agree with those that were recorded."""
 
     num_clips: int
@@ -46,21 +48,21 @@ class Agreement(Config):
     """The same of codes dealt out to other moments."""
 
 
-def measure_agreement(
-    discover: Callable[[Video], Actions], task: Task, f_t: int, report: Report
-) -> Agreement | None:
+def measure_latent_actions(
+    discover: Callable[[Video], Actions], held_out: HeldOut, f_t: int, report: Report
+) -> LatentActions | None:
     """Sort every step of the windows by its code and by what was truly done.
 
     None where nothing was recorded.
     """
-    signal = task.source.signals.get("actions")
+    signal = held_out.source.signals.get("actions")
     if signal is None:
         return None
     codes: list[Tensor] = []
     acts: list[Tensor] = []
     groups: list[str] = []
     count = 0
-    for start, batch in task.batches("discovered actions", report):
+    for start, batch in held_out.batches("discovered actions", report):
         assert batch.video is not None
         found = discover(batch.video)
         count = found.shape[-1]
@@ -71,14 +73,14 @@ def measure_agreement(
         acts.append(batch.signals["actions"][:, into].unflatten(1, (-1, f_t)).mean(2))
         groups += [
             window.recording.name
-            for window in task.windows[start : start + len(rows)]
+            for window in held_out.windows[start : start + len(rows)]
             for _ in range(rows.shape[1])
         ]
     code = torch.cat(codes).flatten().numpy()
     kind = kinds_of(torch.cat(acts), signal).flatten().numpy()
-    dealt = np.random.default_rng(seed_of("dealt", task.seed)).permutation(code)
-    return Agreement(
-        num_clips=len(task.windows),
+    dealt = np.random.default_rng(seed_of("dealt", held_out.seed)).permutation(code)
+    return LatentActions(
+        num_clips=len(held_out.windows),
         num_moments=len(code),
         num_codes=count,
         num_used=len(np.unique(code)),
@@ -174,3 +176,47 @@ def _without_each(code: Labels, kind: Labels, groups: Sequence[str]) -> Interval
     spread = np.sqrt((len(names) - 1) * without.var())
     reach = float(norm.ppf((1 + LEVEL) / 2) * spread)
     return Interval(mean=round(mean, 6), low=round(mean - reach, 6), high=round(mean + reach, 6))
+
+
+class LatentActionsQuestion(Question):
+    """Whether discovered actions are the true ones."""
+
+    Answer = LatentActions
+    order = 50
+
+    def applies(self, asked: Asked) -> bool:
+        """Ask worlds that discover actions."""
+        return asked.held_out.discover is not None
+
+    def measure(self, asked: Asked) -> Measured | None:
+        """Sort moments by code and by true action."""
+        discover, f_t = asked.held_out.discover, asked.world.encoder.compression.t
+        assert discover is not None
+        found = measure_latent_actions(discover, asked.held_out, f_t, asked.report)
+        return None if found is None else Measured(found)
+
+    def findings(self, answer: LatentActions, about: About) -> list[Finding]:
+        """Say whether the two have to do with each other."""
+        return [_finding(answer)]
+
+    def section(self, measured: Measured, about: About) -> str:
+        """Show nothing beside the finding."""
+        return ""
+
+
+def _finding(found: LatentActions) -> Finding:
+    """Say whether codes and true actions have to do with each other."""
+    adjusted = found.adjusted
+    dealt = found.shuffled
+    assert adjusted.mean is not None and dealt.mean is not None
+    apart = adjusted.low is not None and dealt.high is not None and adjusted.low > dealt.high
+    verdict = "agree with" if apart else "cannot be told to have to do with"
+    return Finding(
+        f"{adjusted.mean:.2f}",
+        f"Discovered actions {verdict} the true ones: adjusted mutual information of "
+        f"{found.num_used} codes with {found.num_kinds} kinds of true action, 1 if they "
+        f"were the same; dealt out to other moments {dealt.mean:.2f}. Here its "
+        "true actions are those that it reads in the true future.",
+        bounds(adjusted),
+        "good" if apart else "bad",
+    )

@@ -18,19 +18,23 @@ from torch.nn.functional import grid_sample
 
 from avenir.clip import to_frames
 from avenir.config import Config
-from avenir.data.synthetic import Synthetic
-from avenir.data.synthetic.rig import correspondence
+from avenir.data import Source
 from avenir.device import generator
 from avenir.evaluation.baselines import frames_of, reconstructed
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.metrics.frames import BEST_PSNR, psnr
+from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.report.findings import Finding, bounds, tone
+from avenir.evaluation.report.html import section
+from avenir.evaluation.report.pictures import embedded
+from avenir.evaluation.report.tables import plain_table, written
 from avenir.evaluation.settings import Report
 from avenir.shapes import CAMERA_NUMBERS, Frames, Video
 from avenir.world import World
 
 
-class ImaginedView(Config):
+class NovelView(Config):
     """One view that is imagined from all others; PSNR in dB, the mean over the frames of a clip."""
 
     imagined: Interval
@@ -49,21 +53,21 @@ class ImaginedView(Config):
     """Of the true view with that: how well it can be measured."""
 
 
-class ImaginedViews(Config):
+class NovelViews(Config):
     """Views that were imagined."""
 
     num_clips: int
     num_frames: int
     """Of every clip."""
-    views: tuple[ImaginedView, ...]
+    views: tuple[NovelView, ...]
     """From left to right."""
 
 
 Scores = dict[str, Float[Tensor, " b"]]
-"""One per clip, by the names of `ImaginedView`."""
+"""One per clip, by the names of `NovelView`."""
 
 
-class Looks(NamedTuple):
+class ViewPictures(NamedTuple):
     """A clip to look at: the true views, and each as it was imagined from the others."""
 
     true: Frames
@@ -71,42 +75,51 @@ class Looks(NamedTuple):
 
 
 @torch.no_grad()
-def measure_imagined_views(
-    world: World, task: Task, report: Report
-) -> tuple[ImaginedViews, Looks] | None:
+def measure_novel_views(
+    world: World, held_out: HeldOut, report: Report
+) -> tuple[NovelViews, ViewPictures] | None:
     """Hide and imagine every view in turn.
 
     None for worlds of one view, for predictors that were not taught to, and where nobody knows the
     geometry of the cameras.
     """
-    known = isinstance(task.source, Synthetic) and "cameras" in task.source.signals
+    known = held_out.source.knows_geometry
     if not known or world.predictor is None or not world.predictor.inpaints:
         return None
     f_t, views = world.encoder.compression.t, range(world.card.views)
-    task = task.cut(f_t * ((task.past + task.horizon) // f_t) - task.past)
+    held_out = held_out.cut(f_t * ((held_out.past + held_out.horizon) // f_t) - held_out.past)
     rows: list[list[Scores]] = []
-    looks: list[Looks] = []
-    for start, batch in task.batches("imagined views", report):
-        video, signals = frames_of(batch), task.steering(batch)
-        for told in ("boxes", *(["actions"] if task.discover else [])):
-            signals.pop(told, None)  # it says what the hidden view shows
+    pictures: list[ViewPictures] = []
+    for start, batch in held_out.batches("imagined views", report):
+        video, signals = frames_of(batch), held_out.steering(batch)
+        for name in ("boxes", *(["actions"] if held_out.discover else [])):
+            signals.pop(name, None)  # it says what the hidden view shows
         made = torch.stack(
-            [_imagined(world, video, signals, view, task.seed, start)[view] for view in views]
+            [_imagined(world, video, signals, view, held_out.seed, start)[view] for view in views]
         )
         kept = _apart(reconstructed(world.encoder, video), len(views))
         true = _apart(video, len(views))
         cameras = batch.signals["cameras"][:, 0].unflatten(1, (-1, CAMERA_NUMBERS))
-        rows.append([_scores(view, true, made[view], kept[view], cameras) for view in views])
-        looks = looks or [Looks(*(to_frames(_beside(each[:, 0])) for each in (true, made)))]
+        rows.append(
+            [
+                _scores(held_out.source, view, true, made[view], kept[view], cameras)
+                for view in views
+            ]
+        )
+        pictures = pictures or [
+            ViewPictures(*(to_frames(_beside(each[:, 0])) for each in (true, made)))
+        ]
 
     def found(view: int, name: str) -> Interval:
         values = torch.cat([row[view][name] for row in rows])
-        return interval(values, task.groups, task.seed)
+        return interval(values, held_out.groups, held_out.seed)
 
-    names = ImaginedView.model_fields
-    every = tuple(ImaginedView(**{name: found(view, name) for name in names}) for view in views)
-    num_frames = task.past + task.horizon
-    return ImaginedViews(num_clips=len(task.windows), num_frames=num_frames, views=every), looks[0]
+    names = NovelView.model_fields
+    every = tuple(NovelView(**{name: found(view, name) for name in names}) for view in views)
+    num_frames = held_out.past + held_out.horizon
+    return NovelViews(
+        num_clips=len(held_out.windows), num_frames=num_frames, views=every
+    ), pictures[0]
 
 
 def _apart(video: Video, views: int) -> Float[Tensor, "views b T C H W"]:
@@ -126,19 +139,20 @@ def _imagined(
 
 
 def _scores(
+    source: Source,
     view: int,
     true: Float[Tensor, "views b T C H W"],
     made: Video,
     kept: Video,
     cameras: Float[Tensor, "b views 16"],
 ) -> Scores:
-    """Score one view, by the names of `ImaginedView`."""
+    """Score one view, by the names of `NovelView`."""
     others = [other for other in range(len(true)) if other != view]
     size = made.shape[-2], made.shape[-1]
     in_place = torch.stack([psnr(true[other], true[view]).mean(1) for other in others])
     best, nearest = in_place.max(dim=0)
     brought = [
-        _brought(true[other], *correspondence(cameras[:, view], cameras[:, other], size))
+        _brought(true[other], *source.correspondence(cameras[:, view], cameras[:, other], size))
         for other in others
     ]
     warped = torch.stack([picture for picture, _ in brought])[nearest, torch.arange(len(made))]
@@ -175,3 +189,71 @@ def _agreement(
         wrong += (error * inside).sum((1, 2))
         places += inside.sum((1, 2))
     return -10 * (wrong / places).clamp(min=10 ** (-BEST_PSNR / 10)).log10()
+
+
+class NovelViewsQuestion(Question):
+    """What a camera sees that is not given."""
+
+    Answer = NovelViews
+    order = 80
+
+    def applies(self, asked: Asked) -> bool:
+        """Ask worlds that predict."""
+        return asked.world.predictor is not None
+
+    def measure(self, asked: Asked) -> Measured | None:
+        """Hide and imagine every view in turn; the first clip is there to look at."""
+        found = measure_novel_views(asked.world, asked.held_out, asked.report)
+        return None if found is None else Measured(*found)
+
+    def findings(self, answer: NovelViews, about: About) -> list[Finding]:
+        """Compare the worst view with the nearest one that is given."""
+        return [_finding(answer)]
+
+    def section(self, measured: Measured, about: About) -> str:
+        """Show true and imagined views above each other."""
+        imagined, pictures = measured.answer, measured.pictures
+        assert isinstance(imagined, NovelViews)
+        both = torch.cat([pictures.true, pictures.made], dim=-2)
+        scale = max(1, 768 // both.shape[-1])
+        large = both.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        film = embedded([large], about.fps)
+        return section(
+            "views",
+            "What does a camera see that is not given?",
+            f"Every view in turn is hidden for all of {imagined.num_frames} frames and imagined "
+            f"from the others, in {imagined.num_clips:,} clips. Above what the cameras saw of one "
+            "clip, below each view as it was imagined.",
+            f'<video class="sheet" controls loop muted playsinline aria-label="Views, true and '
+            f'imagined" src="data:video/mp4;base64,{film}"></video>'
+            f'<div class="tables">{novel_views_table(imagined)}</div>',
+        )
+
+
+def novel_views_table(imagined: NovelViews) -> str:
+    """Lay out every view that was imagined from the others, and what stands beside it."""
+    head = ["imagined", "nearest given view", "difference", "… moved by geometry", "tokenizer"]
+    head += ["agrees where others see it", "… the truth does"]
+    lines = [
+        (
+            f"view {number}",
+            [written(getattr(view, name), ".2f") for name in NovelView.model_fields],
+        )
+        for number, view in enumerate(imagined.views)
+    ]
+    return plain_table("PSNR of a view that is not given, dB", [("", head), *lines])
+
+
+def _finding(imagined: NovelViews) -> Finding:
+    """Say by how much the worst view that is imagined beats the nearest one that is given."""
+    worst = min(imagined.views, key=lambda view: view.more_than_nearest.mean or 0.0)
+    gain, warped = worst.more_than_nearest.mean or 0.0, worst.warped.mean or 0.0
+    return Finding(
+        f"{gain:+.1f} dB".replace("-", "−"),
+        f"A view that is not given, imagined from the others: so much nearer to what its camera "
+        f"saw than the nearest given view in its place, for the worst of {len(imagined.views)} "
+        f"views. Moved to where it belongs by the true geometry, that reaches {warped:.1f} dB and "
+        f"what is imagined {worst.imagined.mean or 0.0:.1f}.",
+        bounds(worst.more_than_nearest),
+        tone(worst.more_than_nearest, True),
+    )

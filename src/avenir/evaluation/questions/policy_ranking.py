@@ -25,7 +25,7 @@ from avenir.data.synthetic.things import Class
 from avenir.device import generator, seed_of
 from avenir.evaluation.initial_states import Start
 from avenir.evaluation.metrics.bootstrap import LEVEL, Interval, interval, resampled_means
-from avenir.evaluation.readers.readout import Readout, labelled
+from avenir.evaluation.readers.readout import Readout
 from avenir.evaluation.settings import Report
 from avenir.rollout import RolloutState
 from avenir.shapes import Video
@@ -135,7 +135,7 @@ def measure_ranking(
 
     The same noise for all of them. None for frames of a size that nobody can read.
     """
-    readout = Readout.of(labelled(source), world.encoder.latent_mean.device)
+    readout = Readout.of(source.labelled(), world.encoder.latent_mean.device)
     if readout is None:
         return None
     f_t = world.encoder.compression.t

@@ -16,6 +16,10 @@ from avenir.encoders import Encoder
 from avenir.evaluation.baselines import frames_of, reconstructed
 from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.metrics.frames import psnr, ssim
+from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.report.findings import Finding, minus
+from avenir.evaluation.report.html import details, section
+from avenir.evaluation.report.tables import count, facts_list, with_bounds
 from avenir.evaluation.settings import Report
 from avenir.nn.quantize import perplexity, usage
 from avenir.shapes import Video
@@ -168,3 +172,88 @@ def _bits(
 
 def _float(value: Tensor) -> float:
     return round(float(value), 6)
+
+
+class ReconstructionQuestion(Question):
+    """What the encoder keeps."""
+
+    Answer = Reconstruction
+    order = 90
+
+    def measure(self, asked: Asked) -> Measured:
+        """Send held-out windows through the encoder and back."""
+        held_out = asked.held_out
+        return Measured(
+            measure_reconstruction(
+                asked.world.encoder,
+                held_out.source,
+                held_out.windows,
+                held_out.batch_size,
+                held_out.seed,
+                asked.report,
+            )
+        )
+
+    def findings(self, answer: Reconstruction, about: About) -> list[Finding]:
+        """Say how near reconstructions come, of encoders that decode."""
+        if about.nearest_decoder is not None or answer.psnr is None or answer.psnr.mean is None:
+            return []
+        sentence = (
+            f"PSNR of held-out clips through the encoder and back, {answer.numbers_ratio:,.1f} "
+            "times fewer numbers than pixels hold."
+        )
+        return [Finding(f"{answer.psnr.mean:.1f} dB", sentence)]
+
+    def section(self, measured: Measured, about: About) -> str:
+        """List what is kept, and the statistics of every channel."""
+        assert isinstance(measured.answer, Reconstruction)
+        return section(
+            "keeps",
+            "What the encoder keeps",
+            "Held-out clips sent through the encoder and back.",
+            f'<div class="card">{reconstruction_facts(measured.answer)}</div>'
+            + details("Every latent channel", channel_table(measured.answer)),
+        )
+
+
+def reconstruction_facts(reconstruction: Reconstruction) -> str:
+    """List what an encoder does to a clip."""
+    f_t, f_h, f_w = reconstruction.compression
+    t, c, h, w = reconstruction.latent_shape
+    facts = {
+        "One latent stands for": f"{count(f_t, 'frame')} of {f_h}×{f_w} pixels",
+        "Latents of a clip": f"{t}×{c}×{h}×{w} (t c h w) for {reconstruction.num_frames} frames",
+        "Fewer numbers": f"{reconstruction.numbers_ratio:.1f} times",
+    }
+    if reconstruction.bits_per_pixel is not None:
+        facts["Rate"] = f"at most {reconstruction.bits_per_pixel:.3f} bits per pixel (raw: 24)"
+    codes = reconstruction.codes
+    if codes is not None:
+        facts["Codes in use"] = (
+            f"{codes.usage:.1%} of {codes.vocabulary:,} on {codes.num_tokens:,} tokens; as many "
+            f"as {codes.perplexity:,.0f} chosen equally"
+        )
+    if reconstruction.psnr is not None:
+        facts["PSNR"] = f"{with_bounds(reconstruction.psnr, 2)} dB"
+    if reconstruction.ssim is not None:
+        facts["SSIM"] = with_bounds(reconstruction.ssim, 3)
+    facts["Measured on"] = (
+        f"{reconstruction.num_clips:,} clips of {reconstruction.num_recordings:,} recordings"
+    )
+    return facts_list(facts)
+
+
+def channel_table(reconstruction: Reconstruction) -> str:
+    """Lay out the statistics of every latent channel."""
+    body = "".join(
+        f'<tr><th scope="row">{number}</th><td>{minus(f"{channel.mean:.3f}")}</td>'
+        f"<td>{channel.std:.3f}</td>"
+        f"<td>{'–' if channel.kl is None else f'{channel.kl:.3f}'}</td></tr>"
+        for number, channel in enumerate(reconstruction.latents)
+    )
+    return (
+        '<div class="scroll"><table><thead><tr><th scope="col">channel</th>'
+        '<th scope="col">mean</th><th scope="col">deviation</th>'
+        '<th scope="col">divergence, nats</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

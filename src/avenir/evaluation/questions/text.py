@@ -22,7 +22,7 @@ from avenir.device import generator, seed_of
 from avenir.encoders.text import numbers
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import frames_of
-from avenir.evaluation.held_out import Task
+from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.metrics.likelihood import bits_per_frame
 from avenir.evaluation.settings import EvaluationConfig, Report
@@ -156,7 +156,7 @@ def evaluate_text(
     windows = source.draw("test", past + horizon, settings.num_clips, seed)
     if judge is not None:
         _check_judge(judge, world, windows)
-    task = Task(source, windows, past, horizon, 1, _BATCH, settings.seed)
+    task = HeldOut(source, windows, past, horizon, 1, _BATCH, settings.seed)
     without_world = _without_world(task, pieces)
     video = torch.cat([frames_of(batch) for _, batch in task.batches("reading", report)])
     true = numbers(video)[..., 0, 0]
@@ -261,7 +261,7 @@ def _in(predictor: Predictor, steps: int | None) -> AbstractContextManager[None]
     return nullcontext() if steps is None else predictor.in_steps(steps)
 
 
-def _continued(world: World, task: Task, video: Video, report: Report) -> Tokens:
+def _continued(world: World, task: HeldOut, video: Video, report: Report) -> Tokens:
     """Write on after every past; the same chance for every number of steps."""
     past, rows = video[:, : task.past], []
     for start in range(0, len(past), _BATCH):
@@ -275,7 +275,7 @@ def _continued(world: World, task: Task, video: Video, report: Report) -> Tokens
 
 def _counted(
     rows: Tokens,
-    task: Task,
+    task: HeldOut,
     pieces: Pieces,
     judge: World | None,
     steps: int | None,
@@ -296,13 +296,13 @@ def _counted(
     )
 
 
-def _bytes(rows: Tokens, task: Task, pieces: Pieces) -> Float[Tensor, " n"]:
+def _bytes(rows: Tokens, task: HeldOut, pieces: Pieces) -> Float[Tensor, " n"]:
     """Count the bytes that follow the past in every row."""
     futures = rows[:, task.past :].tolist()
     return torch.tensor([len(pieces.text(row)) for row in futures], dtype=torch.float)
 
 
-def _paid(rows: Tokens, task: Task, pieces: Pieces, world: World) -> Interval:
+def _paid(rows: Tokens, task: HeldOut, pieces: Pieces, world: World) -> Interval:
     """Say what a world pays for what follows the past, in bits per byte.
 
     All of it, in as many goes as it takes a world that foretells fewer tokens at once.
@@ -324,7 +324,7 @@ def _paid(rows: Tokens, task: Task, pieces: Pieces, world: World) -> Interval:
     return interval(bits / _bytes(rows, task, pieces).mean(), task.groups, task.seed)
 
 
-def _without_world(task: Task, pieces: Pieces) -> Callable[[Tokens], dict[str, Interval]]:
+def _without_world(task: HeldOut, pieces: Pieces) -> Callable[[Tokens], dict[str, Interval]]:
     """Count tokens of all training texts; return what says how much true ones cost by that."""
     count = len(pieces.pieces)
     alone, pairs = torch.ones(count), torch.zeros(count, count)
@@ -351,7 +351,7 @@ def _without_world(task: Task, pieces: Pieces) -> Callable[[Tokens], dict[str, I
     return costs
 
 
-def _filled(world: World, task: Task, video: Video, length: int) -> Filled | None:
+def _filled(world: World, task: HeldOut, video: Video, length: int) -> Filled | None:
     """Fill a hole behind the past, with what comes after it and without, and compare."""
     predictor = world.predictor
     assert predictor is not None

@@ -18,7 +18,6 @@ from torch.nn.functional import max_pool2d
 from avenir.clip import Batch
 from avenir.config import Config
 from avenir.data import Source
-from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import Class
 from avenir.encoders import Encoder
 from avenir.encoders.regressor import Regressor
@@ -77,21 +76,15 @@ class ReadoutScore(Config):
     """Share of pixels given their right class."""
 
 
-def labelled(source: Source) -> Source:
-    """Ask a source for the labels it can give: those of the synthetic world, seen from above."""
-    if not isinstance(source, Synthetic) or source.config.labels or source.views > 1:
-        return source
-    return Synthetic(source.config.model_copy(update={"labels": True}))
-
-
 def evaluator_for(source: Source, device: torch.device | str) -> World | None:
-    """Open the evaluator that ships with the package for a source: the reader of synthetic frames.
+    """Open the evaluator that ships with the package for a source: the reader of its frames.
 
-    None for other sources, for several views, and for sizes it was not trained on.
+    None where none does, and for sizes it was not trained on.
     """
-    if not isinstance(source, Synthetic) or source.views > 1:
+    name = source.readers.get("segmentation")
+    if name is None:
         return None
-    world = World.load(FOLDER, device)
+    world = World.load(Path(__file__).parent / name, device)
     return world if world.card.size == source.size else None
 
 
@@ -104,7 +97,7 @@ class Readout:
     @classmethod
     def of(cls, source: Source, device: torch.device | str) -> "Readout | None":
         """Open the shipped segmenter when the source is a world it can read and has labels."""
-        if not isinstance(source, Synthetic) or not source.config.labels:
+        if not source.has_labels:
             return None
         world = evaluator_for(source, device)
         return None if world is None else cls(world.encoder)
@@ -210,8 +203,7 @@ def readout_of(
     """Return who reads what happens in frames of a source; none where nothing is known of it."""
     if isinstance(evaluator.encoder, Regressor):
         return StateReadout(evaluator.encoder)
-    known = isinstance(source, Synthetic) and source.config.labels
-    if known and isinstance(evaluator.encoder, Segmenter):
+    if source.has_labels and isinstance(evaluator.encoder, Segmenter):
         return Readout(evaluator.encoder)
     return Readout.of(source, device)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from avenir.config import Config
 from avenir.evaluation.metrics.bootstrap import Curve, Interval
 from avenir.evaluation.metrics.frames import METRICS, Metric
-from avenir.evaluation.questions.action_control import Control
+from avenir.evaluation.questions.action_control import ShuffledActions
 from avenir.evaluation.questions.drift import SEGMENT, WAYS, Drift, Shown
-from avenir.evaluation.questions.generation import MARKS
+from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.evaluation.report.charts import Axis, chart, charts, coloured
-from avenir.evaluation.report.page import page, resource, section
+from avenir.evaluation.report.html import page, resource, section
 from avenir.evaluation.report.side_by_side import Column, side_by_side
 from avenir.evaluation.report.tables import plain_table, title_of, written
 from avenir.files import write_whole
@@ -50,7 +50,7 @@ class Aged(Config):
     """How many groups of training frames stand in for pictures; none: its encoder decodes."""
     drift: Drift
     """How it ages."""
-    control: Control | None
+    control: ShuffledActions | None
     """Whether its actions matter, over a trained length; none: nothing steers it."""
 
 
@@ -167,7 +167,10 @@ def _curves(ageing: Ageing) -> str:
 
 def _segments(ageing: Ageing, labels: Mapping[str, str]) -> tuple[str, str]:
     """Draw how pictures decay, one point for each segment."""
-    metric, curves = MARKS["kernel_distance"], _of_all([w.drift.segments for w in ageing.worlds])
+    metric, curves = (
+        SET_METRICS["kernel_distance"],
+        _of_all([w.drift.segments for w in ageing.worlds]),
+    )
     ends = [(i + 1) * SEGMENT / ageing.fps for i in range(len(curves["world0"].mean))]
     drawing = chart(curves, labels, Axis(ends, "seconds ahead"), metric.label)
     return f"{title_of(metric)}, {SEGMENT} frames together", drawing

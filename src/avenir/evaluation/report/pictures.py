@@ -6,6 +6,7 @@ The video is one file, so that everything in it plays in step whatever plays it.
 import base64
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from avenir.clip import Clip
-from avenir.evaluation.questions.prediction import Example
 from avenir.shapes import Frames
 from avenir.video import Writer
 
@@ -24,6 +24,17 @@ PANELS = ("Observed", "Imagined", "Truth")
 
 _SHOWN_PIXELS = 192
 _INK, _MUTED, _ACCENT = (29, 33, 41), (96, 104, 118), (178, 76, 18)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip to look at: frames `T C H W`."""
+
+    name: str
+    past: UInt8[Tensor, "_ C H W"]
+    true: Frames
+    made: dict[str, Frames]
+    """By method."""
 
 
 class Mosaic(NamedTuple):

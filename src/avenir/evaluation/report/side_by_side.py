@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from avenir.clip import Clip
-from avenir.evaluation.report.page import player
+from avenir.evaluation.report.html import player
 from avenir.evaluation.report.pictures import embedded
 from avenir.shapes import Frames
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avenir.evaluation.questions.text import WITHOUT_WORLD, Filled, Passage, TextEvaluation, Written
-from avenir.evaluation.report.page import how, page, section
+from avenir.evaluation.report.html import how, page, section
 from avenir.evaluation.report.tables import plain_table, written
 from avenir.files import write_whole
 
