@@ -25,6 +25,7 @@ from avenir.data.synthetic.ground import Bytes
 from avenir.data.synthetic.layout import Array, draw_layout
 from avenir.data.synthetic.motion import Ego, Traffic
 from avenir.data.synthetic.picture import Painter
+from avenir.data.synthetic.recorded import ACTIONS, CAPTION, WEATHER, listed
 from avenir.data.synthetic.rig import NUMBERS, correspondence, draw_rig, take_views
 from avenir.data.synthetic.simulator import Simulator, drive_episodes, labels_of
 from avenir.data.synthetic.things import NUM_SLOTS
@@ -41,34 +42,10 @@ from avenir.data.synthetic.visitors import (
 from avenir.data.synthetic.weather import Change, Weather, draw_changes, lay_over, told
 from avenir.device import seed_of
 from avenir.errors import AvenirError
-from avenir.signals import Role, Signal
+from avenir.signals import Signal
 
 FORMAT = 2
 """Counted up whenever the same settings give other pictures."""
-
-ACTIONS = Signal(
-    role="action",
-    size=2,
-    names=("steer", "accelerate"),
-    low=(-1, -1),
-    high=(1, 1),
-    keys={
-        "ArrowLeft": (-1, 0),
-        "ArrowRight": (1, 0),
-        "ArrowUp": (0, 1),
-        "ArrowDown": (0, -1),
-    },
-)
-
-CAPTION = Signal.text(48)
-
-WEATHER = Signal(
-    role="metadata",
-    size=len(Weather),
-    names=tuple(weather.name.lower() for weather in Weather),
-    low=(0,) * len(Weather),
-    high=(1,) * len(Weather),
-)
 
 READERS = {"segmentation": "synthetic_segmenter", "visitors": "visitor_reader"}
 """What reads its pictures from straight above."""
@@ -152,9 +129,9 @@ class Synthetic(Source):
         if config.weather:
             self.signals["weather"] = WEATHER
         if config.cameras:
-            self.signals["cameras"] = _listed("camera", self.views, NUMBERS)
+            self.signals["cameras"] = listed("camera", self.views, NUMBERS)
         if config.boxes:
-            self.signals["boxes"] = _listed("box", self.views * NUM_SLOTS, boxes.NUMBERS)
+            self.signals["boxes"] = listed("box", self.views * NUM_SLOTS, boxes.NUMBERS)
         self.skipped: list[Skipped] = []
         self.has_labels = config.labels
         self.takes_visitors = bool(config.captions) and self.views == 1
@@ -411,9 +388,3 @@ def _check(config: SyntheticConfig) -> None:
             f"the synthetic world was given cameras={config.cameras} and labels=true; labels "
             "are of the picture from straight above and not of views: leave out one of them"
         )
-
-
-def _listed(what: Role, count: int, numbers: Sequence[str]) -> Signal:
-    """Describe several of a kind, all numbers of the first before those of the next."""
-    names = [f"{what} {each} {name}" for each in range(count) for name in numbers]
-    return Signal(role=what, size=len(names), names=tuple(names))
