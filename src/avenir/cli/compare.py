@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from avenir.evaluation.held_out import HeldOut
     from avenir.evaluation.questions.drift import Shown
     from avenir.evaluation.readers.readout import Readout
-    from avenir.evaluation.report.drift import Aged
     from avenir.evaluation.settings import Report
+    from avenir.evaluation.worlds_page import Aged
     from avenir.world import World
 
     Clips = dict[Window, Clip]
@@ -102,7 +102,7 @@ def _ageing(
     from avenir.evaluation.held_out import HeldOut
     from avenir.evaluation.independence import check_judge
     from avenir.evaluation.readers.readout import Readout, evaluator_for
-    from avenir.evaluation.report.drift import Ageing, write_drift_report
+    from avenir.evaluation.worlds_page import Ageing, write_drift_report
     from avenir.training.log import Preparation, say
     from avenir.training.tasks import make_source
 
@@ -161,7 +161,7 @@ def _aged(
     from avenir.evaluation.nearest_decoder import groups_in, with_nearest_decoder
     from avenir.evaluation.questions.action_control import measure_shuffled_actions
     from avenir.evaluation.questions.drift import measure_drift
-    from avenir.evaluation.report.drift import Aged
+    from avenir.evaluation.worlds_page import Aged
     from avenir.training.estimate import seconds_per_step
 
     world = with_nearest_decoder(world, held_out.source, report)

@@ -77,7 +77,7 @@ def evaluate(
     other = None if evaluator is None else opened(evaluator, trust)
     if is_text:
         from avenir.evaluation.questions.text import evaluate_text
-        from avenir.evaluation.report.text import write_text_report
+        from avenir.evaluation.text_page import write_text_report
 
         found = evaluate_text(world, source, settings, command, other, Preparation())
         write_text_report(folder, found, recipe, world.card.provenance)

@@ -13,7 +13,7 @@ from avenir.evaluation.metrics.frames import BEST_PSNR
 from avenir.evaluation.questions.action_control import measure_shuffled_actions
 from avenir.evaluation.questions.drift import SEGMENT, WAYS, _other, failure, growth, measure_drift
 from avenir.evaluation.report.charts import coloured
-from avenir.evaluation.report.drift import Aged, Ageing, write_drift_report
+from avenir.evaluation.worlds_page import Aged, Ageing, write_drift_report
 from tests.evaluation.conftest import ToyWorld
 
 

@@ -12,8 +12,8 @@ from avenir.data.text import Text, TextConfig, learn_pieces, text_of
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.questions.text import evaluate_text
-from avenir.evaluation.report.text import write_text_report
 from avenir.evaluation.settings import EvaluationConfig
+from avenir.evaluation.text_page import write_text_report
 from avenir.world import World
 
 SETTINGS = EvaluationConfig(num_clips=10, num_examples=2, seed=3)
