@@ -59,13 +59,13 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {num_steps} steps each")
     print("| recipe | ms per step | waiting for data | optimiser |\n|---|---|---|---|")
     recipe = load_recipe("recipes/quickstart.toml", ["train.cache_recordings=60"])
-    parent = recipe.parents["encoder"]
+    parent = recipe.parents["tokenizer"]
     assert isinstance(parent, Recipe)
     data = make_source(recipe.data)
     with tempfile.TemporaryDirectory() as folder:
         encoder = make_task(parent, data, {})
         row(parent.name, measure(parent, encoder, num_steps))
-        predictor = make_task(recipe, data, {"encoder": encoder.world})
+        predictor = make_task(recipe, data, {"tokenizer": encoder.world})
         predictor.prepare(Path(folder), Preparation())
         row(recipe.name, measure(recipe, predictor, num_steps))
 

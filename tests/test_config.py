@@ -81,12 +81,17 @@ def test_a_parent_takes_data_and_overrides_from_its_child(tmp_path):
         'task = "encoder"\n[data]\nkind = "synthetic"\n[encoder]\nkind = "kl"\n'
     )
     (tmp_path / "world.toml").write_text(
-        'task = "predictor"\nencoder = "tokenizer.toml"\n[data]\nkind = "synthetic"\nfps = 5\n'
+        'task = "predictor"\ntokenizer = "tokenizer.toml"\n[data]\nkind = "synthetic"\nfps = 5\n'
         '[predictor]\nkind = "flow"\n'
     )
-    words = ["data.fps=8", "encoder.train.steps=7", "encoder.encoder.channels=3", "train.steps=9"]
+    words = [
+        "data.fps=8",
+        "tokenizer.train.steps=7",
+        "tokenizer.encoder.channels=3",
+        "train.steps=9",
+    ]
     recipe = load_recipe(tmp_path / "world.toml", words)
-    parent = recipe.parents["encoder"]
+    parent = recipe.parents["tokenizer"]
     assert isinstance(parent, Recipe)
     assert (recipe.train.steps, parent.train.steps, parent.encoder["channels"]) == (9, 7, 3)
     assert recipe.data["fps"] == parent.data["fps"] == 8
@@ -145,7 +150,7 @@ def test_recipes_that_avenir_brings_are_found_by_name(tmp_path, monkeypatch):
 def test_a_data_path_and_other_settings_of_the_data_go_together():
     words = ["data=videos", 'data.test=["a*"]', "data.fps=5"]
     recipe = load_recipe("recipes/driving.toml", words)
-    parent = recipe.parents["encoder"]
+    parent = recipe.parents["tokenizer"]
     assert isinstance(parent, Recipe)
     for data in (recipe.data, parent.data):
         assert (data["path"], list(data["test"]), data["fps"]) == ("videos", ["a*"], 5)

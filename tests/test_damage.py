@@ -157,7 +157,7 @@ def test_weights(tmp_path):
 def test_recipes(tmp_path):
     path = tmp_path / "recipe.toml"
     brought = Path(__file__).parents[1] / "recipes" / "quickstart.toml"
-    table = read_toml(brought) | {"encoder": str(brought.with_name("quickstart_tokenizer.toml"))}
+    table = read_toml(brought) | {"tokenizer": str(brought.with_name("quickstart_tokenizer.toml"))}
 
     def read() -> None:
         recipe = load_recipe(path)
@@ -165,7 +165,7 @@ def test_recipes(tmp_path):
         recipe.toml()
 
     assert endure_table(path, table, to_toml, read) > 50
-    alone = load_recipe(table["encoder"]).model_dump(mode="json", exclude_none=True)
+    alone = load_recipe(table["tokenizer"]).model_dump(mode="json", exclude_none=True)
     assert endure_table(path, alone, to_toml, read) > 50
     full = load_recipe(brought).model_dump(mode="json", exclude_none=True)
     assert endure_table(path, full, to_toml, lambda: data_of(tmp_path, [])) > 50

@@ -100,14 +100,16 @@ def test_a_run_that_was_interrupted_says_why_it_does_not_go_on(tmp_path):
     folder = shutil.copytree(FOLDER / "interrupted", tmp_path / "interrupted")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(TrainingError, match="an earlier version of avenir"):
-        train(recipe.on({"encoder": parent}), tmp_path, folder)
+        train(recipe.on({"tokenizer": parent}), tmp_path, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.stat().st_size} == (
         before
     )
 
 
 def test_a_recipe_with_an_old_name_is_told_the_new_one(tmp_path):
-    recipe = 'task = "predictor"\nencoder = {run = "x"}\n[data]\nkind = "synthetic"\n[predictor]\n'
+    recipe = (
+        'task = "predictor"\ntokenizer = {run = "x"}\n[data]\nkind = "synthetic"\n[predictor]\n'
+    )
     (tmp_path / "mine.toml").write_text(f'{recipe}kind = "flow"\nscratch = 0.5\n')
     message = "'predictor.scratch': it is called 'unconditional_probability' now"
     with pytest.raises(AvenirError, match=message):
@@ -125,6 +127,14 @@ def test_settings_keep_their_values_under_their_new_names(run):
     new = renamed.settings(old)
     assert values(new) == values(old)
     assert renamed.settings(new) == new
+    assert renamed.originals(new) == old
+
+
+def test_an_override_is_known_by_its_original_name():
+    word = "tokenizer.tokenizer.alignment.decay_fraction=0.6"
+    assert renamed.original_word(word) == "encoder.encoder.alignment.let_go=0.6"
+    assert renamed.original_word("tokenizer=patches.toml") == "encoder=patches.toml"
+    assert renamed.original_word("predictor.shift=4.0") == "predictor.shift=4.0"
 
 
 def test_a_setting_of_a_kind_that_is_not_ours_keeps_its_name():

@@ -439,7 +439,7 @@ def recipe(folder: Path, where: Path, into: str) -> Recipe:
     )
     (where / "told.toml").write_text(
         f"""task = "predictor"
-encoder = "frames.toml"
+tokenizer = "frames.toml"
 [data]
 kind = "synthetic"
 size = [32, 32]

@@ -230,7 +230,7 @@ def test_no_evaluator_and_no_parent_runs_code(friend, monkeypatch, capsys):
         said = fails(monkeypatch, capsys, verb, mine, "--evaluator", friend)
         assert f"--trust {NAME}" in said
     recipe = Path("world.toml")
-    table = f'task = "predictor"\nencoder = "{friend}"\ndata = {{ kind = "synthetic" }}\n'
+    table = f'task = "predictor"\ntokenizer = "{friend}"\ndata = {{ kind = "synthetic" }}\n'
     recipe.write_text(table + 'predictor = { kind = "flow" }\n')
     for verb in ("train", "show"):
         assert f"--trust {NAME}" in fails(monkeypatch, capsys, verb, recipe)
@@ -293,7 +293,7 @@ def test_what_is_trusted_by_name_is_run(friend):
 def test_my_own_recipe_runs_my_own_code(friend, monkeypatch):
     Path("tokenizer.toml").write_text(TOKENIZER.format(kind=NAME))
     Path("world.toml").write_text(
-        'task = "predictor"\nencoder = "tokenizer.toml"\n'
+        'task = "predictor"\ntokenizer = "tokenizer.toml"\n'
         "data = { kind = 'synthetic', size = [16, 16], train_recordings = 4 }\n"
         "predictor = { kind = 'flow', width = 16, depth = 1, heads = 1, past = 1, chunk = 1 }\n"
         "train = { steps = 1, batch_size = 1, num_samples = 0, cache_recordings = 0 }\n"
@@ -487,7 +487,7 @@ def test_a_recipe_does_not_extend_itself(tmp_path):
 
 def test_two_recipes_that_stand_on_each_other_are_refused(tmp_path):
     for one, other in (("a", "b"), ("b", "a")):
-        table = f'task = "decoder"\nencoder = "{other}.toml"\ndata = {{ kind = "synthetic" }}\n'
+        table = f'task = "decoder"\ntokenizer = "{other}.toml"\ndata = {{ kind = "synthetic" }}\n'
         (tmp_path / f"{one}.toml").write_text(table)
     with pytest.raises(AvenirError, match="cannot stand on itself"):
         load_recipe(tmp_path / "a.toml")
@@ -509,7 +509,7 @@ def test_an_unfinished_world_says_so_and_nothing_stands_on_it(run, tmp_path, mon
     assert "is unfinished: 300 of 1000 steps" in " ".join(capsys.readouterr().err.split())
     recipe = tmp_path / "world.toml"
     recipe.write_text(
-        f'task = "predictor"\nencoder = "{run}"\npredictor = {{ kind = "flow" }}\n'
+        f'task = "predictor"\ntokenizer = "{run}"\npredictor = {{ kind = "flow" }}\n'
         'data = { kind = "synthetic", size = [16, 16] }\n'
     )
     said = fails(monkeypatch, capsys, "train", recipe, "--runs", tmp_path / "runs")

@@ -248,7 +248,7 @@ class LatentWorld(nn.Module):
         if self.predictor is None:
             raise AvenirError(
                 f"{self.card.name!r} holds an encoder and no predictor: it can only encode; train "
-                "a world on it with `encoder=` in a predictor's recipe"
+                "a world on it with `tokenizer=` in a predictor's recipe"
             )
         return self.predictor
 

@@ -18,9 +18,19 @@ _SETTINGS: dict[str, dict[str, str]] = {
         "forcing": "diffusion_forcing_probability",
         "own_past": "self_forcing",
     },
+    "parents": {"encoder": "tokenizer"},
     "alignment": {"within": "reduction", "let_go": "decay_fraction", "keep": "final_share"},
 }
 """By the table that they are in, of a recipe or a card."""
+
+_STAGES = ("encoder", "tokenizer")
+"""What a recipe has one of: an encoder to train, or the recipe of one that it stands on."""
+
+_ABSENT = {
+    "predictor": {"unconditional_probability", "inpainting", "self_forcing"},
+    "data": {"held_action_fraction"},
+}
+"""Settings that format 1 did not write where they were off, as they are at 0."""
 
 _WEIGHTS: dict[str, dict[str, str]] = {
     "conditioner": {
@@ -42,7 +52,10 @@ def settings(table: Any) -> Any:
     """
     if not isinstance(table, Mapping):
         return table
-    return {key: _renamed(key, settings(value)) for key, value in table.items()}
+    inner = {key: _renamed(key, settings(value)) for key, value in table.items()}
+    if inner.get("task") in ("decoder", "predictor"):  # the recipe that they stand on
+        return {"tokenizer" if key == "encoder" else key: value for key, value in inner.items()}
+    return inner
 
 
 def _renamed(name: str, table: Any) -> Any:
@@ -50,6 +63,36 @@ def _renamed(name: str, table: Any) -> Any:
     if not isinstance(table, Mapping) or "." in str(table.get("kind")):
         return table
     return {names.get(key, key): value for key, value in table.items()}
+
+
+def originals(table: Any, name: str = "") -> Any:
+    """Return a recipe, found under `name`, as format 1 wrote it: published hashes are of that."""
+    if not isinstance(table, Mapping):
+        return table
+    inner = {key: originals(value, key) for key, value in table.items()}
+    if "task" in inner:  # of a recipe, the parent
+        inner = {key: inner[key] for key in inner if inner[key] is not None or key not in _STAGES}
+        return {"encoder" if key == "tokenizer" else key: value for key, value in inner.items()}
+    if "." in str(inner.get("kind")):
+        return inner
+    absent, names = _ABSENT.get(name, set()), _original_names(name)
+    shown = {key: value for key, value in inner.items() if value or key not in absent}
+    return {names.get(key, key): value for key, value in shown.items()}
+
+
+def original_word(override: str) -> str:
+    """Return a `key=value` of the command line as format 1 had it."""
+    key, equals, value = override.partition("=")
+    parts = key.split(".")
+    tables = ["", *parts[:-1]]
+    old = [
+        _original_names(table).get(part, part) for table, part in zip(tables, parts, strict=True)
+    ]
+    return ".".join("encoder" if part == "tokenizer" else part for part in old) + equals + value
+
+
+def _original_names(table: str) -> dict[str, str]:
+    return {new: old for old, new in _SETTINGS.get(table, {}).items()}
 
 
 def weights(names: Iterable[str]) -> dict[str, str]:

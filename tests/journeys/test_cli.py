@@ -88,7 +88,7 @@ def test_a_recipe_that_is_not_there(mistake):
         ("predictor.kind=flwo", "unknown predictors kind 'flwo': did you mean 'flow'?"),
         ("train.steps=0", "setting 'train.steps' was given 0"),
         ("train.steps", "override 'train.steps' was given; write it key=value"),
-        ("encoder=nowhere.toml", "there is no recipe at"),
+        ("tokenizer=nowhere.toml", "there is no recipe at"),
     ],
 )
 def test_a_setting_that_cannot_be(mistake, tmp_path, word, answer):

@@ -49,7 +49,7 @@ save_seconds = 0.0001
 """
 WORLD = """
 task = "predictor"
-encoder = "tokenizer.toml"
+tokenizer = "tokenizer.toml"
 [data]
 kind = "lerobot"
 test = ["0:2"]

@@ -61,7 +61,7 @@ num_samples = 0
 """,
     "world.toml": """
 task = "predictor"
-encoder = "tokenizer.toml"
+tokenizer = "tokenizer.toml"
 [data]
 kind = "synthetic"
 [conditioner]
@@ -92,7 +92,7 @@ past = 8
 horizon = 4
 [arms]
 unaligned = []
-aligned = ["encoder.alignment.teacher=teacher.toml"]
+aligned = ["tokenizer.alignment.teacher=teacher.toml"]
 [comparisons.alignment]
 baseline = "unaligned"
 treatment = "aligned"
@@ -219,7 +219,7 @@ def test_settings_are_chosen_at_the_budget_on_a_seed_that_no_pair_uses(
     assert [tuple(cell) for cell in asked] == [
         (arm, 0, choice) for arm in ("unaligned", "aligned") for choice in (0, 1)
     ]
-    stood_on = [study.recipe(Cell(arm, 1, 1)).parents["encoder"] for arm in study.protocol.arms]
+    stood_on = [study.recipe(Cell(arm, 1, 1)).parents["tokenizer"] for arm in study.protocol.arms]
     assert begun == stood_on  # whatever is chosen
     for cell in asked:
         trained = study.recipe(cell).train
@@ -244,7 +244,7 @@ def test_finished_cells_are_not_run_again(finished, monkeypatch):
 @pytest.mark.slow
 def test_what_later_cells_stand_on_is_trained_ahead_of_them(protocol, tmp_path):
     study = Study(protocol, [], tmp_path)
-    encoder = study.recipe(Cell("unaligned", 1, 0)).parents["encoder"]
+    encoder = study.recipe(Cell("unaligned", 1, 0)).parents["tokenizer"]
     assert isinstance(encoder, Recipe)
     execute(study, [], workers=1, ahead=[encoder])
     assert is_finished(run_folder(encoder, tmp_path / "runs"))
@@ -413,7 +413,7 @@ def test_a_protocol_that_cannot_be_run_is_refused_before_it_runs(
 def test_a_seed_reaches_all_encoders_and_no_teacher(protocol, tmp_path):
     study = Study(protocol, [], tmp_path)
     recipe = reseeded(study.recipe(Cell("aligned", 1, 0)), 7)
-    tokenizer = recipe.parents["encoder"]
+    tokenizer = recipe.parents["tokenizer"]
     assert isinstance(tokenizer, Recipe)
     teacher = tokenizer.parents["teacher"]
     assert isinstance(teacher, Recipe)

@@ -16,7 +16,7 @@ from tests.test_trust import CARDS, NAME, TOKENIZER, edit, fails, friend, ran  #
 
 WORLD = """
 task = "predictor"
-encoder = "{encoder}"
+tokenizer = "{encoder}"
 data = {{ kind = "synthetic" }}
 predictor = {{ kind = "flow", width = 16, depth = 1, heads = 1, past = 1, chunk = 1 }}
 """
@@ -50,7 +50,7 @@ def declare(recipe="world.toml", encoder="tokenizer.toml", more="", arm="[]") ->
 ASKED = {
     "evaluator": {"more": 'evaluator = "runs/friend"'},
     "encoder": {"encoder": "runs/friend"},
-    "teacher": {"arm": '["encoder.alignment.teacher=runs/friend"]'},
+    "teacher": {"arm": '["tokenizer.alignment.teacher=runs/friend"]'},
     "recipe": {"recipe": "runs/friend/recipe.toml"},
 }
 

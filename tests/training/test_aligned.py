@@ -89,7 +89,7 @@ def test_what_cannot_decode_cannot_be_aligned(runs):
 
 def test_finished_latents_cannot_be_aligned(runs):
     (runs / "decoder.toml").write_text(
-        f'task = "decoder"\nencoder = "{RECIPES}/quickstart_tokenizer.toml"\n'
+        f'task = "decoder"\ntokenizer = "{RECIPES}/quickstart_tokenizer.toml"\n'
         '[data]\nkind = "synthetic"\n[alignment]\nlocal_correlation = 1.0\n'
     )
     recipe = load_recipe(runs / "decoder.toml")

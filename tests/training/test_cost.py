@@ -12,7 +12,7 @@ def recipe(where, data: str) -> Recipe:
         "depth = 1\ndecoder_depth = 1\n[train]\nsteps = 2\nbatch_size = 2\nnum_samples = 0\n"
     )
     (where / "told.toml").write_text(
-        f'task = "predictor"\nencoder = "frames.toml"\n[data]\n{data}\nsize = [32, 32]\n'
+        f'task = "predictor"\ntokenizer = "frames.toml"\n[data]\n{data}\nsize = [32, 32]\n'
         '[predictor]\nkind = "flow"\nwidth = 16\ndepth = 1\nheads = 2\n[train]\nsteps = 2\n'
     )
     return load_recipe(where / "told.toml")
@@ -22,7 +22,7 @@ def test_data_that_are_missing_cost_nothing_yet(tmp_path):
     child = recipe(tmp_path, 'kind = "lerobot"\npath = "none"')
     lines = list(cost_of(child))
     assert [line.split(" (")[0] for line in lines] == [
-        f"{each.name}: no estimate without data" for each in (child.parents["encoder"], child)
+        f"{each.name}: no estimate without data" for each in (child.parents["tokenizer"], child)
     ]
 
 
@@ -32,5 +32,5 @@ def test_what_a_person_would_play_costs_nothing_yet(tmp_path):
     child = recipe(tmp_path, f'kind = "gymnasium"\n{played}')
     lines = list(cost_of(child))
     assert len(lines) == 2
-    for line, each in zip(lines, (child.parents["encoder"], child), strict=True):
+    for line, each in zip(lines, (child.parents["tokenizer"], child), strict=True):
         assert line.startswith(f"{each.name}: no estimate without data (policy 'human' was given")

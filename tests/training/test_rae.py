@@ -101,7 +101,7 @@ def test_a_finished_teacher_gives_the_same_run(run, tmp_path):
 
 def test_its_decoder_trains_on_and_its_latents_stay(run, video, tmp_path):
     (tmp_path / "decoder.toml").write_text(
-        f'task = "decoder"\nencoder = "{run}"\n[data]\nkind = "synthetic"\n'
+        f'task = "decoder"\ntokenizer = "{run}"\n[data]\nkind = "synthetic"\n'
         "[decoder.weights]\nadversarial = 0.1\n"
         "[train]\nsteps = 2\nbatch_size = 2\nnum_samples = 0\n"
     )
@@ -115,7 +115,7 @@ def test_its_decoder_trains_on_and_its_latents_stay(run, video, tmp_path):
 
 def test_a_predictor_stands_on_it(run, tmp_path):
     words = ["steps=2", "batch_size=2", "num_samples=0", "cache_recordings=2"]
-    small = ["predictor.width=16", "predictor.depth=1", f"encoder={run}"]
+    small = ["predictor.width=16", "predictor.depth=1", f"tokenizer={run}"]
     world = load_recipe("recipes/quickstart.toml", [*small, *(f"train.{w}" for w in words)])
     folder = train(world, tmp_path)
     assert_teacher_is_that_of(folder, run.parent / "dino")
@@ -178,12 +178,12 @@ def test_overrides_make_a_tokenizer_one_on_a_teacher(tmp_path):
         'task = "encoder"\n[data]\nkind = "synthetic"\n[encoder]\nkind = "kl"\nwidth = 8\n'
     )
     (tmp_path / "world.toml").write_text(
-        'task = "predictor"\nencoder = "plain.toml"\n[data]\nkind = "synthetic"\n'
+        'task = "predictor"\ntokenizer = "plain.toml"\n[data]\nkind = "synthetic"\n'
         '[predictor]\nkind = "flow"\n'
     )
     teacher = Path("recipes/dino.toml").resolve()
-    words = ["encoder.encoder.kind=rae", f"encoder.encoder.teacher={teacher}"]
-    tokenizer = load_recipe(tmp_path / "world.toml", words).parents["encoder"]
+    words = ["tokenizer.encoder.kind=rae", f"tokenizer.encoder.teacher={teacher}"]
+    tokenizer = load_recipe(tmp_path / "world.toml", words).parents["tokenizer"]
     assert isinstance(tokenizer, Recipe)
     assert (tokenizer.encoder["kind"], tokenizer.encoder["width"]) == ("rae", 8)
     assert isinstance(tokenizer.parents["teacher"], Recipe)

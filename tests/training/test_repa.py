@@ -21,7 +21,7 @@ from .test_resume import WORDS, assert_same, weights
 STEPS = ["train.steps=6", "train.cache_recordings=0", "predictor.depth=3"]
 ALIGNED = f"""
 extends = "{RECIPES}/quickstart.toml"
-encoder = "{RECIPES}/quickstart_tokenizer.toml"
+tokenizer = "{RECIPES}/quickstart_tokenizer.toml"
 [alignment]
 teacher = "teacher.toml"
 """
@@ -48,13 +48,15 @@ def trained(runs, name, *words):
 def task_of(runs, *words) -> AlignedPredictorTask:
     """Make the task on parents that an earlier run has trained."""
     recipe = recipe_of(runs, "task", *words)
-    parents = {role: trained_parent(runs, role) for role in ("encoder", "teacher")}
+    parents = {role: trained_parent(runs, role) for role in ("tokenizer", "teacher")}
     return make_task(recipe, make_source(recipe.data), parents)
 
 
 def trained_parent(runs, role) -> World:
     trained(runs, "aligned")
-    return World.load(runs / {"encoder": "quickstart_tokenizer", "teacher": "teacher"}[role], "cpu")
+    return World.load(
+        runs / {"tokenizer": "quickstart_tokenizer", "teacher": "teacher"}[role], "cpu"
+    )
 
 
 def test_it_changes_the_predictor_and_leaves_no_trace_in_the_world(runs):

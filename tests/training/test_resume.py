@@ -42,12 +42,12 @@ WORDS = [
     "train.cache_recordings=4",
     "predictor.width=16",
     "predictor.depth=1",
-    "encoder.train.steps=12",
-    "encoder.train.batch_size=2",
-    "encoder.train.num_samples=0",
-    "encoder.encoder.width=8",
-    "encoder.encoder.depth=1",
-    "encoder.encoder.decoder_depth=1",
+    "tokenizer.train.steps=12",
+    "tokenizer.train.batch_size=2",
+    "tokenizer.train.num_samples=0",
+    "tokenizer.encoder.width=8",
+    "tokenizer.encoder.depth=1",
+    "tokenizer.encoder.decoder_depth=1",
 ]
 
 
@@ -218,7 +218,7 @@ def test_ctrl_c_twice_ends_at_once(one_stage, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_at_the_last_step_finishes_and_then_stops(uninterrupted, tmp_path, monkeypatch):
-    original, parent = step.Step.run, tiny().parents["encoder"]
+    original, parent = step.Step.run, tiny().parents["tokenizer"]
 
     def interrupted(self, batch, progress):
         if progress.step == parent.train.steps - 1 and not self.recipe.parents:
@@ -258,7 +258,7 @@ def test_five_kills_change_nothing(uninterrupted, tmp_path):
         "recipe = load_recipe('recipes/quickstart.toml', sys.argv[2:])\n"
         "train(recipe, Path(sys.argv[1]))\n"
     )
-    words = [*WORDS, "train.save_seconds=0.001", "encoder.train.save_seconds=0.001"]
+    words = [*WORDS, "train.save_seconds=0.001", "tokenizer.train.save_seconds=0.001"]
     command = [sys.executable, "-c", program, str(tmp_path), *words]
     chance, kills, moment = random.Random(0), 0, 0.0
     while kills < 5:

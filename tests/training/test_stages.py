@@ -31,7 +31,7 @@ def encoder_run(tmp_path_factory):
 
 def test_the_decoders_stage_leaves_latents_alone_and_may_add_a_critic(encoder_run, tmp_path):
     (tmp_path / "decoder.toml").write_text(
-        f'task = "decoder"\nencoder = "{encoder_run}"\n[data]\nkind = "synthetic"\n'
+        f'task = "decoder"\ntokenizer = "{encoder_run}"\n[data]\nkind = "synthetic"\n'
         "[decoder.weights]\nadversarial = 0.1\n"
         "[train]\nsteps = 3\nbatch_size = 2\nnum_samples = 0\n"
     )
@@ -74,7 +74,7 @@ def test_latents_of_another_encoder_are_refused(encoder_run, tmp_path):
         next(world.encoder.parameters()).add_(1)
     kept = {"train": list(source.recordings("train")[:2])}
     fill_cache(world, source, kept, tmp_path / "latents", 1, lambda *told: None)
-    words = [f"data={tmp_path / 'latents'}", "data.kind=cached", f"encoder={encoder_run}"]
+    words = [f"data={tmp_path / 'latents'}", "data.kind=cached", f"tokenizer={encoder_run}"]
     recipe = load_recipe("recipes/quickstart.toml", [*words, "train.num_samples=0"])
     assert isinstance(recipe, Recipe)
     with pytest.raises(AvenirError, match="another encoder"):

@@ -30,12 +30,12 @@ def test_statistics_are_those_that_the_loaded_world_has_over_the_same_data(recip
 
 
 def test_samples_leave_every_part_in_the_mode_it_was_in(tmp_path):
-    words = ["predictor.depth=1", "predictor.width=16", "encoder.encoder.width=8"]
+    words = ["predictor.depth=1", "predictor.width=16", "tokenizer.encoder.width=8"]
     recipe = load_recipe("recipes/quickstart.toml", words)
-    encoder = recipe.parents["encoder"]
+    encoder = recipe.parents["tokenizer"]
     source = make_source(recipe.data)
     codec = make_task(encoder, source, {}).world
-    task = make_task(recipe, source, {"encoder": codec})
+    task = make_task(recipe, source, {"tokenizer": codec})
     before = {name: module.training for name, module in task.world.named_modules()}
     assert not before["encoder"] and before["predictor"]
     write_samples(task, tmp_path / "samples", 1, 0, Log(tmp_path, "samples", 0, 1), count=1)

@@ -11,7 +11,12 @@ from avenir.training.loop import make_task
 from avenir.training.recipe import load_recipe
 from avenir.training.tasks import PredictorTask, make_source
 
-WORDS = ["data.weather=true", "predictor.depth=1", "predictor.width=16", "encoder.encoder.width=8"]
+WORDS = [
+    "data.weather=true",
+    "predictor.depth=1",
+    "predictor.width=16",
+    "tokenizer.encoder.width=8",
+]
 
 
 def prepared(monkeypatch, capsys, lose, **change) -> str:
@@ -24,8 +29,8 @@ def prepared(monkeypatch, capsys, lose, **change) -> str:
 
     monkeypatch.setattr(Synthetic, "read", lossy)
     recipe = load_recipe("recipes/quickstart.toml", WORDS).model_copy(update=change)
-    encoder, source = recipe.parents["encoder"], make_source(recipe.data)
-    task = make_task(recipe, source, {"encoder": make_task(encoder, source, {}).world})
+    encoder, source = recipe.parents["tokenizer"], make_source(recipe.data)
+    task = make_task(recipe, source, {"tokenizer": make_task(encoder, source, {}).world})
     assert isinstance(task, PredictorTask)
     task._fit_conditioner()
     said = " ".join(capsys.readouterr().err.split())

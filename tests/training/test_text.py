@@ -13,7 +13,7 @@ from avenir.world import World
 ENCODER = 'task = "encoder"\n[data]\nkind = "text"\n[encoder]\nkind = "text"\n'
 PREDICTOR = """
 task = "predictor"
-encoder = "bytes.toml"
+tokenizer = "bytes.toml"
 [data]
 kind = "text"
 [predictor]
@@ -32,7 +32,7 @@ num_samples = 0
 ema = 0.9
 optim.weight_decay = 0.0
 """
-SETTINGS = {"autoregressive": "", "masked": 'hide = "uniform"\nfull_past = 1.0'}
+SETTINGS = {"autoregressive": "", "masked": 'hide = "uniform"\nfull_past_probability = 1.0'}
 
 
 @pytest.mark.parametrize("kind", sorted(SETTINGS))

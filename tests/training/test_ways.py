@@ -24,15 +24,15 @@ WORDS = [
     "train.cache_recordings=2",
     "predictor.depth=1",
     "predictor.width=32",
-    "encoder.train.steps=2",
-    "encoder.train.batch_size=2",
+    "tokenizer.train.steps=2",
+    "tokenizer.train.batch_size=2",
 ]
 
 
 def words(path: Path) -> list[str]:
-    encoder = load_recipe(path).parents["encoder"]
+    encoder = load_recipe(path).parents["tokenizer"]
     assert isinstance(encoder, Recipe)
-    thin = ["encoder.encoder.width=8"] if "width" in encoder.encoder else []
+    thin = ["tokenizer.encoder.width=8"] if "width" in encoder.encoder else []
     return WORDS + thin
 
 
@@ -78,7 +78,7 @@ def test_a_hole_in_a_video_is_filled_in_whole_groups(runs):
 def test_the_family_takes_other_data(way):
     given = ["data=robot", "data.kind=lerobot", "data.size=[64, 80]", "data.fps=10"]
     recipe = load_recipe(WAYS[way], given)
-    encoder = recipe.parents["encoder"]
+    encoder = recipe.parents["tokenizer"]
     assert isinstance(encoder, Recipe)
     for each in (recipe, encoder):
         assert (each.data["kind"], each.data["path"]) == ("lerobot", "robot")
@@ -88,7 +88,7 @@ def test_the_family_takes_other_data(way):
 def test_all_stand_on_one_grid_one_width_and_one_depth():
     for path in WAYS.values():
         recipe = load_recipe(path)
-        encoder = recipe.parents["encoder"]
+        encoder = recipe.parents["tokenizer"]
         assert isinstance(encoder, Recipe)
         assert tuple(encoder.encoder["compression"]) == (2, 8, 8)
         assert recipe.predictor is not None

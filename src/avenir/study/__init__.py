@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from avenir import renamed
 from avenir.card import Card
 from avenir.config import Config, read_json, read_toml
 from avenir.device import best_device
@@ -199,7 +200,10 @@ class Study:
                 check_independent(evaluator, _card_of(teacher, self.trust))
 
     def _hash(self) -> str:
-        """Hash the protocol, every arm's recipe in full, and the data."""
+        """Hash the protocol, every arm's recipe in full, and the data.
+
+        Under the names of format 1: a setting that gets another name is the same experiment.
+        """
         recipes: list[Any] = [
             _without_paths(self._recipe(arm, choice).model_dump(mode="json"))
             for arm in self.protocol.arms
@@ -210,16 +214,19 @@ class Study:
         else:
             recipes.append(self.judge.card.provenance.get("key"))
         declared = self.protocol.model_dump(mode="json")
-        text = json.dumps([declared, recipes, self.source.fingerprint], sort_keys=True)
+        for words in (*declared["arms"].values(), *declared["grid"]):
+            words[:] = map(renamed.original_word, words)
+        every = [each if isinstance(each, str) else renamed.originals(each) for each in recipes]
+        text = json.dumps([declared, every, self.source.fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def reseeded(recipe: Recipe, seed: int) -> Recipe:
     """Give a recipe and the encoders it stands on one seed; a teacher keeps its own."""
     changes: dict[str, Any] = {"seed": seed}
-    parent = recipe.parents.get("encoder")
+    parent = recipe.parents.get("tokenizer")
     if isinstance(parent, Recipe):
-        changes["encoder"] = reseeded(parent, seed).model_dump(mode="json", exclude_none=True)
+        changes["tokenizer"] = reseeded(parent, seed).model_dump(mode="json", exclude_none=True)
     return recipe.model_copy(update=changes)
 
 
@@ -304,7 +311,7 @@ def _without_paths(table: dict[str, Any]) -> dict[str, Any]:
     table = dict(table)
     if isinstance(table.get("data"), dict):
         table["data"] = {k: v for k, v in table["data"].items() if k != "path"}
-    for name in ("encoder", "alignment", "teacher"):
+    for name in ("encoder", "tokenizer", "alignment", "teacher"):
         if isinstance(table.get(name), dict):
             table[name] = _without_paths(table[name])
     return table

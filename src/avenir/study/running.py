@@ -67,7 +67,7 @@ def run(study: Study, seeds: Sequence[int], workers: int) -> None:
     tried = [Cell(a, protocol.development_seed, c) for a in protocol.arms for c in choices]
     if any(study.row(cell) is None for cell in tried):
         coming = [
-            [study.recipe(Cell(arm, seed, choice)).parents["encoder"] for choice in choices]
+            [study.recipe(Cell(arm, seed, choice)).parents["tokenizer"] for choice in choices]
             for seed in seeds
             for arm in protocol.arms
         ]

@@ -38,7 +38,7 @@ class AlignedEncoderTask(EncoderTask):
         super().__init__(recipe, data, world)
         if not isinstance(world.encoder, Tokenizer):
             raise AvenirError(
-                f"[alignment] was given for encoder {recipe.encoder['kind']!r}, which cannot "
+                f"[alignment] was given for encoder {world.card.encoder['kind']!r}, which cannot "
                 "decode; it is for tokenizers, such as kind 'kl'"
             )
         if config.layer is not None:

@@ -91,13 +91,13 @@ def _finished(folder: Path, trust: Iterable[str]) -> World:
 
 def make_task(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Task:
     """Build the world that a recipe describes, on its parents, and its task."""
-    encoder = parents["encoder"].encoder if "encoder" in parents else None
+    encoder = parents["tokenizer"].encoder if "tokenizer" in parents else None
     if "teacher" in parents:
         # Encoders are trained on one view at a time, predictors on frames of all of them.
         parents["teacher"].encoder.views = data.views if recipe.task == "predictor" else 1
     made_on = parents["teacher"] if recipe.taught == "encoder" else None
     drawn_to = parents["teacher"] if recipe.taught == "alignment" else None
-    card = make_card(recipe, data, parents.get("encoder"), made_on)
+    card = make_card(recipe, data, parents.get("tokenizer"), made_on)
     torch.manual_seed(seed_of("weights", recipe.seed))
     world = World.build(card, None if made_on is None else made_on.encoder)
     if encoder is not None:

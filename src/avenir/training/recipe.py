@@ -1,8 +1,8 @@
 """A recipe says what to train, on what, and for how long. One recipe makes one run.
 
-Its `encoder` is a table of settings when the encoder is what is trained; otherwise it names a run
-folder or another recipe, a parent, which is trained first and appears here in full. So does a
-teacher, of an encoder that is made on one or of `alignment`.
+A recipe that trains an encoder has a table `encoder` of its settings. Any other names its parent,
+a `tokenizer`: a run folder, or another recipe, which is trained first and appears here in full. So
+does a teacher, of an encoder that is made on one or of `alignment`.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 import avenir
 from avenir import renamed
@@ -68,8 +68,11 @@ class Recipe(Config):
     """Everything random derives from it."""
     data: dict[str, Any]
     """Where video comes from: a kind of source and its settings."""
-    encoder: dict[str, Any]
-    """The encoder's settings; or, for the other tasks, its recipe or `run`, the folder it is in."""
+    encoder: dict[str, Any] | None = None
+    """The encoder's settings, where the encoder is what is trained."""
+    tokenizer: dict[str, Any] | None = None
+    """For the other tasks, the encoder that they stand on: its recipe, or `run`, the folder it is
+    in."""
     decoder: dict[str, Any] = {}
     """Settings of the encoder that change for the stage that trains its decoder."""
     alignment: AlignmentConfig | None = None
@@ -80,6 +83,22 @@ class Recipe(Config):
     """What predicts: a kind of predictor and its settings."""
     train: TrainConfig = TrainConfig.model_validate({})
     """For how long, and how."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_one(cls, table: dict[str, Any]) -> dict[str, Any]:
+        """Check that there is either an encoder to train or a tokenizer to stand on."""
+        task = table.get("task", "encoder")
+        needed, other = ("encoder", "tokenizer")[:: 1 if task == "encoder" else -1]
+        if table.get(other) is not None:
+            raise AvenirError(
+                f"{other!r} was given and the recipe's task is {task!r}: what it stands on is "
+                'called `tokenizer`, in the recipe tokenizer = "FILE.toml", in what is changed '
+                "of it tokenizer.train.steps=…; `encoder` has the settings of one that is trained"
+            )
+        if table.get(needed) is None:
+            raise AvenirError(f"setting {needed!r} is missing: give {needed}=… on the command line")
+        return table
 
     @field_validator("name")
     @classmethod
@@ -92,10 +111,10 @@ class Recipe(Config):
 
     @property
     def parents(self) -> "dict[str, Recipe | Path]":
-        """Return the runs this one stands on, `encoder` and `teacher`: recipes, or run folders."""
-        tables = {}
-        if self.task != "encoder":
-            tables["encoder"] = self.encoder
+        """Return the runs this one stands on, `tokenizer` and `teacher`: recipes, or folders."""
+        tables: dict[str, dict[str, Any]] = {}
+        if self.tokenizer is not None:
+            tables["tokenizer"] = self.tokenizer
         if self.taught is not None:
             tables["teacher"] = self.model_dump()[self.taught]["teacher"]
         return {
@@ -106,7 +125,7 @@ class Recipe(Config):
     @property
     def taught(self) -> Literal["encoder", "alignment"] | None:
         """Say what has a teacher: the encoder, made on its features, or `alignment`."""
-        made_on_one = self.task == "encoder" and "teacher" in self.encoder
+        made_on_one = self.encoder is not None and "teacher" in self.encoder
         drawn_to_one = self.alignment is not None and self.alignment.teacher is not None
         if made_on_one and drawn_to_one:
             raise AvenirError(
@@ -118,14 +137,14 @@ class Recipe(Config):
     def on(self, parents: Mapping[str, Path]) -> "Recipe":
         """Return the same recipe on finished runs instead of recipes to train first."""
         changes: dict[str, Any] = {}
-        if "encoder" in parents:
-            changes["encoder"] = {"run": str(parents["encoder"])}
+        if "tokenizer" in parents:
+            changes["tokenizer"] = {"run": str(parents["tokenizer"])}
         if "teacher" in parents:
             teacher = {"teacher": {"run": str(parents["teacher"])}}
             if self.alignment is not None and self.taught == "alignment":
                 changes["alignment"] = self.alignment.model_copy(update=teacher)
             else:
-                changes["encoder"] = self.encoder | teacher
+                changes["encoder"] = (self.encoder or {}) | teacher
         return self.model_copy(update=changes)
 
     def toml(self) -> str:
@@ -135,10 +154,9 @@ class Recipe(Config):
     def key(self, fingerprint: str, parent_keys: dict[str, str]) -> str:
         """Hash everything that the result depends on: recipe, data, format, parents."""
         table = self.model_dump(mode="json", exclude={"name"})
-        if table["alignment"] is None:
-            del table["alignment"]
-        if "encoder" in parent_keys:
-            table["encoder"] = parent_keys["encoder"]
+        table = {name: value for name, value in table.items() if value is not None}
+        if "tokenizer" in parent_keys:
+            table["tokenizer"] = parent_keys["tokenizer"]
         if self.taught is not None:
             table[self.taught]["teacher"] = parent_keys["teacher"]
         table["data"] = fingerprint
@@ -227,7 +245,7 @@ def resolve(
     """Read a recipe's table, its parent's inside it, every kind's own settings filled in.
 
     A parent takes from its child what its own file does not say of the data; overrides of `data`,
-    of `encoder.…`, and of a teacher, `encoder.teacher.…` or `alignment.teacher.…`, reach it.
+    of `tokenizer.…`, and of a teacher, `encoder.teacher.…` or `alignment.teacher.…`, reach it.
     """
     if len(children) > _MOST_STAGES:
         raise AvenirError(
@@ -237,7 +255,8 @@ def resolve(
     table = {"name": path.stem, **_read(path, trust)}
     data = overrides.get("data", {})
     table["data"] = _data(_data(child_data or {}, table.get("data", {})), data)
-    own = {k: v for k, v in overrides.items() if k not in ("data", "encoder", "alignment")}
+    stands = ("encoder", "tokenizer", "alignment")
+    own = {k: v for k, v in overrides.items() if k not in ("data", *stands)}
     table = merged(table, own)
 
     def standing_on(below: Any, above: Any) -> Any:
@@ -254,15 +273,17 @@ def resolve(
         for given in (below, above):
             if not isinstance(given, dict | None):
                 raise AvenirError(
-                    f"{given!r} was given for an encoder or a teacher, or what they stand on; it "
-                    "is a table of settings, or names a recipe or a run folder"
+                    f"{given!r} was given for an encoder, a tokenizer or a teacher; it is a table "
+                    "of settings, or names a recipe or a run folder"
                 )
         below, above = below or {}, dict(above or {})
         if "teacher" in below or "teacher" in above:
             above["teacher"] = standing_on(below.get("teacher"), above.pop("teacher", None))
         return merged(below, above)
 
-    table["encoder"] = standing_on(table.get("encoder"), overrides.get("encoder"))
+    for name in ("encoder", "tokenizer"):
+        if (found := standing_on(table.get(name), overrides.get(name))) is not None:
+            table[name] = found
     if table.get("alignment") or overrides.get("alignment"):
         aligned = standing_on(table.get("alignment"), overrides.get("alignment"))
         table["alignment"] = {**aligned, "teacher": aligned.get("teacher")}
@@ -285,7 +306,7 @@ def _read(path: Path, trust: Iterable[str]) -> dict[str, Any]:
 def _run(reference: str, overrides: dict[str, Any]) -> dict[str, Any]:
     if overrides:
         raise AvenirError(
-            f"encoder {reference!r} is a finished run; its settings {sorted(overrides)} cannot "
+            f"{reference!r} is a finished run; its settings {sorted(overrides)} cannot "
             "be changed: name a recipe instead"
         )
     return {"run": reference}

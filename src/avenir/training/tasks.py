@@ -260,7 +260,7 @@ def make_card(
     recipe: Recipe, data: Source, parent: World | None, teacher: World | None = None
 ) -> Card:
     """Say what the world of this recipe is made of; its encoder may be made on a `teacher`."""
-    encoder: dict[str, Any] = recipe.encoder
+    encoder: dict[str, Any] = recipe.encoder or {}
     if teacher is not None:
         encoder = encoder | {"teacher": teacher.card.encoder}
     if parent is not None:

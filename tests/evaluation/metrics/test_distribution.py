@@ -268,7 +268,7 @@ def test_what_stands_behind_a_run_counts_as_well():
     aligned = card("aligned", "kl", key="k", parents={"teacher": teacher.model_dump()})
     with pytest.raises(AvenirError, match="weights, those of run t"):
         check_independent(aligned, teacher)
-    world = card("world", "kl", key="w", parents={"encoder": aligned.model_dump()})
+    world = card("world", "kl", key="w", parents={"tokenizer": aligned.model_dump()})
     with pytest.raises(AvenirError, match="teacher 'teacher' share an objective"):
         check_judge(card("judge", "dino", key="j"), world)
     with pytest.raises(AvenirError, match="'aligned' is part of 'world'"):
