@@ -225,8 +225,11 @@ def test_the_driver_roams_and_stays_on_the_road_mostly() -> None:
     assert np.abs(driven.actions).max() <= 1 and (driven.actions.std((0, 1)) > 0.3).all()
 
 
-def test_detours_hold_actions_for_their_share_of_the_time() -> None:
-    plain, whims = draw_whims(range(300), 64, 0.1), draw_whims(range(300), 64, 0.1, detours=0.4)
+def test_held_actions_last_for_their_share_of_the_time() -> None:
+    plain, whims = (
+        draw_whims(range(300), 64, 0.1),
+        draw_whims(range(300), 64, 0.1, held_action_fraction=0.4),
+    )
     assert np.isnan(plain.held).all()
     assert np.array_equal(plain.offset, whims.offset)
     held = ~np.isnan(whims.held[..., 0])

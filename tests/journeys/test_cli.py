@@ -148,7 +148,7 @@ def test_actions_that_are_none(mistake, tmp_path, tiny_run, film):
 def test_what_cannot_be_played(mistake, tmp_path, tiny_run):
     alone = save_tiny_world(tmp_path / "alone", (64, 64), predicts=False)
     assert "holds no world that can be played" in mistake("play", alone)
-    assert "nobody can be served at 127.0.0.1:1:" in mistake(
+    assert "no page can be served at 127.0.0.1:1:" in mistake(
         "play", tiny_run, "--clips", 1, "--port", 1, "--host", "192.0.2.1"
     ).replace("192.0.2.1", "127.0.0.1")
 

@@ -292,7 +292,7 @@ def _holds(folder: Path, key: str) -> bool:
         raise TrainingError(
             f"{folder} holds a run of another recipe, or of other data or parents (compare its "
             "recipe.toml): name another folder with --out, or remove it; an encoder trained "
-            "for a predictor needs another name, encoder.name=NAME"
+            "for a predictor needs another name, tokenizer.name=NAME"
         )
     if not (_key_of(folder) and is_finished(folder)):
         return False

@@ -35,10 +35,12 @@ class Whims:
     the driver drives."""
 
 
-def draw_whims(seeds: Sequence[int], num_frames: int, dt: float, detours: float = 0.0) -> Whims:
+def draw_whims(
+    seeds: Sequence[int], num_frames: int, dt: float, held_action_fraction: float = 0.0
+) -> Whims:
     """Draw slow random wishes: a weave from side to side, and Ornstein-Uhlenbeck walks.
 
-    For a share of the time, `detours`, some action is held instead.
+    For a share of the time, `held_action_fraction`, some action is held instead.
     """
     dice = Dice([(seed, 1) for seed in seeds], 3)
     reach, period, phase = dice.uniform(17.0, 21.0), dice.uniform(3.8, 5.8), dice.uniform(0.0, 1.0)
@@ -52,11 +54,11 @@ def draw_whims(seeds: Sequence[int], num_frames: int, dt: float, detours: float 
         walk[:, frame] = keep * walk[:, frame - 1] + np.sqrt(1 - keep**2) * noise[:, frame]
     turns = np.arange(num_frames) * dt / period[:, None] + phase[:, None]
     offset = np.clip(reach[:, None] * sine(turns) + 3 * walk[..., 0], -19, 19)
-    held = _detours(seeds, num_frames, dt, detours)
+    held = _held_actions(seeds, num_frames, dt, held_action_fraction)
     return Whims(offset, CRUISE + 7 * walk[..., 1], 0.2 * walk[..., 2], held)
 
 
-def _detours(seeds: Sequence[int], num_frames: int, dt: float, share: float) -> Array:
+def _held_actions(seeds: Sequence[int], num_frames: int, dt: float, share: float) -> Array:
     """Cut time into stretches of random length; in a share of them hold an action, `b T 2`.
 
     Half of those are what keys say: all of it, or nothing.
