@@ -8,6 +8,7 @@ One camera's frames; `action` and `observation.state` as the signals `actions` a
     footage   the frames of one episode
     loading   episodes become tracks, out of all of these
     writing   clips become a data set
+    importing any source becomes a data set, which is gone on with or renewed
 """
 
 import hashlib
