@@ -134,6 +134,83 @@ def test_the_sizes_and_names_are_really_looked_at(tmp_path, monkeypatch):
     assert len(list(problems(path))) == 4
 
 
+MOST_VERB_LINES = 120
+NOT_VERBS = {"__init__.py", "arguments.py"}
+VERBS = [path for path in SOURCES if path.parent.name == "cli" and path.name not in NOT_VERBS]
+MEASURING = re.compile(r"(numpy|scipy|avenir\.(evaluation\.metrics|losses|nn))(\.|$)")
+"""Modules that measure: a verb parses, calls and prints."""
+THREADS = {"get_num_threads", "set_num_threads"}
+"""All that a verb may ask torch for."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Name the modules that a file imports when it runs, not those it names for types alone."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def verb_problems(path: Path) -> Iterator[str]:
+    length = len(path.read_text().splitlines())
+    if length > MOST_VERB_LINES:
+        yield f"{path.name} has {length} lines; at most {MOST_VERB_LINES}"
+    yield from (f"{path.name}: {name}" for name in imports(path) if MEASURING.match(name))
+    used = set(re.findall(r"\btorch\.(\w+)", path.read_text())) - THREADS
+    yield from (f"{path.name}: torch.{name}" for name in used)
+
+
+def test_a_verb_is_short_and_measures_nothing():
+    assert len(VERBS) > 10
+    assert not [problem for path in VERBS for problem in verb_problems(path)]
+
+
+def test_a_verb_that_measures_is_found(tmp_path):
+    path = tmp_path / "verb.py"
+    path.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
+        "def verb():\n    torch.cat([])\n    from avenir.evaluation.metrics import frames\n"
+        + "x = 1\n"
+        * 120
+    )
+    assert len(list(verb_problems(path))) == 3
+
+
+def classes_asked_for(path: Path) -> list[str]:
+    """Find where a file asks which class a source is of."""
+    kinds = "Synthetic|LeRobot|Gymnasium|Folder|Cached|Text"
+    return re.findall(rf"isinstance\([^()]*,[^()]*\b(?:{kinds})\b[^()]*\)", path.read_text())
+
+
+def test_evaluation_asks_sources_for_what_they_can_do_and_never_for_their_class():
+    rooms = [path for path in SOURCES if path.is_relative_to(ROOT / "src/avenir/evaluation")]
+    assert len(rooms) > 30
+    assert not {path.name: found for path in rooms if (found := classes_asked_for(path))}
+
+
+def test_asking_for_the_class_of_a_source_is_found(tmp_path):
+    path = tmp_path / "question.py"
+    path.write_text("if isinstance(source, Synthetic | LeRobot):\n    pass\n")
+    assert len(classes_asked_for(path)) == 1
+
+
+def test_the_kind_of_an_encoder_does_not_say_what_a_world_is_of():
+    """Worlds and encoders have a `modality`."""
+    asking = re.compile(r"""\bkind["']?\]? *[!=]= *["']text["']""")
+    assert asking.search('world.card.encoder["kind"] == "text"')
+    assert not [path.name for path in SOURCES if asking.search(path.read_text())]
+
+
 def writes(path: Path) -> Iterator[str]:
     """Name calls that change the disk, but of a part that `files.whole` gave to be written."""
     for node in ast.walk(ast.parse(path.read_text())):

@@ -1,6 +1,6 @@
 """What a world is made of and where it comes from, as written beside its weights in `card.json`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +117,13 @@ def no_world(folder: str | Path, why: str) -> AvenirError:
     return AvenirError(
         f"{str(folder)!r} holds no world: {why}; give a run folder that `avenir train` wrote"
     )
+
+
+def seconds_per_step(provenance: Mapping[str, Any]) -> float | None:
+    """Return the seconds that a step of a run took, by its card; none where it does not hold them.
+
+    Processor time where it ran on a CPU: others on the machine do not count. The clock's on a GPU.
+    """
+    on_cpu = provenance.get("device", "cpu") == "cpu"
+    spent = provenance.get("processor_seconds_here" if on_cpu else "seconds_here")
+    return None if spent is None else spent / max(1, provenance["steps_here"])

@@ -18,7 +18,7 @@ from avenir.clip import Clip, to_frames
 from avenir.data import Recording, Window
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
-from avenir.evaluation.compare_encoders import NUM_SHOWN, Comparison, Model, compare
+from avenir.evaluation.compare_encoders import NUM_SHOWN, EncoderComparison, NamedWorld, compare
 from avenir.evaluation.questions.reconstruction import measure_reconstruction
 from avenir.evaluation.report.side_by_side import GAIN
 from avenir.video import read, write
@@ -74,10 +74,10 @@ def apart(made: Tensor, true: Tensor) -> float:
 
 
 def test_the_numbers_are_those_of_the_reconstruction(tmp_path):
-    models = [Model("few", tiny(2)), Model("more", tiny(5))]
+    models = [NamedWorld("few", tiny(2)), NamedWorld("more", tiny(5))]
     source, clips = held_out(count=5)
     found = compare(models, clips, tmp_path, "synthetic", command="avenir compare few more")
-    assert Comparison.parse(json.loads((tmp_path / "comparison.json").read_text())) == found
+    assert EncoderComparison.parse(json.loads((tmp_path / "comparison.json").read_text())) == found
     page = (tmp_path / "comparison.html").read_text()
     for model, compared in zip(models, found.models, strict=True):
         expected = measure_reconstruction(
@@ -98,7 +98,9 @@ def test_the_numbers_are_those_of_the_reconstruction(tmp_path):
 def test_the_film_holds_what_each_encoder_makes_and_how_far_it_is_from_the_truth(tmp_path):
     lights = (0.9, 0.6)
     source, clips = held_out((64, 64), 2)
-    compare([Model(str(light), dimmed(light)) for light in lights], clips, tmp_path, "synthetic")
+    compare(
+        [NamedWorld(str(light), dimmed(light)) for light in lights], clips, tmp_path, "synthetic"
+    )
     _, layout, _, film = opened(tmp_path)
     assert film.num_frames == layout["frames"] == 10 and film.fps == layout["fps"] == 10
     for row, window in enumerate(clips):
@@ -114,7 +116,7 @@ def test_the_film_holds_what_each_encoder_makes_and_how_far_it_is_from_the_truth
 
 def test_one_encoder_twice_gives_two_equal_columns(tmp_path):
     world, (_, clips) = tiny(3), held_out(count=2)
-    found = compare([Model("a", world), Model("b", world)], clips, tmp_path, "synthetic")
+    found = compare([NamedWorld("a", world), NamedWorld("b", world)], clips, tmp_path, "synthetic")
     first, second = found.models
     assert first == second.model_copy(update={"name": "a"}) and second.name == "b"
     _, layout, canvases, film = opened(tmp_path)
@@ -125,7 +127,10 @@ def test_one_encoder_twice_gives_two_equal_columns(tmp_path):
 
 
 def test_sizes_and_rates_that_differ_are_shown_at_one_height(tmp_path):
-    models = [Model("<odd>", tiny(2, (33, 47))), Model("slow", tiny(2, (16, 16), fps=5.0))]
+    models = [
+        NamedWorld("<odd>", tiny(2, (33, 47))),
+        NamedWorld("slow", tiny(2, (16, 16), fps=5.0)),
+    ]
     frames = torch.randint(256, (11, 3, 33, 47), dtype=torch.uint8)
     clips = {Window(Recording("noise", 1.1), 0.0, 11): Clip(frames, 10.0)}
     found = compare(models, clips, tmp_path, "noise")
@@ -145,7 +150,7 @@ def test_sizes_and_rates_that_differ_are_shown_at_one_height(tmp_path):
 
 def test_the_page_fetches_nothing_and_can_be_read(tmp_path):
     _, clips = held_out(count=1)
-    compare([Model("one", tiny(2))], clips, tmp_path, "synthetic")
+    compare([NamedWorld("one", tiny(2))], clips, tmp_path, "synthetic")
     page, _, canvases, _ = opened(tmp_path)
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert links and all(link.startswith("data:") for link in links)
@@ -159,7 +164,7 @@ def test_the_page_fetches_nothing_and_can_be_read(tmp_path):
 def test_an_encoder_that_cannot_decode_is_refused_before_anything_is_measured(tmp_path):
     segmenter = World.build(Card(fps=10, size=(32, 32), encoder={"kind": "segmenter"}))
     _, clips = held_out()
-    models = [Model("tokenizer", tiny(2)), Model("reader", segmenter)]
+    models = [NamedWorld("tokenizer", tiny(2)), NamedWorld("reader", segmenter)]
     with pytest.raises(AvenirError, match="'reader' holds a 'segmenter'.*cannot decode.*features"):
         compare(models, clips, tmp_path / "out", "synthetic")
     assert not (tmp_path / "out").exists()
@@ -188,7 +193,7 @@ def test_held_out_clips_end_to_end(typed, runs, tmp_path):
     out = tmp_path / "out"
     result = typed(*runs, "data.episode_frames=20", "--clips", 3, "--seconds", 0.8, "--out", out)
     assert result.exit_code == 0, result.output
-    found = Comparison.parse(json.loads((out / "comparison.json").read_text()))
+    found = EncoderComparison.parse(json.loads((out / "comparison.json").read_text()))
     assert [model.name for model in found.models] == ["large/tiny", "small/tiny"]
     assert [model.size for model in found.models] == [(48, 64), (32, 32)]
     for model in found.models:

@@ -159,7 +159,7 @@ def test_what_cannot_be_planned(mistake, tmp_path, tiny_run, film):
     write(videos / "a.mp4", read(film))
     write(videos / "b.mp4", read(film))
     said = mistake("plan", tiny_run, f"data={videos}", "data.kind=folder")
-    assert "nobody can say where an action would have led" in said
+    assert "no simulator to show where an action would have led" in said
 
 
 def test_a_plan_is_written_with_its_actions(tmp_path, tiny_run, film):

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from avenir.card import seconds_per_step
 from avenir.errors import AvenirError, TrainingError
 from avenir.files import alone_in, read_rows
 from avenir.tensors import load_tensors, save_tensors
 from avenir.training import loop, step
 from avenir.training.checkpoint import STATE
-from avenir.training.estimate import seconds_per_step
 from avenir.training.loop import train
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.world import World

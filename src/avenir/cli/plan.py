@@ -1,7 +1,7 @@
-"""`avenir plan`: act to reach a picture, in the dream or, judged, in the simulator."""
+"""`avenir plan`: actions that lead to a picture, or planning judged in the simulator."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from avenir.evaluation.metrics.bootstrap import Interval
-    from avenir.evaluation.questions.planning import Acting
-    from avenir.evaluation.questions.policy_ranking import Ranking
-    from avenir.planning import PlanningConfig
-    from avenir.world import World
+    from avenir.evaluation.plan import JudgedPlanning
+    from avenir.evaluation.questions.policy_ranking import PolicyRanking
 
 
 def plan(
@@ -46,14 +44,18 @@ def plan(
     """Seek actions that lead to a picture, by imagining many futures and keeping the nearest.
 
     With --goal and --video: write the actions as a csv and what is imagined under them as an mp4.
-    Without: on the synthetic world, act in its simulator from held-out starts, looking again after
+    Without: on the synthetic world, plan in its simulator from held-out starts, looking again after
     every step, beside a script that reads the simulator, random actions and none; and rank
-    policies that keep to the road, more or less, in the dream and in the simulator.
+    policies, good and bad, by what they do in the world model and in the simulator.
     """
     from avenir.errors import AvenirError
+    from avenir.evaluation.plan import plan_in_simulator, plan_to_picture, write_plan
     from avenir.files import write_whole
     from avenir.planning import PlanningConfig
+    from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
+    from avenir.training.tasks import make_source
+    from avenir.video import read
 
     world = opened(run, trust)
     num_steps = max(1, round(seconds * world.card.fps / world.encoder.compression.t))
@@ -63,134 +65,55 @@ def plan(
     if (goal is None) != (video is None):
         raise AvenirError("--goal and --video go together: a picture to reach, and from where")
     if goal is not None and video is not None:
-        _reach(world, video, goal, config, observe, seed, out)
+        observed = world.fitted(read(video, seconds=observe, fps=world.card.fps))
+        found, actions, imagined = plan_to_picture(world, observed, read(goal)[:1], config, seed)
+        rows = write_plan(out, world, observed, imagined, actions)
+        say(f"imagined to end {found.cost:.3f} from the goal, in latents")
+        say(f"{out}: {imagined.seconds:.2f} s imagined; its actions in {rows}")
         return
-    data = data_of(run, overrides or [], trust or ())
-    found = _judged(world, data, starts, observe, seconds, config, seed)
-    out = out.with_suffix(".json")
-    write_whole(out, found.model_dump_json(indent=2) + "\n")
-    _show(found, out)
-
-
-def _reach(
-    world: "World",
-    video: Path,
-    goal: Path,
-    config: "PlanningConfig",
-    observe: float,
-    seed: int,
-    out: Path,
-) -> None:
-    """Plan once, to the end, and imagine what the plan leads to."""
-    import csv
-
-    from avenir.device import generator
-    from avenir.files import whole
-    from avenir.planning import latents_of
-    from avenir.planning import plan as seek
-    from avenir.training.log import say
-    from avenir.video import Writer, read
-
-    observed = world.fitted(read(video, seconds=observe, fps=world.card.fps))
-    picture = read(goal)[:1]
-    state = world.start(observed.video, {})
-    drawn = generator("plan", seed, device=state.seen.device)
-    found = seek(world, state, latents_of(world, picture), config, drawn)
-    actions = found.actions.repeat_interleave(world.encoder.compression.t, dim=0)
-    imagined = world.predict(observed, len(actions) / world.card.fps, actions, seed=seed)
-    with Writer(out, fps=observed.fps) as writer:
-        writer.append(observed)
-        writer.append(imagined)
-    signal = world.action_signal
-    assert signal is not None  # `plan` refuses worlds without
-    names = signal.names or tuple(f"action {i}" for i in range(signal.size))
-    with whole(out.with_suffix(".csv")) as part, part.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(names)
-        rows.writerows(actions.tolist())
-    say(f"imagined to end {found.cost:.3f} from the goal, in latents")
-    say(f"{out}: {imagined.seconds:.2f} s imagined; its actions in {out.with_suffix('.csv')}")
-
-
-def _judged(
-    world: "World",
-    data: dict[str, Any],
-    starts: int,
-    observe: float,
-    seconds: float,
-    config: "PlanningConfig",
-    seed: int,
-) -> "Acting":
-    from avenir.data.synthetic import Synthetic
-    from avenir.errors import AvenirError
-    from avenir.evaluation.questions.planning import measure_acting
-    from avenir.training.log import Preparation
-    from avenir.training.tasks import make_source
-
-    if world.discovers:
-        raise AvenirError(
-            f"{world.card.name!r} acts by actions that it discovered, of which no simulator knows: "
-            "give --goal and --video"
-        )
-    if data["kind"] == "synthetic":
-        # Nothing flies in a simulator that is stepped, and it is day.
-        data |= {"captions": None, "weather": None}
-    source = make_source(data)
-    if not isinstance(source, Synthetic) or source.views > 1:
-        raise AvenirError(
-            "nobody can say where an action would have led: only the synthetic world has a "
-            "simulator, seen from above; give --goal and --video to plan without one"
-        )
+    source = make_source(data_of(run, overrides or [], trust or ()))
     past = round(observe * source.fps)
-    return measure_acting(world, source, starts, past, seconds, config, seed, Preparation())
+    report = Preparation()
+    judged = plan_in_simulator(world, source, starts, past, seconds, config, seed, report)
+    out = out.with_suffix(".json")
+    write_whole(out, judged.model_dump_json(indent=2) + "\n")
+    _show(judged, out)
 
 
-def _show(found: "Acting", out: Path) -> None:
+def _show(judged: "JudgedPlanning", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from avenir.evaluation.questions.planning import REACHED
 
-    title = f"{found.num_starts} starts, {found.seconds:g} s to come within {REACHED:g} px"
-    table = Table(
-        "who acts", "reached", "distance, px", "above random", "above nothing", title=title
-    )
-    for name, acted in found.policies.items():
-        table.add_row(
-            name,
-            _cell(acted.reached, ".0%"),
-            _cell(acted.distance, ".1f"),
-            _cell(acted.above_random, ".0%"),
-            _cell(acted.above_nothing, ".0%"),
-        )
+    title = f"{judged.num_starts} starts, {judged.seconds:g} s to come within {REACHED:g} px"
+    columns = ("policy", "reached", "distance, px", "above random", "above nothing")
+    table = Table(*columns, title=title)
+    for name, found in judged.policies.items():
+        shares = (found.reached, found.above_random, found.above_nothing)
+        reached, *above = (_cell(share, ".0%") for share in shares)
+        table.add_row(name, reached, _cell(found.distance, ".1f"), *above)
     console = Console()
     console.print(table)
-    if found.ranking is not None:
-        console.print(_ranked(found.ranking))
+    if judged.ranking is not None:
+        console.print(_ranked(judged.ranking))
     console.print(f"written to {out}")
 
 
-def _ranked(ranking: "Ranking") -> "Table":
+def _ranked(ranking: "PolicyRanking") -> "Table":
     from rich.table import Table
 
-    dreamt, read = (
-        _span(kendall.tau, kendall.low, kendall.high, ".2f")
-        for kendall in (ranking.dreamt, ranking.read)
-    )
-    title = f"{ranking.seconds:g} s on the road: Kendall's tau {dreamt}; by reading alone {read}"
-    table = Table("policy", "in the simulator", "as read there", "in the dream", title=title)
+    imagined, read = (_cell(each.interval, ".2f") for each in (ranking.imagined, ranking.read))
+    title = f"{ranking.seconds:g} s on the road: Kendall's tau {imagined}; by reading alone {read}"
+    table = Table("policy", "in the simulator", "as read there", "in the world", title=title)
     for name, returned in ranking.policies.items():
-        cells = (returned.true, returned.read, returned.dreamt)
+        cells = (returned.true, returned.read, returned.imagined)
         table.add_row(name, *(_cell(each, ".0%") for each in cells))
     return table
 
 
-def _cell(value: "Interval", spec: str) -> str:
-    return _span(value.mean, value.low, value.high, spec)
-
-
-def _span(value: float | None, low: float | None, high: float | None, spec: str) -> str:
-    if value is None:
+def _cell(found: "Interval", spec: str) -> str:
+    if found.mean is None:
         return "–"
-    bounds = "" if low is None else f" [{low:{spec}}, {high:{spec}}]"
-    return f"{value:{spec}}{bounds}".replace("-", "−")
+    bounds = "" if found.low is None else f" [{found.low:{spec}}, {found.high:{spec}}]"
+    return f"{found.mean:{spec}}{bounds}".replace("-", "−")

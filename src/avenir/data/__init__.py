@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -83,6 +83,28 @@ class Visited(NamedTuple):
     """Whether training never shows that pair."""
 
 
+class Steppable(Protocol):
+    """What recordings were made in, at one instant of one of them; `copy.copy` branches its future.
+
+    `b` worlds are stepped together.
+    """
+
+    def look(self) -> tuple[UInt8[np.ndarray, "b C H W"], Mapping[str, np.ndarray]]:
+        """Return the frames of now, and labels by name, `b …` each."""
+        ...
+
+    def step(
+        self, actions: Float[np.ndarray, "b a"]
+    ) -> tuple[UInt8[np.ndarray, "b C H W"], Mapping[str, np.ndarray]]:
+        """Take actions for one frame; return what is then seen."""
+        ...
+
+    @property
+    def off_road(self) -> Bool[np.ndarray, " b"]:
+        """Whether what is steered has left the road."""
+        ...
+
+
 class Source(ABC):
     """A data set seen as windows of frames at one size and rate."""
 
@@ -106,6 +128,8 @@ class Source(ABC):
     """Whether something described by a caption can come into view at any time."""
     knows_geometry: bool = False
     """Whether it knows where each of its cameras sees what another sees."""
+    has_simulator: bool = False
+    """Whether recordings can be gone on with under any action, as `simulator_at` does."""
     tokenizer: str | None = None
     """Of text in pieces, what its tokens stand for: a file of the package `tokenizers`."""
 
@@ -142,6 +166,17 @@ class Source(ABC):
         """Read windows as they would have been under other actions before their last `F` frames.
 
         Row i of `actions` leads to the i-th of them. Only where `knows_counterfactuals`.
+        """
+        raise NotImplementedError
+
+    def simulated(self) -> "Source":
+        """Return the same source without what its simulator does not show; itself where all is."""
+        return self
+
+    def simulator_at(self, window: Window) -> Steppable:
+        """Return what a recording was made in, as it is at the last frame of a window.
+
+        Only where it `has_simulator`.
         """
         raise NotImplementedError
 

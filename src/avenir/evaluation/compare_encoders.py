@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from avenir.evaluation.report.side_by_side import GAIN, Column, side_by_side
 from avenir.evaluation.report.tables import facts_list, written
 from avenir.evaluation.settings import Report
 from avenir.files import write_whole
+from avenir.registry import find
+from avenir.video import read
 from avenir.world import World
 
 FORMAT = 1
@@ -39,14 +41,14 @@ _TRUTH = {"Bits per pixel": "24 <small>raw video</small>"}
 """Facts of the truth."""
 
 
-class Model(NamedTuple):
+class NamedWorld(NamedTuple):
     """What is compared, under the name it has on the page."""
 
     name: str
     world: World
 
 
-class Compared(Config):
+class ComparedEncoder(Config):
     """One model of a comparison."""
 
     name: str
@@ -63,7 +65,7 @@ class Compared(Config):
     """What its encoder keeps."""
 
 
-class Comparison(Config):
+class EncoderComparison(Config):
     """Everything measured of several models on the same clips: what `comparison.json` holds."""
 
     format: int = FORMAT
@@ -72,7 +74,7 @@ class Comparison(Config):
     """Where the clips come from."""
     command: str
     """What was typed."""
-    models: tuple[Compared, ...]
+    models: tuple[ComparedEncoder, ...]
     """In the order given."""
 
 
@@ -107,14 +109,42 @@ class Seen(Source):
         return digest.hexdigest()
 
 
+def finest(worlds: Sequence[World]) -> tuple[tuple[int, int], float]:
+    """Return the largest size and the highest rate: every world's frames are made from these."""
+    heights, widths = zip(*(world.card.size for world in worlds), strict=True)
+    return (max(heights), max(widths)), max(world.card.fps for world in worlds)
+
+
+def finest_settings(data: Mapping[str, Any], worlds: Sequence[World]) -> dict[str, Any]:
+    """Return the settings of `data` that make its frames as fine as any of the worlds sees them."""
+    size, fps = finest(worlds)
+    known = find("data", data["kind"]).Config.model_fields
+    return {key: value for key, value in {"size": size, "fps": fps}.items() if key in known}
+
+
+def clips_of_video(
+    video: Path, worlds: Sequence[World], seconds: float, start: float
+) -> dict[Window, Clip]:
+    """Read one clip of a video, as finely as any of the worlds sees it."""
+    size, fps = finest(worlds)
+    clip = read(video, seconds, start, fps, size)
+    return {Window(Recording(clip.name, start + clip.seconds), start, clip.num_frames): clip}
+
+
+def held_out_clips(source: Source, seconds: float, count: int) -> dict[Window, Clip]:
+    """Read clips of test recordings, evenly spread over them."""
+    windows = source.spread("test", max(1, round(seconds * source.fps)), count)
+    return {window: source.clip(window) for window in windows}
+
+
 def compare(
-    models: Sequence[Model],
+    models: Sequence[NamedWorld],
     clips: Mapping[Window, Clip],
     folder: Path,
     about: str,
     command: str = "",
     report: Report = lambda what, done, total: None,
-) -> Comparison:
+) -> EncoderComparison:
     """Send the same clips, all of one length, through every model's encoder and back.
 
     `about` says on the page where the clips come from. Raises AvenirError, before anything is
@@ -127,13 +157,13 @@ def compare(
         found, column = _measured(model, clips, report)
         compared.append(found)
         columns.append(column)
-    comparison = Comparison(about=about, command=command, models=tuple(compared))
+    comparison = EncoderComparison(about=about, command=command, models=tuple(compared))
     write_whole(folder / "comparison.json", comparison.model_dump_json(indent=2) + "\n")
     write_whole(folder / "comparison.html", _page(comparison, columns))
     return comparison
 
 
-def _check(model: Model) -> None:
+def _check(model: NamedWorld) -> None:
     if not model.world.encoder.can_decode:
         raise AvenirError(
             f"{model.name!r} holds a {model.world.card.encoder['kind']!r}, an encoder that cannot "
@@ -143,17 +173,17 @@ def _check(model: Model) -> None:
 
 
 def _measured(
-    model: Model, clips: Mapping[Window, Clip], report: Report
-) -> tuple[Compared, Column]:
+    model: NamedWorld, clips: Mapping[Window, Clip], report: Report
+) -> tuple[ComparedEncoder, Column]:
     name, (card, encoder) = model.name, (model.world.card, model.world.encoder)
     source = Seen(model.world, clips)
 
-    def told(what: str, done: int, total: int) -> None:
+    def report_of_this(what: str, done: int, total: int) -> None:
         report(f"{name}, {what}", done, total)
 
     # One clip at a time, as they are decoded to be shown.
-    reconstruction = measure_reconstruction(encoder, source, source.windows, 1, 0, told)
-    compared = Compared(
+    reconstruction = measure_reconstruction(encoder, source, source.windows, 1, 0, report_of_this)
+    compared = ComparedEncoder(
         name=name,
         key=card.provenance.get("key"),
         fps=card.fps,
@@ -176,7 +206,7 @@ def _made(world: World, clip: Clip) -> Clip:
     return Clip.from_video(reconstructed(world.encoder, clip.video), clip.fps)
 
 
-def _facts(compared: Compared) -> dict[str, str]:
+def _facts(compared: ComparedEncoder) -> dict[str, str]:
     found, (height, width) = compared.reconstruction, compared.size
     cell, channels = "×".join(map(str, found.compression)), found.latent_shape[1]
     bits = found.bits_per_pixel
@@ -194,7 +224,7 @@ def _facts(compared: Compared) -> dict[str, str]:
     }
 
 
-def _page(comparison: Comparison, columns: Sequence[Column]) -> str:
+def _page(comparison: EncoderComparison, columns: Sequence[Column]) -> str:
     models, command = comparison.models, comparison.command
     how = (f"<pre>{escape(command)}</pre>" if command else "") + details(
         "What each number means", facts_list(_definitions())
@@ -208,7 +238,7 @@ def _page(comparison: Comparison, columns: Sequence[Column]) -> str:
     return page("Avenir comparison", title, _lead(comparison), sections, style)
 
 
-def _lead(comparison: Comparison) -> str:
+def _lead(comparison: EncoderComparison) -> str:
     first = comparison.models[0]
     found = first.reconstruction
     seconds = f"{found.num_frames / first.fps:.1f}\u00a0s"
@@ -221,7 +251,7 @@ def _lead(comparison: Comparison) -> str:
     )
 
 
-def _note(models: Sequence[Compared]) -> str:
+def _note(models: Sequence[ComparedEncoder]) -> str:
     count, words = models[0].reconstruction.num_clips, "Space plays, arrow keys step."
     if count > NUM_SHOWN:
         words += (
@@ -235,7 +265,7 @@ def _note(models: Sequence[Compared]) -> str:
     return words
 
 
-def _care(models: Sequence[Compared]) -> str:
+def _care(models: Sequence[ComparedEncoder]) -> str:
     words = (
         "Every model is measured at its own size and rate. A latent that holds more numbers keeps "
         "more: compare models at an equal price."

@@ -1,4 +1,4 @@
-"""Where acting begins: the ends of held-out pasts, and a simulator that goes on from there."""
+"""Where policies start: the ends of held-out pasts, and a simulator that goes on from there."""
 
 import copy
 from dataclasses import replace
@@ -8,9 +8,7 @@ import numpy as np
 import torch
 
 from avenir.clip import Clip
-from avenir.data import Window
-from avenir.data.synthetic import Synthetic
-from avenir.data.synthetic.simulator import Simulator
+from avenir.data import Source, Steppable, Window
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.settings import Report
@@ -25,12 +23,12 @@ _TRIES = 4
 
 
 class Start(NamedTuple):
-    """Where acting begins, and what it reaches for."""
+    """Where a policy starts, and the goal it is to reach."""
 
     name: str
     """Of the recording."""
     past: Clip
-    simulator: Simulator
+    simulator: Steppable
     goal: Clip
     """One frame."""
     where: float
@@ -38,7 +36,7 @@ class Start(NamedTuple):
 
 
 def starts_of(
-    source: Synthetic, num_starts: int, past: int, horizon: int, seed: int, report: Report
+    source: Source, num_starts: int, past: int, horizon: int, seed: int, report: Report
 ) -> list[Start]:
     """Find starts whose goals are to be seen and away from where the ego is."""
     starts: list[Start] = []
@@ -58,7 +56,7 @@ def starts_of(
     return starts
 
 
-def _start(source: Synthetic, window: Window, horizon: int, seed: int, number: int) -> Start | None:
+def _start(source: Source, window: Window, horizon: int, seed: int, number: int) -> Start | None:
     rng = np.random.default_rng(seed_of("goal", seed, number))
     steer = rng.choice([-1, 1]) * rng.uniform(0.2, 1)
     action = np.array([[steer, rng.uniform(-0.3, 0.5)]])
@@ -72,12 +70,12 @@ def _start(source: Synthetic, window: Window, horizon: int, seed: int, number: i
         return None
     goal = Clip(torch.from_numpy(frames.copy()), source.fps, name="goal")
     name, seen = window.recording.name, source.clip(window)
-    # Whoever plans sees pictures, and knows what was done: nothing else of the simulator.
+    # A planner sees pictures and knows past actions, nothing else of the simulator.
     past = replace(seen, signals={"actions": seen.signals["actions"]})
     return Start(name, past, simulator, goal, float(labels["ego"][0, 0]))
 
 
-def across(simulator: Simulator) -> float:
+def across(simulator: Steppable) -> float:
     """Return where the ego is across, without a step."""
     _, labels = simulator.look()
     return float(labels["ego"][0, 0])

@@ -11,7 +11,7 @@ from avenir.config import Config
 from avenir.evaluation.metrics.bootstrap import Curve, Interval
 from avenir.evaluation.metrics.frames import METRICS, Metric
 from avenir.evaluation.questions.action_control import ShuffledActions
-from avenir.evaluation.questions.drift import SEGMENT, WAYS, Drift, Shown
+from avenir.evaluation.questions.drift import SEGMENT, WAYS, Drift, ImaginedClip
 from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.evaluation.report.charts import Axis, chart, charts, coloured
 from avenir.evaluation.report.html import page, resource, section
@@ -19,7 +19,7 @@ from avenir.evaluation.report.side_by_side import Column, side_by_side
 from avenir.evaluation.report.tables import plain_table, title_of, written
 from avenir.files import write_whole
 
-FORMAT = 1
+FORMAT = 2
 """Version of `drift.json`."""
 
 _REFERENCES = ("copy_last", "random")
@@ -29,7 +29,7 @@ _TOLD = {"moving_psnr", "ego_error"}
 """Metrics whose failure stands below the pictures; the tables have all."""
 
 
-class Aged(Config):
+class ComparedWorld(Config):
     """One world of a comparison."""
 
     name: str
@@ -46,7 +46,7 @@ class Aged(Config):
     """What that took: of the processor, or on a GPU by the clock."""
     train_gib: float | None = None
     """Most memory that it held there."""
-    album: int | None
+    nearest_decoder: int | None
     """How many groups of training frames stand in for pictures; none: its encoder decodes."""
     drift: Drift
     """How it ages."""
@@ -54,7 +54,7 @@ class Aged(Config):
     """Whether its actions matter, over a trained length; none: nothing steers it."""
 
 
-class Ageing(Config):
+class WorldComparison(Config):
     """Several worlds on the same clips: what `drift.json` holds."""
 
     format: int = FORMAT
@@ -65,35 +65,37 @@ class Ageing(Config):
     """What was typed."""
     fps: float
     """Frames per second."""
-    worlds: tuple[Aged, ...]
+    worlds: tuple[ComparedWorld, ...]
     """In the order given."""
 
 
-def write_drift_report(folder: Path, ageing: Ageing, films: Sequence[Sequence[Shown]]) -> Path:
+def write_comparison(
+    folder: Path, comparison: WorldComparison, films: Sequence[Sequence[ImaginedClip]]
+) -> Path:
     """Write `drift.json` and `drift.html`; `films` are every world's clips to look at."""
-    write_whole(folder / "drift.json", ageing.model_dump_json(indent=2) + "\n")
+    write_whole(folder / "drift.json", comparison.model_dump_json(indent=2) + "\n")
     path = folder / "drift.html"
-    write_whole(path, drift_page(ageing, films))
+    write_whole(path, drift_page(comparison, films))
     return path
 
 
-def drift_page(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
+def drift_page(comparison: WorldComparison, films: Sequence[Sequence[ImaginedClip]]) -> str:
     """Return the whole page as HTML."""
     sections = []
     if films and films[0]:
-        sections.append(_watch(ageing, films))
-    sections += [_curves(ageing), _numbers(ageing)]
-    if any(world.control is not None for world in ageing.worlds):
-        sections.append(_control(ageing.worlds))
-    if ageing.worlds[0].drift.noised:
-        sections.append(_noise(ageing.worlds))
-    sections.append(_how(ageing))
-    first = ageing.worlds[0].drift
+        sections.append(_watch(comparison, films))
+    sections += [_curves(comparison), _numbers(comparison)]
+    if any(world.control is not None for world in comparison.worlds):
+        sections.append(_control(comparison.worlds))
+    if comparison.worlds[0].drift.noised:
+        sections.append(_noise(comparison.worlds))
+    sections.append(_how(comparison))
+    first = comparison.worlds[0].drift
     lead = (
-        f"{ageing.about}: {first.num_clips:,} clips, {first.past / ageing.fps:.1f}\u00a0s "
-        f"observed, {first.horizon / ageing.fps:.1f}\u00a0s imagined."
+        f"{comparison.about}: {first.num_clips:,} clips, {first.past / comparison.fps:.1f}\u00a0s "
+        f"observed, {first.horizon / comparison.fps:.1f}\u00a0s imagined."
     )
-    title = " | ".join([*(world.name for world in ageing.worlds), "truth"])
+    title = " | ".join([*(world.name for world in comparison.worlds), "truth"])
     style = resource("comparison.css") + resource("side_by_side.css")
     style += coloured("world", line="stroke-width: 2.6;")
     style += coloured("forced", line="stroke-dasharray: 5 4;", band="opacity: .07;")
@@ -103,12 +105,12 @@ def drift_page(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
     return page("Avenir comparison", title, lead, sections, style)
 
 
-def _watch(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
+def _watch(comparison: WorldComparison, films: Sequence[Sequence[ImaginedClip]]) -> str:
     columns = []
-    for world, film in zip(ageing.worlds, films, strict=True):
+    for world, film in zip(comparison.worlds, films, strict=True):
         made, seen = [each.made for each in film], [each.seen for each in film]
         columns.append(Column(world.name, seen, made, _facts(world)))
-    past = ageing.worlds[0].drift.past / ageing.fps
+    past = comparison.worlds[0].drift.past / comparison.fps
     return section(
         "watch",
         "Observed, then imagined",
@@ -118,7 +120,7 @@ def _watch(ageing: Ageing, films: Sequence[Sequence[Shown]]) -> str:
     )
 
 
-def _facts(world: Aged) -> dict[str, str]:
+def _facts(world: ComparedWorld) -> dict[str, str]:
     drift = world.drift
     facts = {
         "Predictor": escape(world.predictor),
@@ -130,8 +132,8 @@ def _facts(world: Aged) -> dict[str, str]:
         facts["Predictor trained in"] = (
             f"{world.train_seconds / 60:.1f} min, {world.train_gib:.1f} GiB ({world.device})"
         )
-    if world.album is not None:
-        facts["Pictures"] = f"the nearest of {world.album:,} groups of training frames"
+    if world.nearest_decoder is not None:
+        facts["Pictures"] = f"the nearest of {world.nearest_decoder:,} groups of training frames"
     for name in sorted(_TOLD & drift.failure_seconds.keys()):
         seconds = drift.failure_seconds[name]
         fails = "not within the horizon" if seconds is None else f"after {seconds:.1f}\u00a0s"
@@ -139,22 +141,23 @@ def _facts(world: Aged) -> dict[str, str]:
     return facts
 
 
-def _curves(ageing: Ageing) -> str:
-    labels = {f"world{i}": world.name for i, world in enumerate(ageing.worlds)}
+def _curves(comparison: WorldComparison) -> str:
+    labels = {f"world{i}": world.name for i, world in enumerate(comparison.worlds)}
     labels |= {
-        f"forced{i}": f"{world.name}, {WAYS['forced']}" for i, world in enumerate(ageing.worlds)
+        f"forced{i}": f"{world.name}, {WAYS['forced']}" for i, world in enumerate(comparison.worlds)
     }
     labels |= {way: WAYS[way] for way in _REFERENCES}
     drawings = []
-    for metric in ageing.worlds[0].drift.curves:
-        curves = _of_all([world.drift.curves[metric] for world in ageing.worlds])
-        axis = Axis.horizon(ageing.worlds[0].drift.horizon, ageing.fps)
+    for metric in comparison.worlds[0].drift.curves:
+        curves = _of_all([world.drift.curves[metric] for world in comparison.worlds])
+        axis = Axis.horizon(comparison.worlds[0].drift.horizon, comparison.fps)
         drawing = chart(curves, labels, axis, METRICS[metric].label)
         drawings.append((title_of(METRICS[metric]), drawing))
-    if ageing.worlds[0].drift.segments:
-        drawings.append(_segments(ageing, labels))
+    if comparison.worlds[0].drift.segments:
+        drawings.append(_segments(comparison, labels))
     lengths = ", ".join(
-        f"{world.name} {world.drift.trained / ageing.fps:.1f}\u00a0s" for world in ageing.worlds
+        f"{world.name} {world.drift.trained / comparison.fps:.1f}\u00a0s"
+        for world in comparison.worlds
     )
     return section(
         "age",
@@ -165,13 +168,13 @@ def _curves(ageing: Ageing) -> str:
     )
 
 
-def _segments(ageing: Ageing, labels: Mapping[str, str]) -> tuple[str, str]:
+def _segments(comparison: WorldComparison, labels: Mapping[str, str]) -> tuple[str, str]:
     """Draw how pictures decay, one point for each segment."""
     metric, curves = (
         SET_METRICS["kernel_distance"],
-        _of_all([w.drift.segments for w in ageing.worlds]),
+        _of_all([w.drift.segments for w in comparison.worlds]),
     )
-    ends = [(i + 1) * SEGMENT / ageing.fps for i in range(len(curves["world0"].mean))]
+    ends = [(i + 1) * SEGMENT / comparison.fps for i in range(len(curves["world0"].mean))]
     drawing = chart(curves, labels, Axis(ends, "seconds ahead"), metric.label)
     return f"{title_of(metric)}, {SEGMENT} frames together", drawing
 
@@ -184,11 +187,11 @@ def _of_all(worlds: Sequence[Mapping[str, Curve]]) -> Mapping[str, Curve]:
     return curves | {way: worlds[0][way] for way in _REFERENCES}
 
 
-def _numbers(ageing: Ageing) -> str:
+def _numbers(comparison: WorldComparison) -> str:
     tables = ""
-    for metric in ageing.worlds[0].drift.curves:
+    for metric in comparison.worlds[0].drift.curves:
         lines = [("", [*map(escape, WAYS.values()), "growth", "fails"])]
-        for world in ageing.worlds:
+        for world in comparison.worlds:
             drift, ways = world.drift, world.drift.curves[metric]
             fails = drift.failure_seconds[metric]
             cells = [
@@ -209,7 +212,7 @@ def _numbers(ageing: Ageing) -> str:
     )
 
 
-def _control(worlds: Sequence[Aged]) -> str:
+def _control(worlds: Sequence[ComparedWorld]) -> str:
     lost = {
         world.name: {
             row.metric: row.difference
@@ -234,7 +237,7 @@ def _control(worlds: Sequence[Aged]) -> str:
     )
 
 
-def _noise(worlds: Sequence[Aged]) -> str:
+def _noise(worlds: Sequence[ComparedWorld]) -> str:
     tables = ""
     for name, metric in METRICS.items():
         lines = [("", ["noise", "lost at first", "lost at the end"])]
@@ -267,8 +270,8 @@ def _difference(better: Interval, metric: Metric) -> str:
     return written(Interval(mean=mean, low=low, high=high))
 
 
-def _how(ageing: Ageing) -> str:
-    command = f"<pre>{escape(ageing.command)}</pre>" if ageing.command else ""
+def _how(comparison: WorldComparison) -> str:
+    command = f"<pre>{escape(comparison.command)}</pre>" if comparison.command else ""
     return section("how", "How it was measured", "One future of every clip.", command)
 
 

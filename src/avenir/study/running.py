@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from avenir.card import seconds_per_step
 from avenir.clip import Clip
 from avenir.device import best_device, generator
 from avenir.evaluation.held_out import HeldOut
@@ -36,7 +37,6 @@ from avenir.signals import observed
 from avenir.study import Cell, Study, run_folder
 from avenir.study.comparison import Row
 from avenir.training import log
-from avenir.training.estimate import seconds_per_step
 from avenir.training.log import say
 from avenir.training.loop import Interrupted, is_finished, stopping, train
 from avenir.training.recipe import Recipe

@@ -5,9 +5,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -73,13 +71,3 @@ def peak_bytes() -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def seconds_per_step(provenance: Mapping[str, Any]) -> float | None:
-    """Say what a step of a run took, by its card; none of a run that does not tell.
-
-    Processor time where it ran on a CPU: others on the machine do not count. The clock's on a GPU.
-    """
-    on_cpu = provenance.get("device", "cpu") == "cpu"
-    spent = provenance.get("processor_seconds_here" if on_cpu else "seconds_here")
-    return None if spent is None else spent / max(1, provenance["steps_here"])

@@ -13,7 +13,7 @@ from avenir.evaluation.metrics.frames import BEST_PSNR
 from avenir.evaluation.questions.action_control import measure_shuffled_actions
 from avenir.evaluation.questions.drift import SEGMENT, WAYS, _other, failure, growth, measure_drift
 from avenir.evaluation.report.charts import coloured
-from avenir.evaluation.worlds_page import Aged, Ageing, write_drift_report
+from avenir.evaluation.worlds_page import ComparedWorld, WorldComparison, write_comparison
 from tests.evaluation.conftest import ToyWorld
 
 
@@ -83,13 +83,21 @@ def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
             world, 5, asked, None, quiet, 2, noises=(0.2,), evaluator=world.encoder
         )
         control = measure_shuffled_actions(world, asked.cut(5), None, quiet)
-        known = {"name": name, "key": None, "predictor": "toy", "num_parameters": 7, "album": None}
+        known = {
+            "name": name,
+            "key": None,
+            "predictor": "toy",
+            "num_parameters": 7,
+            "nearest_decoder": None,
+        }
         cost = {"device": "cpu", "train_seconds": 90.0, "train_gib": 0.5} if name == "deaf" else {}
         known |= cost
-        worlds.append(Aged(**known, drift=drift, control=control))
+        worlds.append(ComparedWorld(**known, drift=drift, control=control))
         films.append(shown)
-    ageing = Ageing(about="Toys", command="avenir compare", fps=10, worlds=tuple(worlds))
-    page = write_drift_report(tmp_path, ageing, films).read_text()
+    comparison = WorldComparison(
+        about="Toys", command="avenir compare", fps=10, worlds=tuple(worlds)
+    )
+    page = write_comparison(tmp_path, comparison, films).read_text()
     assert "good &lt;one&gt; | deaf | truth" in page
     assert page.count("<canvas") == 2 * 3  # clips × columns
     assert "not within the horizon" in page and "line-forced1" in page
@@ -97,7 +105,7 @@ def test_the_page_shows_every_world_beside_the_truth(source, windows, tmp_path):
     assert "Kernel distance" in page
     assert page.count("1.5 min, 0.5 GiB (cpu)") == 1
     kept = json.loads((tmp_path / "drift.json").read_text())
-    assert Ageing.parse(kept) == ageing
+    assert WorldComparison.parse(kept) == comparison
 
 
 def test_noise_on_the_past_stays_where_nothing_takes_it_away(source, windows):

@@ -1,4 +1,4 @@
-"""Acting in the true simulator: who reads it gets there, who does nothing does not."""
+"""Planning in the true simulator: a script that reads it gets there, doing nothing does not."""
 
 import copy
 
@@ -7,9 +7,11 @@ import torch
 
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
+from avenir.evaluation import plan as driver
 from avenir.evaluation.initial_states import AWAY, starts_of
-from avenir.evaluation.questions import planning as acting
-from avenir.evaluation.questions.planning import REACHED, measure_acting
+from avenir.evaluation.plan import plan_in_simulator
+from avenir.evaluation.questions import planning
+from avenir.evaluation.questions.planning import REACHED
 from avenir.planning import PlanningConfig
 from avenir.world import load
 
@@ -31,7 +33,7 @@ def test_goals_are_what_the_simulator_shows_and_away_from_the_start(source):
         assert start.goal.frames.shape == (1, 3, 64, 64)
 
 
-def test_who_acts_is_told_nothing_of_the_simulator_but_what_was_done():
+def test_a_planner_knows_nothing_of_the_simulator_but_past_actions():
     source = Synthetic(SyntheticConfig(boxes=True, labels=True))
     start = starts_of(source, 1, 6, 12, 0, quiet)[0]
     assert start.past.signals.keys() == {"actions"}
@@ -47,7 +49,7 @@ def test_what_is_seen_slides_on_with_what_was_done(source):
         return torch.full((2, 2), 0.1 * len(seen))
 
     before = copy.copy(start.simulator.ego)
-    acting._end(start, act, 3, 2)
+    planning._end(start, act, 3, 2)
     assert start.simulator.ego == before  # starts are not used up
     assert [past.num_frames for past in seen] == [6, 6, 6]
     assert torch.equal(seen[1].frames[:4], start.past.frames[2:])
@@ -56,12 +58,10 @@ def test_what_is_seen_slides_on_with_what_was_done(source):
     assert seen[2].signals["actions"][-1].isnan().all()
 
 
-def test_a_script_that_reads_the_simulator_gets_there_and_nobody_else(
-    source, tiny_run, monkeypatch
-):
-    monkeypatch.setattr(acting, "RANKED_SECONDS", 0.2)
+def test_only_a_script_that_reads_the_simulator_gets_there(source, tiny_run, monkeypatch):
+    monkeypatch.setattr(driver, "RANKED_SECONDS", 0.2)
     config = PlanningConfig(num_candidates=4, num_elites=2, num_rounds=1)
-    found = measure_acting(load(tiny_run), source, 12, 6, 1.2, config, 0, quiet)
+    found = plan_in_simulator(load(tiny_run), source, 12, 6, 1.2, config, 0, quiet)
     assert found.num_starts == 12 and found.seconds == 1.2
     reached = {name: acted.reached.mean for name, acted in found.policies.items()}
     assert reached["scripted"] > 0.7
@@ -72,4 +72,4 @@ def test_a_script_that_reads_the_simulator_gets_there_and_nobody_else(
     assert found.ranking is not None and found.ranking.num_starts == 12
     with pytest.raises(AvenirError, match="starts were asked for"):
         few = Synthetic(SyntheticConfig(test_recordings=2))
-        measure_acting(load(tiny_run), few, 12, 6, 1.2, config, 0, quiet)
+        plan_in_simulator(load(tiny_run), few, 12, 6, 1.2, config, 0, quiet)

@@ -1,4 +1,4 @@
-"""Ranking policies: who dreams what the simulator does ranks so, a deaf world not at all."""
+"""Ranking policies: a world that is the simulator ranks as that does, a frozen one not at all."""
 
 import copy
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from avenir.evaluation.questions.policy_ranking import (
     Policy,
     kendall,
     located,
-    measure_ranking,
+    measure_policy_ranking,
 )
 from avenir.evaluation.readers.readout import Readout
 from avenir.world import load
@@ -32,7 +32,7 @@ def quiet(what: str, done: int, total: int) -> None:
 
 
 class Simulated:
-    """Dreams what the simulators of its starts do; `mirrored`, as if left were right."""
+    """Imagines what the simulators of its starts do; `mirrored`, as if left were right."""
 
     def __init__(self, starts: list[Start], mirrored: bool = False) -> None:
         self.starts, self.sign = starts, torch.tensor([-1.0 if mirrored else 1.0, 1.0])
@@ -59,7 +59,7 @@ class Simulated:
 
 
 class Copies(Simulated):
-    """Dreams the last frame for ever."""
+    """Imagines the last frame for ever."""
 
     def imagine_step(
         self, state: SimpleNamespace, controls: Controls, seed: int
@@ -89,43 +89,44 @@ def only(monkeypatch, *names: str) -> list[str]:
 
 def test_the_simulator_itself_ranks_as_it_is_read(source, starts, few):
     world = Simulated(starts)
-    found = measure_ranking(world, source, starts, 1.6, 0, quiet)
-    assert len(world.seeds) == 1  # one chance for all policies
+    found = measure_policy_ranking(world, source, starts, 1.6, 0, quiet)
+    assert len(world.seeds) == 1  # one noise for all policies
     assert found is not None and found.num_starts == 6 and found.seconds == 1.6
     assert list(found.policies) == few
-    assert found.dreamt == found.read
-    assert all(each.dreamt == each.read for each in found.policies.values())
-    assert found.dreamt.tau == 1.0
+    assert found.imagined == found.read
+    assert all(each.imagined == each.read for each in found.policies.values())
+    assert found.imagined.tau == 1.0
     best, _, worst = (found.policies[name].true.mean for name in few)
     assert best > 0.9 and worst < 0.7
 
 
-def test_a_world_that_copies_its_last_frame_ranks_nobody(source, starts, few):
-    found = measure_ranking(Copies(starts), source, starts, 0.4, 0, quiet)
-    assert found is not None and found.dreamt.tau is None and found.dreamt.p_value is None
-    assert len({each.dreamt for each in found.policies.values()}) == 1
+def test_a_world_that_copies_its_last_frame_ranks_none(source, starts, few):
+    found = measure_policy_ranking(Copies(starts), source, starts, 0.4, 0, quiet)
+    assert found is not None and found.imagined.tau is None and found.imagined.p_value is None
+    assert len({each.imagined for each in found.policies.values()}) == 1
 
 
 def test_a_world_that_mixes_up_left_and_right_takes_good_for_bad(source, starts, monkeypatch):
     only(monkeypatch, "keeps to the middle", "away from the middle")
-    found = measure_ranking(Simulated(starts, mirrored=True), source, starts, 1.6, 0, quiet)
+    found = measure_policy_ranking(Simulated(starts, mirrored=True), source, starts, 1.6, 0, quiet)
     assert found is not None
-    assert found.read.tau == 1.0 and found.dreamt.tau == -1.0
+    assert found.read.tau == 1.0 and found.imagined.tau == -1.0
 
 
 def test_the_same_seed_gives_the_same(source, starts, monkeypatch, tiny_run):
     only(monkeypatch, "keeps to the middle", "steers at random")
     first, again, other = (
-        measure_ranking(load(tiny_run), source, starts, 1.6, seed, quiet) for seed in (0, 0, 1)
+        measure_policy_ranking(load(tiny_run), source, starts, 1.6, seed, quiet)
+        for seed in (0, 0, 1)
     )
     assert first == again != other
 
 
 def test_starts_side_by_side_do_not_touch(starts):
-    chance, policy, readout = torch.randn(3, len(starts)), Policy(1.0, noise=0.5), reader()
+    noise, policy, readout = torch.randn(3, len(starts)), Policy(1.0, noise=0.5), reader()
 
     def returns(rows: slice) -> Tensor:
-        return ranking._simulated(policy, starts[rows], readout, chance[:, rows], 2)
+        return ranking._in_simulator(policy, starts[rows], readout, noise[:, rows], 2)
 
     alone = [returns(slice(row, row + 1)) for row in range(len(starts))]
     assert torch.equal(returns(slice(None)), torch.cat(alone, dim=1))
@@ -157,11 +158,11 @@ def test_where_it_is_seen_to_be_is_where_it_is():
 
 
 def test_a_policy_steers_to_where_it_wants_to_be():
-    place, chance = torch.tensor([-1.0, 0.0, 1.0, torch.nan]), torch.ones(4)
-    steer = Policy(gain=0.5, place=0.5, turn=0.125).act(place, chance)[:, 0]
+    place, noise = torch.tensor([-1.0, 0.0, 1.0, torch.nan]), torch.ones(4)
+    steer = Policy(gain=0.5, place=0.5, turn=0.125).act(place, noise)[:, 0]
     assert steer.tolist() == [0.875, 0.375, -0.125, 0.0]
-    assert Policy(noise=0.5).act(place, chance)[:3, 0].tolist() == [0.5] * 3
-    assert Policy(turn=3.0).act(place, chance)[0, 0] == 1.0
+    assert Policy(noise=0.5).act(place, noise)[:3, 0].tolist() == [0.5] * 3
+    assert Policy(turn=3.0).act(place, noise)[0, 0] == 1.0
 
 
 def taus(x, y) -> Kendall:
@@ -194,10 +195,10 @@ def test_tau_of_one_ranking_and_its_reverse():
 
 
 def test_tau_lies_in_its_interval_and_that_narrows_with_starts():
-    chance, widths = torch.Generator().manual_seed(0), []
+    noise, widths = torch.Generator().manual_seed(0), []
     for count in (10, 1000):
         skill = torch.linspace(0, 1, 8)[:, None]
-        x, y = (skill + torch.randn(8, count, generator=chance) for _ in range(2))
+        x, y = (skill + torch.randn(8, count, generator=noise) for _ in range(2))
         found = taus(x, y)
         assert found.low <= found.tau <= found.high
         widths.append(found.high - found.low)

@@ -136,6 +136,7 @@ class Synthetic(Source):
         self.has_labels = config.labels
         self.takes_visitors = bool(config.captions) and self.views == 1
         self.knows_geometry = config.cameras is not None
+        self.has_simulator = self.views == 1
         self.readers = READERS if self.views == 1 else {}
 
     def recordings(self, split: Split) -> Episodes:
@@ -245,6 +246,10 @@ class Synthetic(Source):
             before = [change for change in self._changes(window) if change.begins < begins]
             changes.append([*before, Change(other, begins)] if first else [Change(other, -np.inf)])
         return self._batch(windows, *self._simulate(windows, changes=changes))
+
+    def simulated(self) -> "Synthetic":
+        """Return the same world by day and with nothing flying over it."""
+        return Synthetic(self.config.model_copy(update={"captions": None, "weather": None}))
 
     def simulator_at(self, window: Window) -> Simulator:
         """Return the world as it is at the last frame of a window, to be driven on from there.

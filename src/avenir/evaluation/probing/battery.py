@@ -15,7 +15,6 @@ from torch.nn.functional import one_hot, pad
 
 from avenir.clip import Batch
 from avenir.data import Source
-from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import MOVING, Class
 from avenir.device import generator
 from avenir.evaluation.probing.probes import accuracy, attend, learn, neighbours, overlap, r2, ratio
@@ -65,7 +64,7 @@ def labels_of(batch: Batch, source: Source, instants: tuple[int, int]) -> Labels
         labels["actions"] = signals["actions"][:, first:last].mean(1)
     if "state" in source.signals:
         labels["state"] = signals["state"][:, last]
-    if isinstance(source, Synthetic) and source.config.labels:
+    if source.has_labels:
         labels |= _synthetic_labels(signals, instants, source.fps)
     return labels
 

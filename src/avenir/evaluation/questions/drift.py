@@ -86,7 +86,7 @@ class Drift(Config):
     """Frames imagined in a second, all clips together, decoding included."""
 
 
-class Shown(NamedTuple):
+class ImaginedClip(NamedTuple):
     """A clip to look at: what was observed and imagined, and what truly was."""
 
     made: Clip
@@ -103,7 +103,7 @@ def measure_drift(
     num_shown: int = 0,
     noises: Sequence[float] = (),
     evaluator: Encoder | None = None,
-) -> tuple[Drift, list[Shown]]:
+) -> tuple[Drift, list[ImaginedClip]]:
     """Continue windows in every way, far ahead; `trained` frames are a training window's length.
 
     Also after `noises` of these standard deviations on the past, each on its own. With an evaluator
@@ -139,7 +139,7 @@ def measure_drift(
         for row in range(min(len(past), num_shown - len(shown))):
             name, fps = batch.names[row], task.source.fps
             made, seen = (torch.cat([past[row], x[row]])[None] for x in (free, true))
-            shown.append(Shown(*(Clip.from_video(x, fps, name) for x in (made, seen))))
+            shown.append(ImaginedClip(*(Clip.from_video(x, fps, name) for x in (made, seen))))
     table, groups, fps = tally.table(), task.groups, task.source.fps
     length = max(1, min(trained, task.horizon // 2))
     curves = tally.curves(groups, task.seed)

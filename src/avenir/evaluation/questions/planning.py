@@ -1,9 +1,9 @@
-"""Does planning in the dream reach what it reaches for? Judged in the true simulator.
+"""Does planning by imagined futures reach its goal? Judged in the true simulator.
 
-Each start is the end of a held-out past. Somebody held an action from there on; the picture that
-the simulator then showed is the goal, and where its ego stood is what is asked for. Planners see
-pictures only. A random action that is held, none, and a script that reads the simulator stand
-beside.
+Each start is the end of a held-out past. One action is held from there on in the simulator; the
+picture it then shows is the goal, and planners, which see pictures only, are scored by how far from
+the goal's ego theirs ends. Baselines: a random action that is held, no action, and a script that
+reads the simulator.
 """
 
 import copy
@@ -16,12 +16,10 @@ from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data.synthetic import Synthetic
-from avenir.data.synthetic.simulator import Simulator
+from avenir.data import Source, Steppable
 from avenir.device import seed_of
-from avenir.evaluation.initial_states import Start, across, starts_of
+from avenir.evaluation.initial_states import Start, across
 from avenir.evaluation.metrics.bootstrap import Interval, interval
-from avenir.evaluation.questions.policy_ranking import RANKED_SECONDS, Ranking, measure_ranking
 from avenir.evaluation.settings import Report
 from avenir.planning import Agent, PlanningConfig, bounds_of
 from avenir.world import World
@@ -29,11 +27,11 @@ from avenir.world import World
 REACHED = 2.0
 """In pixels across: an ego this near to the goal's has reached it."""
 
-Act = Callable[[Clip, Simulator], Tensor]
+Act = Callable[[Clip, Steppable], Tensor]
 """From what was seen last, and the simulator, to actions `f_t a`; only a script asks the latter."""
 
 
-class Acted(Config):
+class PolicyOutcome(Config):
     """How one policy did."""
 
     reached: Interval
@@ -46,7 +44,7 @@ class Acted(Config):
     """Share reached, minus that of doing nothing."""
 
 
-class Acting(Config):
+class PlanningResult(Config):
     """What was reached from the same starts."""
 
     num_starts: int
@@ -55,33 +53,25 @@ class Acting(Config):
     """Time to reach the goal, and how far ahead it lies."""
     planning: PlanningConfig
     """How plans were sought."""
-    policies: dict[str, Acted]
+    policies: dict[str, PolicyOutcome]
     """By policy: planned, scripted, random, nothing."""
-    ranking: Ranking | None
-    """How policies that keep to the road or do not rank in the dream; none where none can see."""
 
 
-def measure_acting(
+def measure_planning(
     world: World,
-    source: Synthetic,
-    num_starts: int,
-    past: int,
-    seconds: float,
+    source: Source,
+    starts: Sequence[Start],
+    num_steps: int,
     planning: PlanningConfig,
     seed: int,
     report: Report,
-) -> Acting:
-    """Act from every start by every policy; rank others from there in the dream, too.
-
-    Raises AvenirError when too few goals lie far enough away.
-    """
+) -> PlanningResult:
+    """Let every policy act from every start for `num_steps` latent frames in the simulator."""
     f_t = world.encoder.compression.t
-    num_steps = max(1, round(seconds * source.fps / f_t))
-    starts = starts_of(source, num_starts, past, num_steps * f_t, seed, report)
     low, high = (bound.numpy() for bound in bounds_of(world))
     ends: dict[str, list[float]] = {"planned": [], "scripted": [], "random": [], "nothing": []}
     for number, start in enumerate(starts):
-        report("acting", number, len(starts))
+        report("planning", number, len(starts))
         rng = np.random.default_rng(seed_of("acting", seed, number))
         # Near the end there is less to look ahead to.
         agents = [
@@ -97,12 +87,12 @@ def measure_acting(
         }
         for name, act in acts.items():
             ends[name].append(_end(start, act, num_steps, f_t) - start.where)
-    report("acting", len(starts), len(starts))
+    report("planning", len(starts), len(starts))
     groups = [start.name for start in starts]
     off = {name: torch.tensor(values).abs() for name, values in ends.items()}
     hit = {name: (distance <= REACHED).float() for name, distance in off.items()}
     policies = {
-        name: Acted(
+        name: PolicyOutcome(
             reached=interval(hit[name], groups, seed),
             distance=interval(off[name], groups, seed),
             above_random=interval(hit[name] - hit["random"], groups, seed),
@@ -110,12 +100,11 @@ def measure_acting(
         )
         for name in ends
     }
-    return Acting(
+    return PlanningResult(
         num_starts=len(starts),
         seconds=num_steps * f_t / source.fps,
         planning=planning,
         policies=policies,
-        ranking=measure_ranking(world, source, starts, RANKED_SECONDS, seed, report),
     )
 
 
@@ -150,14 +139,14 @@ def _then(seen: Clip, frames: Tensor, actions: Tensor) -> Clip:
 def _planned(world: World, start: Start, configs: Sequence[PlanningConfig], seed: int) -> Act:
     agent = Agent(world, start.goal, configs[0], seed)
 
-    def act(seen: Clip, _: Simulator) -> Tensor:
+    def act(seen: Clip, _: Steppable) -> Tensor:
         agent.config = configs[agent.num_acts]
         return agent.act(seen)
 
     return act
 
 
-def _scripted(simulator: Simulator, start: Start, f_t: int) -> Tensor:
+def _scripted(simulator: Steppable, start: Start, f_t: int) -> Tensor:
     """Steer to where the goal is, by where the ego truly is."""
     steer = np.clip((start.where - across(simulator)) / 6, -1, 1)
     return _held(np.array([steer, 0.0]), f_t)

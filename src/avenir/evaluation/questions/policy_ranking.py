@@ -1,10 +1,9 @@
-"""Do policies rank in the dream as they rank in the true simulator? If so, one may be chosen there.
+"""Do policies rank in the world model as in the true simulator? If so, one may be chosen there.
 
 As in WorldEval (2505.19017) and WorldGym (2506.00613): the same policies act in closed loop from
-the same starts in both places, and their returns are compared. A policy sees pictures only, and
-those through the frozen reader of frames; its return is how often its ego is on the road. What the
-reader says of the simulator's own frames stands beside, so that its errors are told from the
-world's.
+the same starts in both, and their returns are compared. A policy sees pictures only, through the
+frozen reader of frames; its return is the share of steps at which its ego is on the road. Returns
+read from the simulator's own frames are reported as well: they show the reader's own errors.
 """
 
 import copy
@@ -20,7 +19,7 @@ from torch import Tensor
 from avenir.clip import to_video
 from avenir.config import Config
 from avenir.controls import Controls
-from avenir.data.synthetic import Synthetic
+from avenir.data import Source
 from avenir.data.synthetic.things import Class
 from avenir.device import generator, seed_of
 from avenir.evaluation.initial_states import Start
@@ -59,11 +58,11 @@ class Policy(NamedTuple):
     turn: float = 0.0
     """Steering that is always added."""
     noise: float = 0.0
-    """Standard deviation of steering that is added by chance, anew at every step."""
+    """Standard deviation of random steering that is added, anew at every step."""
 
-    def act(self, place: Float[Tensor, " b"], chance: Float[Tensor, " b"]) -> Float[Tensor, "b 2"]:
-        """Steer from where it is, by standard normal `chance`; straight on if it sees nothing."""
-        steer = self.gain * (self.place - place) + self.turn + self.noise * chance
+    def act(self, place: Float[Tensor, " b"], noise: Float[Tensor, " b"]) -> Float[Tensor, "b 2"]:
+        """Steer from where it is, by standard normal `noise`; straight on if it sees nothing."""
+        steer = self.gain * (self.place - place) + self.turn + self.noise * noise
         steer = steer.nan_to_num(0.0).clamp(-1, 1)
         return torch.stack([steer, torch.full_like(steer, _PEDAL)], dim=1)
 
@@ -81,18 +80,18 @@ POLICIES = {
     "hard to the left": Policy(turn=-1.0),
     "away from the middle": Policy(gain=-1.0),
 }
-"""From good to bad; few are alike, for what is alike ranks by chance."""
+"""From good to bad; few are alike, for what is alike ranks by noise."""
 
 
-class Returned(Config):
+class PolicyReturn(Config):
     """How often one policy's ego is on the road, as a share of the steps."""
 
     true: Interval
     """In the simulator, as that knows."""
     read: Interval
-    """In the simulator, as its frames are read; an ego that is lost is off the road."""
-    dreamt: Interval
-    """In the dream, read alike."""
+    """In the simulator, as its frames are read; an ego that is not found is off the road."""
+    imagined: Interval
+    """In the world model's frames, read alike."""
 
 
 class Kendall(Config):
@@ -107,75 +106,80 @@ class Kendall(Config):
     p_value: float | None = None
     """Two-sided, of rankings of so many policies that have nothing to do with each other."""
 
+    @property
+    def interval(self) -> Interval:
+        """Tau and its bounds."""
+        return Interval(mean=self.tau, low=self.low, high=self.high)
 
-class Ranking(Config):
-    """The same policies in the simulator and in the dream."""
+
+class PolicyRanking(Config):
+    """The same policies in the simulator and in the world model."""
 
     num_starts: int
     """From each of which every policy acts in both."""
     seconds: float
     """For so long."""
-    policies: dict[str, Returned]
+    policies: dict[str, PolicyReturn]
     """By policy."""
-    dreamt: Kendall
-    """The ranking in the dream against the true one."""
+    imagined: Kendall
+    """The ranking in the world model against the true one."""
     read: Kendall
     """The same of the simulator's frames, read: what reading alone gets wrong."""
 
 
-def measure_ranking(
+def measure_policy_ranking(
     world: World,
-    source: Synthetic,
+    source: Source,
     starts: Sequence[Start],
     seconds: float,
     seed: int,
     report: Report,
-) -> Ranking | None:
-    """Let every policy act from every start, in the simulator and in the dream.
+) -> PolicyRanking | None:
+    """Let every policy act from every start, in the simulator and in the world model.
 
-    The same noise for all of them. None for frames of a size that nobody can read.
+    The same noise for all of them. None where no reader knows frames of that size.
     """
     readout = Readout.of(source.labelled(), world.encoder.latent_mean.device)
     if readout is None:
         return None
     f_t = world.encoder.compression.t
     num_steps = max(1, round(seconds * source.fps / f_t))
-    true, read, dreamt = returns = torch.empty(3, len(POLICIES), len(starts))
+    true, read, imagined = returns = torch.empty(3, len(POLICIES), len(starts))
     for first in range(0, len(starts), _TOGETHER):
         report("policies", first, len(starts))
         rows = slice(first, first + _TOGETHER)
         here, number = starts[rows], seed_of("policies", seed, first)
-        chance = torch.randn(num_steps, len(here), generator=generator("policies", seed, first))
+        noise = torch.randn(num_steps, len(here), generator=generator("policies", seed, first))
         past = torch.cat([start.past.video for start in here])
         actions = torch.stack([start.past.signals["actions"] for start in here])
         state = world.start(past, {"actions": actions})
         for policy, of_policy in zip(POLICIES.values(), returns.unbind(1), strict=True):
-            of_policy[:2, rows] = _simulated(policy, here, readout, chance, f_t)
-            of_policy[2, rows] = _dreamt(policy, world, state, readout, chance, number)
+            of_policy[:2, rows] = _in_simulator(policy, here, readout, noise, f_t)
+            of_policy[2, rows] = _in_world(policy, world, state, readout, noise, number)
     report("policies", len(starts), len(starts))
     groups = [start.name for start in starts]
     policies = {
-        name: Returned(
+        name: PolicyReturn(
             true=interval(true[row], groups, seed),
             read=interval(read[row], groups, seed),
-            dreamt=interval(dreamt[row], groups, seed),
+            imagined=interval(imagined[row], groups, seed),
         )
         for row, name in enumerate(POLICIES)
     }
-    return Ranking(
+    return PolicyRanking(
         num_starts=len(starts),
         seconds=num_steps * f_t / source.fps,
         policies=policies,
-        dreamt=kendall(dreamt, true, groups, seed),
+        imagined=kendall(imagined, true, groups, seed),
         read=kendall(read, true, groups, seed),
     )
 
 
-def _simulated(
+def _in_simulator(
     policy: Policy,
     starts: Sequence[Start],
     readout: Readout,
-    chance: Float[Tensor, "n b"],
+    noise: Float[Tensor, "n b"],
     f_t: int,
 ) -> Float[Tensor, "2 b"]:
     """Act in copies of the simulators; return how often it is truly on the road, and is read so."""
@@ -191,41 +195,41 @@ def _simulated(
         return to_video(torch.from_numpy(np.concatenate(frames)))
 
     first = to_video(torch.stack([start.past.frames[-1] for start in starts]))
-    read = _driven(policy, first, step, readout, chance)
+    read = _closed_loop(policy, first, step, readout, noise)
     return torch.stack([torch.stack(on_road).float().mean(0), read])
 
 
-def _dreamt(
+def _in_world(
     policy: Policy,
     world: World,
     state: RolloutState,
     readout: Readout,
-    chance: Float[Tensor, "n b"],
+    noise: Float[Tensor, "n b"],
     seed: int,
 ) -> Float[Tensor, " b"]:
-    """Act in the dream; return how often it is read to be on the road."""
+    """Act in imagined frames; return how often it is read to be on the road."""
 
     def step(actions: Tensor) -> Video:
         nonlocal state
         state = world.imagine_step(state, Controls(actions[:, None]), seed)
         return state.video[None, :, -1].clamp(-1, 1)
 
-    return _driven(policy, state.video[None, :, -1].clamp(-1, 1), step, readout, chance)
+    return _closed_loop(policy, state.video[None, :, -1].clamp(-1, 1), step, readout, noise)
 
 
-def _driven(
+def _closed_loop(
     policy: Policy,
     first: Video,
     step: Callable[[Tensor], Video],
     readout: Readout,
-    chance: Float[Tensor, "n b"],
+    noise: Float[Tensor, "n b"],
 ) -> Float[Tensor, " b"]:
     """Close the loop, by the last frame of every step, `1 b C H W`: the starts are side by side.
 
     Returns the share of steps after which it is read to be on the road.
     """
     (place, _), on_road = located(readout, first), list[Tensor]()
-    for now in chance:
+    for now in noise:
         place, on = located(readout, step(policy.act(place, now)))
         on_road.append(on)
     return torch.stack(on_road).float().mean(0)
