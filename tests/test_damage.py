@@ -23,7 +23,7 @@ from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.shapes import Compression
 from avenir.study import read_row
-from avenir.study.comparison import Row
+from avenir.study.comparison import ArmRun
 from avenir.training.log import Log
 from avenir.training.recipe import data_of, load_recipe
 from avenir.world import World
@@ -173,7 +173,7 @@ def test_recipes(tmp_path):
 
 @pytest.mark.slow
 def test_rows(tmp_path):
-    row = Row(
+    row = ArmRun(
         protocol="p",
         arm="a",
         seed=1,

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -188,7 +189,7 @@ def test_a_verb_that_measures_is_found(tmp_path):
 
 def classes_asked_for(path: Path) -> list[str]:
     """Find where a file asks which class a source is of."""
-    kinds = "Synthetic|LeRobot|Gymnasium|Folder|Cached|Text"
+    kinds = "Synthetic|LeRobot|Gymnasium|Folder|Cached|TextFolder"
     return re.findall(rf"isinstance\([^()]*,[^()]*\b(?:{kinds})\b[^()]*\)", path.read_text())
 
 
@@ -209,6 +210,23 @@ def test_the_kind_of_an_encoder_does_not_say_what_a_world_is_of():
     asking = re.compile(r"""\bkind["']?\]? *[!=]= *["']text["']""")
     assert asking.search('world.card.encoder["kind"] == "text"')
     assert not [path.name for path in SOURCES if asking.search(path.read_text())]
+
+
+SHARED_NAMES = {"Block", "Predictor", "Step", "TextConfig"}
+"""Names that two classes still have; none may be added."""
+
+
+def classes(paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                yield node.name
+
+
+def test_no_two_classes_have_one_name():
+    counts = Counter(classes(SOURCES))
+    assert len(counts) > 300
+    assert {name for name, count in counts.items() if count > 1} <= SHARED_NAMES
 
 
 def writes(path: Path) -> Iterator[str]:

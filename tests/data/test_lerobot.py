@@ -13,7 +13,7 @@ from tests.lerobot_sets import NAMES, film, version_2, version_3
 from avenir import video
 from avenir.data import Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig, LeRobotWriter, write_dataset
-from avenir.data.lerobot.reading import MEMORY, Layout
+from avenir.data.lerobot.reading import MEMORY, DatasetLayout
 from avenir.errors import AvenirError
 from avenir.signals import Signal
 
@@ -224,7 +224,7 @@ def test_real_episodes_are_those_that_pyarrow_reads(real_data):
     assert data.skipped == []
     assert len(data.recordings("test")) == 9
     assert sum(round(r.seconds * 30) for r in every(data).values()) == 21259
-    episodes, _ = Layout.open(root).episodes(data.camera)
+    episodes, _ = DatasetLayout.open(root).episodes(data.camera)
     episode = episodes[7]
     table = pq.read_table(episode.table)
     recording = every(data)[episode.name]

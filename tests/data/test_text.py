@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from avenir.data import Window
-from avenir.data.text import Pieces, Text, TextConfig, clip_of, learn_pieces, text_of
-from avenir.encoders.text import Text as Encoder
-from avenir.encoders.text import TextConfig as EncoderConfig
+from avenir.data.text import Pieces, TextFolder, TextFolderConfig, clip_of, learn_pieces, text_of
+from avenir.encoders.text import TextFolder as Encoder
+from avenir.encoders.text import TextFolderConfig as EncoderConfig
 from avenir.errors import AvenirError
 
 SAID = "def née(x):\n    return x + 1  # 𝛼\n".encode()
 
 
-def source(path, **settings) -> Text:
-    return Text(TextConfig(path=str(path), **settings))
+def source(path, **settings) -> TextFolder:
+    return TextFolder(TextFolderConfig(path=str(path), **settings))
 
 
 def test_bytes_come_back_through_frames_latents_and_tokens():

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from avenir.errors import AvenirError
-from avenir.study.comparison import Comparison, Gate, Row, compare_arms
+from avenir.study.comparison import ArmRun, Arms, Gate, compare_arms
 
 STEPS = (100, 200, 400, 800, 1600)
-ARMS = Comparison(baseline="u", treatment="a", placebo="p")
+ARMS = Arms(baseline="u", treatment="a", placebo="p")
 
 
-def row(arm: str, seed: int, speed: float, *, psnr: float = 22.0, floor: float = 1.0) -> Row:
+def row(arm: str, seed: int, speed: float, *, psnr: float = 22.0, floor: float = 1.0) -> ArmRun:
     """A curve that falls with log steps, `speed` times faster than the baseline's."""
     noise = 1 + 0.02 * np.random.default_rng(seed).normal()
     values = tuple(float(10 - np.log(speed * noise * step)) for step in STEPS)
-    return Row(
+    return ArmRun(
         protocol="x",
         arm=arm,
         seed=seed,
@@ -29,7 +29,7 @@ def row(arm: str, seed: int, speed: float, *, psnr: float = 22.0, floor: float =
     )
 
 
-def rows() -> list[Row]:
+def rows() -> list[ArmRun]:
     speeds = {"u": 1.0, "a": 1.8, "p": 1.0}
     return [row(arm, seed, speed) for seed in range(6) for arm, speed in speeds.items()]
 

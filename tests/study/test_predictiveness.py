@@ -5,14 +5,14 @@ import pytest
 
 from avenir.evaluation.metrics.bootstrap import Interval
 from avenir.evaluation.probing.passport_results import Passport
-from avenir.study.comparison import Row
+from avenir.study.comparison import ArmRun
 from avenir.study.predictiveness import foretell
 from tests.study.test_comparison import row
 
 SPEEDS = {"u": 1.0, "a": 1.8, "p": 1.1, "r": 0.5}
 
 
-def stamped(arm: str, seed: int, *, decodes: bool = True) -> Row:
+def stamped(arm: str, seed: int, *, decodes: bool = True) -> ArmRun:
     """A row whose rank grows with its speed, and whose roughness falls."""
     speed = SPEEDS[arm]
     known = Interval(mean=speed**2 + 0.001 * seed)

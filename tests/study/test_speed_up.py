@@ -9,7 +9,7 @@ from avenir.errors import AvenirError
 from avenir.evaluation.metrics.correlation import spearman
 from avenir.study.speed_up import (
     MOST_ENUMERATED,
-    Cost,
+    ArmCost,
     Effect,
     Ratio,
     area,
@@ -132,13 +132,13 @@ def test_censored_ratios_bound_what_a_longer_and_finer_record_shows():
 
 def test_costs_turn_steps_into_seconds():
     base, other = np.log(STEPS), np.log(2 * STEPS)
-    base_cost, other_cost = Cost(fixed=100, per_step=0.5), Cost(fixed=300, per_step=0.6)
+    base_cost, other_cost = ArmCost(fixed=100, per_step=0.5), ArmCost(fixed=300, per_step=0.6)
     found = speed_up(STEPS, base, other, 1.0, True, base_cost, other_cost)
     assert found.ratio == pytest.approx((100 + 0.5 * 1600) / (300 + 0.6 * 800))
     never = speed_up(STEPS, other, base, 1.0, True, base_cost, other_cost)
     assert never.bound == "at most"
     assert never.ratio == pytest.approx((100 + 0.5 * 1600) / (300 + 0.6 * 1600))
-    same = Cost(fixed=0, per_step=3.0)
+    same = ArmCost(fixed=0, per_step=3.0)
     plain = speed_up(STEPS, base, other, 1.0, True)
     assert speed_up(STEPS, base, other, 1.0, True, same, same).ratio == pytest.approx(plain.ratio)
 

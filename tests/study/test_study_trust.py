@@ -10,7 +10,7 @@ from avenir.errors import AvenirError
 from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.files import write_whole
 from avenir.study import Cell, Study, run_folder
-from avenir.study.comparison import Row
+from avenir.study.comparison import ArmRun
 from avenir.study.running import films, measure
 from tests.test_trust import CARDS, NAME, TOKENIZER, edit, fails, friend, ran  # noqa: F401
 
@@ -103,7 +103,7 @@ def test_runs_in_a_studys_folder_are_folders_like_others(study):
 def test_rows_name_no_code(study, monkeypatch, capsys):
     """Nor is what they lead to run, when a study is concluded from them."""
     for arm in study.protocol.arms:
-        row = Row(
+        row = ArmRun(
             protocol=study.hash,
             arm=arm,
             seed=1,

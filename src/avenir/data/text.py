@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-class TextConfig(Config):
+class TextFolderConfig(Config):
     """A folder of text files."""
 
     kind: Literal["text"] = "text"
@@ -46,14 +46,14 @@ class TextConfig(Config):
     pairs, 1508.07909); none: bytes. `encoder.vocabulary` must be as large."""
 
 
-class Text(Source):
+class TextFolder(Source):
     """Files found in a folder; what is no UTF-8 text is listed in `skipped`, never fatal."""
 
-    Config = TextConfig
+    Config = TextFolderConfig
     fps = 1.0
     size = (1, 1)
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, config: TextFolderConfig) -> None:
         self.config, self.root = config, Path(config.path)
         self.signals: dict[str, Signal] = {}
         self.skipped: list[Skipped] = []
@@ -203,4 +203,4 @@ def text_of(clip: Clip, tokenizer: str | None = None) -> bytes:
 def _clip(tokens: np.ndarray, name: str) -> Clip:
     digits = np.stack([tokens % 256, tokens // 256 % 256, tokens // 65536], axis=1)
     frames = torch.from_numpy(digits.astype(np.uint8))[:, :, None, None]
-    return Clip(frames, Text.fps, name=name)
+    return Clip(frames, TextFolder.fps, name=name)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from avenir.clip import Batch, Progress
 from avenir.config import Config
 from avenir.errors import AvenirError
-from avenir.losses.reconstruction import Comparison, PixelWeights, noised
+from avenir.losses.reconstruction import PixelWeights, ReconstructionLoss, noised
 from avenir.nn.conv import GroupDecoder, GroupEncoder
 from avenir.nn.quantize import Codebook, FiniteScalar, Tally, perplexity, usage
 from avenir.nn.wavelet import WaveletDecoder, WaveletEncoder
@@ -269,7 +269,7 @@ class ConvolutionalTokenizer(Tokenizer):
             self.compression, config.width, config.decoder_depth, channels, config.look_back
         )
         self.weights = weights.model_dump()
-        self.compare = Comparison(weights, config.lpips)
+        self.compare = ReconstructionLoss(weights, config.lpips)
         self.critic = self.compare.critic
 
     @abstractmethod

@@ -16,7 +16,7 @@ from avenir.errors import AvenirError
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.nearest_decoder import groups_in, with_nearest_decoder
 from avenir.evaluation.page import evaluation_page
-from avenir.evaluation.question import Asked, Measured, Question, find_questions
+from avenir.evaluation.question import Measured, Question, QuestionInputs, find_questions
 from avenir.evaluation.readers.readout import Readout
 from avenir.evaluation.results import Evaluation
 from avenir.evaluation.settings import EvaluationConfig, Report
@@ -61,7 +61,7 @@ def evaluate(
     # The reader says how it does on real frames before it judges any other.
     readout = Readout.of(held_out.source, world.encoder.latent_mean.device)
     reading = None if readout is None else readout.held_out(held_out.source)
-    asked = Asked(world, held_out, settings, report, readout, evaluator)
+    asked = QuestionInputs(world, held_out, settings, report, readout, evaluator)
     answered: list[tuple[Question, Measured]] = []
     for question in every:
         measured = question.measure(asked) if question.applies(asked) else None

@@ -24,7 +24,7 @@ _LAST = 100
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionInputs:
     """What every question is asked with."""
 
     world: World
@@ -73,12 +73,12 @@ class Question(ABC):
         module = type(self).__module__
         return module.removeprefix(f"avenir.{_FOLDER}.")
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Say whether it makes sense for a world and its data."""
         return True
 
     @abstractmethod
-    def measure(self, asked: Asked) -> Measured | None:
+    def measure(self, asked: QuestionInputs) -> Measured | None:
         """Measure it on held-out windows; none where these clips cannot answer it."""
 
     def findings(self, answer: Any, about: About) -> list[Finding]:

@@ -40,7 +40,7 @@ class ReconstructionWeights(PixelWeights):
     """Divergence of the latents from N(0, 1), per latent."""
 
 
-class Comparison:
+class ReconstructionLoss:
     """The losses of a decoded video, with the networks that judge it.
 
     No module: the critic is the tokenizer's to train and to save; LPIPS' public weights are not,

@@ -16,7 +16,7 @@ HALVINGS = 4
 PerRow = Float[Tensor, "b 1"]
 
 
-class Steps(NamedTuple):
+class LongSteps(NamedTuple):
     """One long step for each row of a batch, in flow time."""
 
     start: PerRow
@@ -26,20 +26,20 @@ class Steps(NamedTuple):
     """Whether its halves are long steps as well; those of the shortest follow the flow itself."""
 
 
-def draw_steps(count: int, shift: float, generator: torch.Generator) -> Steps:
+def draw_steps(count: int, shift: float, generator: torch.Generator) -> LongSteps:
     """Draw steps of schedules of 1, 2, 4 … of them, shifted as the flow's times are."""
     device = generator.device
     halving = torch.randint(HALVINGS, (count,), generator=generator, device=device)
     steps = 2**halving
     number = (torch.rand(count, generator=generator, device=device) * steps).floor()
     start, middle, end = (shifted((number + part) / steps, shift)[:, None] for part in (0, 0.5, 1))
-    return Steps(start, middle, end, (halving < HALVINGS - 1)[:, None])
+    return LongSteps(start, middle, end, (halving < HALVINGS - 1)[:, None])
 
 
 def in_one_and_in_two(
     velocity: Callable[[Latents, PerRow, PerRow], Latents],
     x: Latents,
-    steps: Steps,
+    steps: LongSteps,
     moves: Float[Tensor, "b t"],
 ) -> tuple[Latents, Latents]:
     """Return the velocity of one long step from `x`, and what two of half its length amount to.

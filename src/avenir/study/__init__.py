@@ -23,7 +23,7 @@ from avenir.evaluation.independence import check_independent
 from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.evaluation.readers.readout import evaluator_for
 from avenir.registry import code_in
-from avenir.study.comparison import Comparison, Conclusion, Gate, Row, compare_arms
+from avenir.study.comparison import ArmRun, Arms, Conclusion, Gate, compare_arms
 from avenir.study.predictiveness import foretell
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_card, make_source, trained_on
@@ -37,7 +37,7 @@ class Protocol(Config):
     """A predictor's recipe, beside the protocol."""
     arms: dict[str, tuple[str, ...]]
     """Changes to the recipe that make each arm, as on the command line."""
-    comparisons: dict[str, Comparison]
+    comparisons: dict[str, Arms]
     """Which arms are compared."""
     seeds: tuple[int, ...] = Field(min_length=1)
     """One pair each: tokenizer and generator both start from it."""
@@ -123,7 +123,7 @@ class Study:
             return (protocol.budget or protocol.snapshots[-1],)
         return protocol.snapshots
 
-    def row(self, cell: Cell) -> Row | None:
+    def row(self, cell: Cell) -> ArmRun | None:
         """Read a finished cell's row; one of another protocol is an error."""
         path = self.folder / "rows" / f"{cell.name}.json"
         return read_row(path, self.hash) if path.exists() else None
@@ -252,10 +252,10 @@ def run_folder(recipe: Recipe, runs: Path) -> Path:
     return runs / f"{recipe.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
-def read_row(path: Path, expected: str) -> Row:
+def read_row(path: Path, expected: str) -> ArmRun:
     """Read a row of the experiment with this hash."""
     try:
-        row = Row.parse(read_json(path), str(path))
+        row = ArmRun.parse(read_json(path), str(path))
     except AvenirError as error:
         raise DamagedError(
             f"{error}; remove {str(path)!r} and run the study again, which gathers it anew"

@@ -13,11 +13,11 @@ from avenir.errors import AvenirError
 from avenir.evaluation.metrics.correlation import Correlation
 from avenir.evaluation.probing.passport_results import Passport
 from avenir.evaluation.questions.generation import SET_METRICS, SetScores
-from avenir.study.speed_up import SHARES, Cost, Effect, Ratio, area, effect, speed_up
+from avenir.study.speed_up import SHARES, ArmCost, Effect, Ratio, area, effect, speed_up
 from avenir.study.verdict import Verdict, verdict
 
 
-class Comparison(Config):
+class Arms(Config):
     """Arms that are compared pair by pair."""
 
     baseline: str
@@ -37,7 +37,7 @@ class Gate(Config):
     """Most difference of the codec's Fréchet distance, as a share of the baseline's."""
 
 
-class Row(Config):
+class ArmRun(Config):
     """One arm trained on one seed."""
 
     protocol: str
@@ -69,10 +69,10 @@ class Row(Config):
     """What its latent was worth before the generator was trained; where the protocol asks."""
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> ArmCost:
         """Return seconds before the generator's first step, and of each of its steps."""
         fixed = sum(value for name, value in self.seconds.items() if name != "per_step")
-        return Cost(fixed=fixed, per_step=self.seconds["per_step"])
+        return ArmCost(fixed=fixed, per_step=self.seconds["per_step"])
 
 
 class Pair(Config):
@@ -90,7 +90,7 @@ class Pair(Config):
     """Generator only, primary metric, at the baseline's whole budget."""
 
 
-class Found(Config):
+class MeasuredSpeedUp(Config):
     """A speed-up over matched pairs."""
 
     metric: str
@@ -103,20 +103,20 @@ class Found(Config):
     """Over pairs."""
 
 
-class Compared(Config):
+class ArmsResult(Config):
     """One comparison."""
 
     name: str
     """As declared."""
-    arms: Comparison
+    arms: Arms
     """Who."""
     pairs: tuple[Pair, ...]
     """Treatment against baseline, unmatched pairs included."""
     placebo_pairs: tuple[Pair, ...]
     """Placebo against baseline."""
-    found: tuple[Found, ...]
+    found: tuple[MeasuredSpeedUp, ...]
     """Treatment against baseline: every metric, share and way to count."""
-    placebo: tuple[Found, ...]
+    placebo: tuple[MeasuredSpeedUp, ...]
     """Placebo against baseline, likewise."""
     areas: dict[str, tuple[float, ...]]
     """By metric and pair: how much better the treatment is on average over log-steps."""
@@ -124,7 +124,7 @@ class Compared(Config):
     """By the declared rule."""
 
 
-class Foretold(Config):
+class PassportCorrelation(Config):
     """One number of the passport against how fast latents were learnt, over arms."""
 
     number: str
@@ -147,22 +147,22 @@ class Conclusion(Config):
     """What it ran on."""
     metrics: tuple[str, ...]
     """What was measured; the first decides."""
-    rows: tuple[Row, ...]
+    rows: tuple[ArmRun, ...]
     """What was gathered."""
-    comparisons: tuple[Compared, ...]
+    comparisons: tuple[ArmsResult, ...]
     """What the rows say."""
-    foretold: tuple[Foretold, ...] = ()
+    foretold: tuple[PassportCorrelation, ...] = ()
     """What passports said of it beforehand."""
 
 
 def compare_arms(
     name: str,
-    arms: Comparison,
-    rows: Sequence[Row],
+    arms: Arms,
+    rows: Sequence[ArmRun],
     metrics: Sequence[str],
     gate: Gate,
     budget: int | None = None,
-) -> Compared:
+) -> ArmsResult:
     """Compare arms over the seeds that all of them have rows for; the first metric decides."""
     table = {(row.arm, row.seed): row for row in rows}
     named = [arms.baseline, arms.treatment] + ([arms.placebo] if arms.placebo else [])
@@ -176,7 +176,7 @@ def compare_arms(
                 "differs there, and they make no pair; gather the seed on one of them"
             )
 
-    def sides(base: str, other: str) -> list[tuple[Row, Row]]:
+    def sides(base: str, other: str) -> list[tuple[ArmRun, ArmRun]]:
         return [(table[base, seed], table[other, seed]) for seed in seeds]
 
     treated = sides(arms.baseline, arms.treatment)
@@ -192,7 +192,7 @@ def compare_arms(
         against = sides(arms.placebo, arms.treatment)
         equal = [each for each in against if _pair(*each, metrics[0], gate, budget).matched]
         rival = effect([_speed_up(*each, metrics[0], 1.0, False, budget) for each in equal])
-    return Compared(
+    return ArmsResult(
         name=name,
         arms=arms,
         pairs=tuple(pairs),
@@ -217,7 +217,7 @@ def compare_arms(
     )
 
 
-def _pair(base: Row, other: Row, metric: str, gate: Gate, budget: int | None) -> Pair:
+def _pair(base: ArmRun, other: ArmRun, metric: str, gate: Gate, budget: int | None) -> Pair:
     psnr = base.codec["psnr"], other.codec["psnr"]
     floor = base.codec["frechet"], other.codec["frechet"]
     return Pair(
@@ -231,10 +231,10 @@ def _pair(base: Row, other: Row, metric: str, gate: Gate, budget: int | None) ->
 
 
 def _found(
-    sides: Sequence[tuple[Row, Row]], metrics: Sequence[str], budget: int | None
-) -> tuple[Found, ...]:
+    sides: Sequence[tuple[ArmRun, ArmRun]], metrics: Sequence[str], budget: int | None
+) -> tuple[MeasuredSpeedUp, ...]:
     return tuple(
-        Found(
+        MeasuredSpeedUp(
             metric=metric,
             share=share,
             all_in=all_in,
@@ -246,7 +246,7 @@ def _found(
     )
 
 
-def _whole(found: Sequence[Found], metric: str) -> Effect:
+def _whole(found: Sequence[MeasuredSpeedUp], metric: str) -> Effect:
     return next(
         each.effect
         for each in found
@@ -255,14 +255,14 @@ def _whole(found: Sequence[Found], metric: str) -> Effect:
 
 
 def _speed_up(
-    base: Row, other: Row, metric: str, share: float, all_in: bool, budget: int | None
+    base: ArmRun, other: ArmRun, metric: str, share: float, all_in: bool, budget: int | None
 ) -> Ratio:
     if base.steps != other.steps:
         raise AvenirError(
             f"arms {base.arm!r} and {other.arm!r} were measured at steps {base.steps} and "
             f"{other.steps}; curves are compared at the same ones: run the study again"
         )
-    costs = (base.cost, other.cost) if all_in else (Cost(), Cost())
+    costs = (base.cost, other.cost) if all_in else (ArmCost(), ArmCost())
     curves = base.marks[metric], other.marks[metric]
     return speed_up(
         base.steps, *curves, share, SET_METRICS[metric].higher_is_better, *costs, budget

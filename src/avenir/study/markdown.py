@@ -8,7 +8,7 @@ from statistics import mean
 
 from avenir.evaluation.metrics.correlation import Correlation
 from avenir.evaluation.questions.generation import SET_METRICS
-from avenir.study.comparison import Compared, Conclusion, Found, Pair, Row
+from avenir.study.comparison import ArmRun, ArmsResult, Conclusion, MeasuredSpeedUp, Pair
 from avenir.study.speed_up import Effect
 
 
@@ -52,7 +52,7 @@ def _curves(conclusion: Conclusion) -> Iterator[str]:
     yield ""
 
 
-def _speed_ups(compared: Compared, metrics: Sequence[str]) -> Iterator[str]:
+def _speed_ups(compared: ArmsResult, metrics: Sequence[str]) -> Iterator[str]:
     arms = compared.arms
     yield f"## {compared.name}: how many times fewer\n"
     yield (
@@ -74,7 +74,7 @@ def _speed_ups(compared: Compared, metrics: Sequence[str]) -> Iterator[str]:
     yield ""
 
 
-def _pairs(compared: Compared) -> Iterator[str]:
+def _pairs(compared: ArmsResult) -> Iterator[str]:
     yield f"## {compared.name}: pairs\n"
     yield _row(["seed", "arm", "codec PSNR, dB", "codec's Fréchet distance", "gate", "speed-up"])
     yield _row(["---"] * 6)
@@ -129,7 +129,7 @@ def _correlation(found: Correlation) -> str:
     return f"{found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def _of(found: Sequence[Found], metric: str, all_in: bool) -> Iterator[Effect]:
+def _of(found: Sequence[MeasuredSpeedUp], metric: str, all_in: bool) -> Iterator[Effect]:
     chosen = [each for each in found if each.metric == metric and each.all_in == all_in]
     return (each.effect for each in sorted(chosen, key=lambda each: each.share))
 
@@ -151,7 +151,7 @@ def _spread(values: Sequence[float]) -> str:
     return middle if len(values) == 1 else f"{middle} [{min(values):.3g}, {max(values):.3g}]"
 
 
-def _floor(rows: Sequence[Row], which: str, metric: str) -> str:
+def _floor(rows: Sequence[ArmRun], which: str, metric: str) -> str:
     values = [marks[metric] for row in rows if metric in (marks := getattr(row, which))]
     return f"{mean(values):.3g}" if values else "–"
 

@@ -13,13 +13,13 @@ from avenir.evaluation.metrics.bootstrap import Interval
 from avenir.evaluation.metrics.correlation import spearman
 from avenir.evaluation.probing.passport_results import Passport
 from avenir.evaluation.questions.generation import SET_METRICS
-from avenir.study.comparison import Foretold, Row
+from avenir.study.comparison import ArmRun, PassportCorrelation
 from avenir.study.speed_up import SHARES, area
 
 
 def foretell(
-    rows: Sequence[Row], metric: str, baseline: str, budget: int | None = None
-) -> tuple[Foretold, ...]:
+    rows: Sequence[ArmRun], metric: str, baseline: str, budget: int | None = None
+) -> tuple[PassportCorrelation, ...]:
     """Rank arms by every number that all of their passports have, and by what they learnt.
 
     An arm counts once, as the mean over the seeds that the baseline has a row for as well.
@@ -47,7 +47,9 @@ def foretell(
             for arm, parts in numbers.items()
         }
         foretold, learnt = zip(*arms.values(), strict=True)
-        found.append(Foretold(number=name, arms=arms, correlation=spearman(foretold, learnt)))
+        found.append(
+            PassportCorrelation(number=name, arms=arms, correlation=spearman(foretold, learnt))
+        )
     return tuple(found)
 
 

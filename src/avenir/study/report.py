@@ -17,7 +17,7 @@ from avenir.evaluation.report.html import page, resource, section
 from avenir.evaluation.report.side_by_side import Column, side_by_side
 from avenir.evaluation.report.tables import plain_table
 from avenir.files import write_whole
-from avenir.study.comparison import Compared, Conclusion, Found, Pair, Row
+from avenir.study.comparison import ArmRun, ArmsResult, Conclusion, MeasuredSpeedUp, Pair
 from avenir.study.markdown import how_foretold, learning_tables
 from avenir.study.speed_up import Effect
 
@@ -51,7 +51,7 @@ def learning_page(conclusion: Conclusion, films: Sequence[Column]) -> str:
     return page("Avenir study", conclusion.name, lead, sections, style)
 
 
-def _verdicts(comparisons: Sequence[Compared]) -> str:
+def _verdicts(comparisons: Sequence[ArmsResult]) -> str:
     parts = "".join(
         f'<p class="lead"><strong>{escape(compared.name)}.</strong> '
         f"{escape(compared.verdict.sentence)}</p>"
@@ -92,7 +92,7 @@ def _spread(curves: Sequence[Sequence[float]]) -> Curve:
     )
 
 
-def _numbers(compared: Compared) -> str:
+def _numbers(compared: ArmsResult) -> str:
     arms = compared.arms
     tables = _found_table(f"{arms.treatment} against {arms.baseline}", compared.found)
     if compared.placebo:
@@ -145,7 +145,7 @@ def _foretold(conclusion: Conclusion) -> str:
     )
 
 
-def _found_table(caption: str, found: Sequence[Found]) -> str:
+def _found_table(caption: str, found: Sequence[MeasuredSpeedUp]) -> str:
     shares = sorted({each.share for each in found})
     lines = [("", [f"at {share:.0%} of the budget" for share in shares])]
     for metric in dict.fromkeys(each.metric for each in found):
@@ -188,7 +188,7 @@ def _pair_table(caption: str, pairs: Sequence[Pair]) -> str:
     return plain_table(escape(caption), lines)
 
 
-def _rows(rows: Sequence[Row]) -> str:
+def _rows(rows: Sequence[ArmRun]) -> str:
     metrics = list(rows[0].marks) if rows else []
     lines = [("Arm, seed", [SET_METRICS[metric].label for metric in metrics] + ["Seconds in all"])]
     for row in rows:

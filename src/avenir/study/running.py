@@ -35,7 +35,7 @@ from avenir.evaluation.report.side_by_side import Column
 from avenir.files import alone_in, make_folder, write_whole
 from avenir.signals import observed
 from avenir.study import Cell, Study, run_folder
-from avenir.study.comparison import Row
+from avenir.study.comparison import ArmRun
 from avenir.training import log
 from avenir.training.log import say
 from avenir.training.loop import Interrupted, is_finished, stopping, train
@@ -185,7 +185,7 @@ def measure(
         snapshot = World.load(run_folder / "snapshots" / f"{step:06d}", trust=study.trust)
         for name, mark in judge.world(snapshot).items():
             curves.setdefault(name, []).append(mark)
-    row = Row(
+    row = ArmRun(
         protocol=study.hash,
         arm=cell.arm,
         seed=cell.seed,

@@ -34,7 +34,7 @@ Bound = Literal["exact", "at least", "at most", "unknown"]
 """What a number says of the truth; `unknown`: it bounds it on neither side."""
 
 
-class Cost(Config):
+class ArmCost(Config):
     """What training an arm costs; the default counts the generator's steps alone."""
 
     fixed: float = Field(default=0.0, ge=0)
@@ -47,7 +47,7 @@ class Cost(Config):
         return self.fixed + self.per_step * steps
 
 
-GENERATOR_ONLY = Cost()
+GENERATOR_ONLY = ArmCost()
 
 
 class Ratio(Config):
@@ -121,8 +121,8 @@ def speed_up(
     other: Numbers,
     share: float,
     higher_is_better: bool,
-    base_cost: Cost = GENERATOR_ONLY,
-    other_cost: Cost = GENERATOR_ONLY,
+    base_cost: ArmCost = GENERATOR_ONLY,
+    other_cost: ArmCost = GENERATOR_ONLY,
     budget: float | None = None,
 ) -> Ratio:
     """Compare what two arms of a pair spend until the base's value at `share` of its budget.

@@ -18,7 +18,7 @@ from avenir.encoders import Encoder, ParameterGroup, Posterior
 from avenir.encoders.kl import KL, KLConfig
 from avenir.errors import AvenirError
 from avenir.evaluation.metrics.bootstrap import Interval, interval
-from avenir.evaluation.probing.battery import Battery, Labels, Things
+from avenir.evaluation.probing.battery import Battery, Labels, VisibleThings
 from avenir.evaluation.probing.probes import (
     PENALTIES,
     Probe,
@@ -32,7 +32,7 @@ from avenir.evaluation.probing.probes import (
     ratio,
 )
 from avenir.evaluation.probing.semantics import (
-    Asked,
+    AskedEncoder,
     Semantics,
     SemanticsConfig,
     SemanticsRow,
@@ -382,7 +382,7 @@ def test_the_truth_of_other_windows_is_worth_nothing(asked):
 
 def test_things_are_pairs_of_different_class_near_each_other(asked):
     _, test, _ = asked
-    things = Things.of(test)
+    things = VisibleThings.of(test)
     distance = (things.x[things.one] - things.x[things.other]).hypot(
         things.y[things.one] - things.y[things.other]
     )
@@ -538,7 +538,7 @@ def test_the_table_marks_what_is_surely_better_or_worse_than_raw_pixels():
             num_clips=30,
             num_recordings=5,
             encoders=tuple(
-                Asked(name=name, reference=name != "ours", **asked)
+                AskedEncoder(name=name, reference=name != "ours", **asked)
                 for name in ("ours", "raw pixels")
             ),
             rows=(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avenir.card import Card
-from avenir.data.text import Text, TextConfig, learn_pieces, text_of
+from avenir.data.text import TextFolder, TextFolderConfig, learn_pieces, text_of
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.evaluation.questions.text import evaluate_text
@@ -41,13 +41,13 @@ def made(kind: str | None, **settings) -> World:
 
 
 @pytest.fixture
-def texts(tmp_path: Path) -> Text:
+def texts(tmp_path: Path) -> TextFolder:
     for number in range(6):
         (tmp_path / f"{number}.txt").write_text("abacabad" * (4 + number) + "xyz")
-    return Text(TextConfig(path=str(tmp_path), test=("1*", "4*")))
+    return TextFolder(TextFolderConfig(path=str(tmp_path), test=("1*", "4*")))
 
 
-def windows(texts: Text, past: int = 4, horizon: int = 6) -> list[bytes]:
+def windows(texts: TextFolder, past: int = 4, horizon: int = 6) -> list[bytes]:
     """Read what is held out for the settings."""
     drawn = texts.draw("test", past + horizon, 10, seed_of("held out", 3))
     return [bytes(texts.clip(window).frames[:, 0, 0, 0].tolist()) for window in drawn]
@@ -100,7 +100,7 @@ def test_a_judge_that_knows_nothing_pays_eight_bits_for_every_byte(kind, steps, 
 
 
 def test_what_pieces_cost_is_shared_out_over_their_bytes(texts, tmp_path):
-    pieced = Text(TextConfig(path=str(texts.root), test=("1*", "4*"), vocabulary=260))
+    pieced = TextFolder(TextFolderConfig(path=str(texts.root), test=("1*", "4*"), vocabulary=260))
     card = made("autoregressive").card
     encoder = {"kind": "text", "vocabulary": 260}
     card = card.model_copy(update={"encoder": encoder, "tokenizer": pieced.tokenizer})

@@ -28,7 +28,7 @@ from avenir.data import (
     Window,
     chosen_for_test,
 )
-from avenir.data.folder.listing import Found, listed
+from avenir.data.folder.listing import FoundRecording, listed
 from avenir.errors import AvenirError, VideoError
 from avenir.signals import Signal
 
@@ -137,7 +137,7 @@ class Folder(Source):
                 words += [] if in_order else [_hash(seconds.tobytes())]
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
-    def _tracks(self, found: list[Found]) -> Iterator[_Track]:
+    def _tracks(self, found: list[FoundRecording]) -> Iterator[_Track]:
         room = self.config.memory_gb * 1e9
         frame_bytes = 3 * self.size[0] * self.size[1]
         for files in found:
@@ -153,7 +153,7 @@ class Folder(Source):
             room -= len(track.frames) * frame_bytes if track.footage.in_memory else 0
             yield track
 
-    def _track(self, files: Found, frame_bytes: int, room: float) -> _Track:
+    def _track(self, files: FoundRecording, frame_bytes: int, room: float) -> _Track:
         """Probe a recording's files, and join its csv to its frames."""
         path = files.paths[0]
         info, table = video.probe(path), self._table(files)
@@ -194,7 +194,7 @@ class Folder(Source):
             _warn(f"{name!r} has {len(stamps)} of {info.declared_frames} frames; these are used")
         return stamps
 
-    def _table(self, files: Found) -> tables.Table | None:
+    def _table(self, files: FoundRecording) -> tables.Table | None:
         """Read the csv beside a recording, if there is one."""
         if files.table is None:
             return None
@@ -208,7 +208,7 @@ class Folder(Source):
 
     def _joined(
         self,
-        files: Found,
+        files: FoundRecording,
         table: tables.Table | None,
         stamps: np.ndarray,
         end: float,
@@ -229,16 +229,16 @@ class Folder(Source):
             self._note(files, said)
         return joined
 
-    def _note(self, files: Found, said: str) -> None:
+    def _note(self, files: FoundRecording, said: str) -> None:
         """Say something of a recording's csv."""
         self._notes.setdefault(said, []).append(self._table_name(files))
 
-    def _table_name(self, files: Found) -> str:
+    def _table_name(self, files: FoundRecording) -> str:
         assert files.table is not None
         return tables.printable(files.table.relative_to(self.root).as_posix())
 
     def _covered(
-        self, files: Found, stamps: np.ndarray, end: float, seconds: np.ndarray
+        self, files: FoundRecording, stamps: np.ndarray, end: float, seconds: np.ndarray
     ) -> tuple[int, float]:
         """Return the first frame that has a row, and until when there are rows."""
         step = _last_duration(stamps, self.fps)

@@ -37,7 +37,7 @@ _SIGNED = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRecording:
     """The files of one recording."""
 
     name: str
@@ -52,7 +52,7 @@ class Found:
 class Listing:
     """What is in a folder, in order of the numbers in names."""
 
-    found: list[Found] = field(default_factory=list)
+    found: list[FoundRecording] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     """What is worth saying, and of which files."""
@@ -93,7 +93,7 @@ def listed(root: Path) -> Listing:
     beside = _Tables(tables)
     for name, path in videos.items():
         table = beside.take(path.parent, path.stem, path.name)
-        listing.found.append(Found(name, [path], table))
+        listing.found.append(FoundRecording(name, [path], table))
     for name, paths in pictures.items():
         listing.found.append(_of_pictures(name, paths, root, beside, videos, listing))
     place = {name: number for number, name in enumerate(order)}
@@ -138,7 +138,7 @@ def _of_pictures(
     beside: _Tables,
     videos: dict[str, Path],
     listing: Listing,
-) -> Found:
+) -> FoundRecording:
     """Make a recording of a folder's pictures, without those that only show what a video is of."""
     folder = paths[0].parent
     covers = _covers(paths, [path for path in videos.values() if path.parent == folder])
@@ -162,8 +162,8 @@ def _of_pictures(
     table = beside.take(folder.parent, folder.name) if folder != root else None
     table = table or beside.take(folder, folder.name)
     if table is not None or not kept:
-        return Found(name, kept, table)
-    return Found(name, kept, beside.take_only(folder), is_named_so=False)
+        return FoundRecording(name, kept, table)
+    return FoundRecording(name, kept, beside.take_only(folder), is_named_so=False)
 
 
 def _covers(pictures: list[Path], videos: list[Path]) -> set[Path]:

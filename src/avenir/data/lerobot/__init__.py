@@ -29,7 +29,7 @@ from avenir.clip import Clip
 from avenir.config import Config
 from avenir.data import Rate, Recording, Side, Skipped, Source, Split, Window
 from avenir.data.lerobot.loading import Track, load
-from avenir.data.lerobot.reading import KEYS, Change, Layout
+from avenir.data.lerobot.reading import KEYS, Change, DatasetLayout
 from avenir.data.lerobot.writing import LeRobotWriter, write_dataset
 from avenir.errors import AvenirError
 from avenir.signals import Signal, role_of
@@ -69,7 +69,7 @@ class LeRobot(Source):
 
     def __init__(self, config: LeRobotConfig) -> None:
         self.config = config
-        self.layout = Layout.open(Path(config.path))
+        self.layout = DatasetLayout.open(Path(config.path))
         self.camera = self.layout.camera(config.camera)
         self.fps, self.size = config.fps or self.layout.fps, config.size
         self.action_change: Change = config.action_change or self.layout.action_change
@@ -215,7 +215,7 @@ class LeRobot(Source):
         )
 
 
-def _test_indices(indices: list[int], config: LeRobotConfig, layout: Layout) -> set[int]:
+def _test_indices(indices: list[int], config: LeRobotConfig, layout: DatasetLayout) -> set[int]:
     """Choose episodes to test on from those there are, in order.
 
     Ranges are compared, never counted through: they may be of any length.

@@ -45,7 +45,7 @@ BROKEN = (
 """What Pillow raises for a damaged picture, or one that is too large to be one."""
 
 
-class Footage(ABC):
+class EpisodeFootage(ABC):
     """The frames of an episode, one per row, at one size.
 
     With `in_memory` the first window decodes everything once and keeps it; without, every window
@@ -79,7 +79,7 @@ class Footage(ABC):
         """Decode the frames of rows that ascend; VideoError when there are none."""
 
 
-class Film(Footage):
+class Film(EpisodeFootage):
     """A stretch of a video file; `seconds` is when in the file the frame of each row is shown."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Film(Footage):
         return frames[torch.from_numpy(video.shown(times, wanted))]
 
 
-class Album(Footage):
+class Album(EpisodeFootage):
     """Pictures inside a table, `numbers` being the rows of the table that they are in."""
 
     def __init__(

@@ -17,7 +17,7 @@ from avenir import video
 from avenir.data import Recording, Skipped
 from avenir.data.lerobot import joining
 from avenir.data.lerobot.footage import Album, Film
-from avenir.data.lerobot.reading import Episode, Layout
+from avenir.data.lerobot.reading import DatasetLayout, Episode
 from avenir.data.lerobot.tables import Rows, is_regular, read_rows
 from avenir.errors import VideoError
 
@@ -50,7 +50,7 @@ class Track:
 
 
 def load(
-    layout: Layout, camera: str, columns: list[str], size: tuple[int, int], room_bytes: float
+    layout: DatasetLayout, camera: str, columns: list[str], size: tuple[int, int], room_bytes: float
 ) -> tuple[list[Track], list[Skipped]]:
     """Load every episode with its columns; frames are kept in memory while there is room.
 
@@ -92,7 +92,7 @@ def load(
 
 
 def _rows(
-    layout: Layout, episodes: list[Episode], columns: list[str]
+    layout: DatasetLayout, episodes: list[Episode], columns: list[str]
 ) -> dict[int, Rows | VideoError]:
     """Find the rows of episodes in the tables that they are listed in, or else in any other.
 

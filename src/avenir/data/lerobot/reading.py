@@ -134,14 +134,14 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """What meta/info.json says of a data set in `root`."""
 
     root: Path
     info: Info
 
     @classmethod
-    def open(cls, root: Path) -> "Layout":
+    def open(cls, root: Path) -> "DatasetLayout":
         """Read meta/info.json; a folder without one, or a damaged one, is an AvenirError."""
         if not (root / "meta" / "info.json").exists():
             raise AvenirError(

@@ -24,7 +24,7 @@ from avenir.data.synthetic.driver import draw_whims
 from avenir.data.synthetic.ground import Bytes
 from avenir.data.synthetic.layout import Array, draw_layout
 from avenir.data.synthetic.motion import Ego, Traffic
-from avenir.data.synthetic.picture import Painter
+from avenir.data.synthetic.picture import ScenePainter
 from avenir.data.synthetic.recorded import ACTIONS, CAPTION, WEATHER, listed
 from avenir.data.synthetic.rig import NUMBERS, correspondence, draw_rig, take_views
 from avenir.data.synthetic.simulator import Simulator, drive_episodes, labels_of
@@ -319,7 +319,7 @@ class Synthetic(Source):
         traffic = Traffic(
             *(getattr(driven.traffic, f.name)[episode, frame] for f in fields(Traffic))
         )
-        picture = Painter(layout, self._painted).paint(ego, traffic)
+        picture = ScenePainter(layout, self._painted).paint(ego, traffic)
         signals = {"actions": driven.actions[episode, frame]}
         if self.config.labels:
             signals |= labels_of(layout, ego, picture)

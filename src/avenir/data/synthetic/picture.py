@@ -42,7 +42,7 @@ class Picture:
     bodies: Bodies
 
 
-class Painter:
+class ScenePainter:
     """Paints the scenery of some episodes once, then any frames of them."""
 
     def __init__(self, layout: Layout, size: tuple[int, int]) -> None:

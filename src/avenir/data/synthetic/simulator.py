@@ -28,7 +28,7 @@ from avenir.data.synthetic.driver import Whims, choose
 from avenir.data.synthetic.ground import Bytes
 from avenir.data.synthetic.layout import Array, Index, Layout, draw_layout
 from avenir.data.synthetic.motion import Ego, Traffic, drive, ego_at_start, off_road, traffic_at
-from avenir.data.synthetic.picture import Painter, Picture
+from avenir.data.synthetic.picture import Picture, ScenePainter
 from avenir.data.synthetic.things import (
     BODIES,
     CLASS_OF_CODE,
@@ -69,7 +69,7 @@ class Simulator:
     def reset(self, seeds: Sequence[int], split: str = "train") -> tuple[Bytes, Labels]:
         """Begin an episode per seed; return frames `b C H W` and labels."""
         self.layout = draw_layout(seeds, [split] * len(seeds))
-        self.painter = Painter(self.layout, self.size)
+        self.painter = ScenePainter(self.layout, self.size)
         self.ego, self.frame = ego_at_start(self.layout), 0
         return self.look()
 

@@ -14,7 +14,7 @@ from avenir.evaluation.metrics.bootstrap import Curve, Interval, curve, interval
 from avenir.evaluation.metrics.frames import Scores
 
 
-class Row(Config):
+class ScoreRow(Config):
     """One number of the summary: a metric of a method at a horizon."""
 
     metric: str
@@ -64,7 +64,7 @@ class ScoreTable:
 
     def rows(
         self, groups: Sequence[str], seed: int, reference: str, frames: dict[float | None, slice]
-    ) -> tuple[Row, ...]:
+    ) -> tuple[ScoreRow, ...]:
         """Return the summary at some horizons, each method beside the `reference`.
 
         `frames` says which frames each horizon stands for.
@@ -76,7 +76,7 @@ class ScoreTable:
                 for method, values in methods.items():
                     theirs = values[:, where].nanmean(1)
                     rows.append(
-                        Row(
+                        ScoreRow(
                             metric=metric,
                             method=method,
                             seconds=seconds,
@@ -102,6 +102,6 @@ def horizons(num_frames: int, fps: float) -> dict[float | None, slice]:
     return chosen
 
 
-def rows_of(rows: Sequence[Row], metric: str, seconds: float | None) -> list[Row]:
+def rows_of(rows: Sequence[ScoreRow], metric: str, seconds: float | None) -> list[ScoreRow]:
     """Take the rows of one metric at one horizon; none: over all frames."""
     return [row for row in rows if row.metric == metric and row.seconds == seconds]

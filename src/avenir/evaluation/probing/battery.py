@@ -92,7 +92,7 @@ def _synthetic_labels(signals: Labels, instants: tuple[int, int], fps: float) ->
     }
 
 
-class Things(NamedTuple):
+class VisibleThings(NamedTuple):
     """What shows by half or more, its middle in the picture: `m` things of all windows."""
 
     clip: Int[Tensor, " m"]
@@ -105,7 +105,7 @@ class Things(NamedTuple):
     other: Int[Tensor, " p"]
 
     @classmethod
-    def of(cls, labels: Labels) -> "Things":
+    def of(cls, labels: Labels) -> "VisibleThings":
         """Find them."""
         height, width = (CELL * cells for cells in labels["cells"].shape[-2:])
         x, y, kind, visible, rank = labels["things"].unbind(-1)
@@ -198,7 +198,7 @@ class Battery:
 
     def _things(self) -> Scores:
         """Ask for the class of things, and which of two near ones is above the other."""
-        learnt, asked = Things.of(self.train), Things.of(self.test)
+        learnt, asked = VisibleThings.of(self.train), VisibleThings.of(self.test)
         x = self.learnt.at(learnt.clip, learnt.x, learnt.y)
         y = self.judged.at(asked.clip, asked.x, asked.y)
         held_out, num_clips = self.held_out[learnt.clip], len(self.test["things"])

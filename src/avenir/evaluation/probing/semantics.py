@@ -59,7 +59,7 @@ class SemanticsConfig(Config):
     """Everything random derives from it."""
 
 
-class Asked(Config):
+class AskedEncoder(Config):
     """An encoder, or what it is compared with."""
 
     name: str
@@ -112,7 +112,7 @@ class Semantics(Config):
     """Test windows there were."""
     num_recordings: int
     """Test recordings they come from."""
-    encoders: tuple[Asked, ...]
+    encoders: tuple[AskedEncoder, ...]
     """Those given, then the references."""
     rows: tuple[SemanticsRow, ...]
     """Every probe of every encoder."""
@@ -218,10 +218,10 @@ def look(
     return joined, {name: Views.joined(parts) for name, parts in views.items()}
 
 
-def _asked(subject: Subject, views: Views, reference: bool) -> Asked:
+def _asked(subject: Subject, views: Views, reference: bool) -> AskedEncoder:
     t, h, w = subject.compression
     latents = rearrange(views.places, "n h w c -> n 1 c h w")
-    return Asked(
+    return AskedEncoder(
         name=subject.name,
         reference=reference,
         compression=(t, h, w),

@@ -20,8 +20,8 @@ from avenir.evaluation.held_out import HeldOut, Imagines, imagined, of_another_r
 from avenir.evaluation.metrics.bootstrap import Curve, Interval, interval
 from avenir.evaluation.metrics.correlation import Correlation, spearman
 from avenir.evaluation.metrics.frames import METRICS
-from avenir.evaluation.metrics.score_table import Row, ScoreTable, horizons, rows_of
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.metrics.score_table import ScoreRow, ScoreTable, horizons, rows_of
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.readers.readout import Readout, score
 from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import metric_charts, section
@@ -52,7 +52,7 @@ class ShuffledActions(Config):
     """Recordings they come from."""
     curves: dict[str, dict[str, Curve]]
     """By metric, then `true` and `shuffled`."""
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
     """Numbers at chosen horizons; `difference` is true minus shuffled."""
 
 
@@ -240,11 +240,11 @@ class ActionControlQuestion(Question):
     Answer = ActionControl
     order = 40
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Ask worlds that take actions."""
         return asked.world.predictor is not None and "actions" in asked.world.takes
 
-    def measure(self, asked: Asked) -> Measured:
+    def measure(self, asked: QuestionInputs) -> Measured:
         """Compare true with shuffled actions, and steer to either side where it can be known."""
         common = asked.world, asked.held_out, asked.readout, asked.report
         shuffled = measure_shuffled_actions(*common)

@@ -17,7 +17,7 @@ from avenir.data.synthetic.things import MOVING
 from avenir.evaluation.baselines import ceiling
 from avenir.evaluation.held_out import HeldOut, Imagines, imagined, of_another_recording
 from avenir.evaluation.metrics.bootstrap import Interval
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.readers.readout import Readout, class_overlap
 from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import section
@@ -173,11 +173,11 @@ class BoxControlQuestion(Question):
     Answer = BoxControl
     order = 70
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Ask worlds that take boxes."""
         return asked.world.predictor is not None and "boxes" in asked.world.takes
 
-    def measure(self, asked: Asked) -> Measured | None:
+    def measure(self, asked: QuestionInputs) -> Measured | None:
         """Give true boxes, those of another recording, and none."""
         found = measure_box_control(asked.world, asked.held_out, asked.readout, asked.report)
         return None if found is None else Measured(found)

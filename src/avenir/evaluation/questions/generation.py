@@ -31,7 +31,7 @@ from avenir.evaluation.metrics.distribution import (
     seen_by,
 )
 from avenir.evaluation.metrics.frames import METRICS, Metric
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.readers.readout import Readout, StateReadout, evaluator_for, score
 from avenir.evaluation.report.findings import minus
 from avenir.evaluation.report.html import section
@@ -259,11 +259,11 @@ class GenerationQuestion(Question):
     Answer = Generation
     order = 20
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Ask worlds that predict."""
         return asked.world.predictor is not None
 
-    def measure(self, asked: Asked) -> Measured:
+    def measure(self, asked: QuestionInputs) -> Measured:
         """Compare sets of clips, or say why not; an evaluator that was given must be able to."""
         source, device = asked.held_out.source, asked.world.encoder.latent_mean.device
         evaluator = asked.evaluator or evaluator_for(source, device)

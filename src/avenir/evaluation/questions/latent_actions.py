@@ -20,7 +20,7 @@ from avenir.config import Config
 from avenir.device import seed_of
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import LEVEL, Interval
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.report.findings import Finding, bounds
 from avenir.evaluation.settings import Report
 from avenir.shapes import Actions, Video
@@ -184,11 +184,11 @@ class LatentActionsQuestion(Question):
     Answer = LatentActions
     order = 50
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Ask worlds that discover actions."""
         return asked.held_out.discover is not None
 
-    def measure(self, asked: Asked) -> Measured | None:
+    def measure(self, asked: QuestionInputs) -> Measured | None:
         """Sort moments by code and by true action."""
         discover, f_t = asked.held_out.discover, asked.world.encoder.compression.t
         assert discover is not None

@@ -14,7 +14,7 @@ from avenir.device import generator
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.metrics.likelihood import bits_per_frame
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.report.html import section
 from avenir.evaluation.report.tables import count, facts_list, with_bounds
 from avenir.evaluation.settings import Report
@@ -86,11 +86,11 @@ class LikelihoodQuestion(Question):
     Answer = Likelihood
     order = 30
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Ask predictors of tokens."""
         return isinstance(asked.world.predictor, TokenPredictor)
 
-    def measure(self, asked: Asked) -> Measured | None:
+    def measure(self, asked: QuestionInputs) -> Measured | None:
         """Measure what the futures of windows cost."""
         found = measure_likelihood(asked.world, asked.held_out, asked.report)
         return None if found is None else Measured(found)

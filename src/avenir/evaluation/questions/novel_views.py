@@ -24,7 +24,7 @@ from avenir.evaluation.baselines import frames_of, reconstructed
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.metrics.frames import BEST_PSNR, psnr
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import section
 from avenir.evaluation.report.pictures import embedded
@@ -197,11 +197,11 @@ class NovelViewsQuestion(Question):
     Answer = NovelViews
     order = 80
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Ask worlds that predict."""
         return asked.world.predictor is not None
 
-    def measure(self, asked: Asked) -> Measured | None:
+    def measure(self, asked: QuestionInputs) -> Measured | None:
         """Hide and imagine every view in turn; the first clip is there to look at."""
         found = measure_novel_views(asked.world, asked.held_out, asked.report)
         return None if found is None else Measured(*found)

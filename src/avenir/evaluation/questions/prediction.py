@@ -24,8 +24,8 @@ from avenir.evaluation.baselines import NearestPast, ceiling, copy_last, mean_im
 from avenir.evaluation.held_out import HeldOut, Imagines
 from avenir.evaluation.metrics.bootstrap import Curve
 from avenir.evaluation.metrics.frames import METRICS, Scores
-from avenir.evaluation.metrics.score_table import Row, ScoreTable, horizons, rows_of
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.metrics.score_table import ScoreRow, ScoreTable, horizons, rows_of
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.readers.readout import Readout, StateReadout, score
 from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import metric_charts, player, section
@@ -68,7 +68,7 @@ class Prediction(Config):
     """Training pasts among which the nearest was sought."""
     curves: dict[str, dict[str, Curve]]
     """By metric and method."""
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
     """Numbers at chosen horizons."""
 
 
@@ -146,7 +146,7 @@ def _ways(
         yield "codec", ceiling(world.encoder, past, true)
 
 
-class _Imagined(NamedTuple):
+class _ImaginedScores(NamedTuple):
     first: Video
     """The first sample."""
     mean: Video
@@ -162,7 +162,7 @@ def _imagined(
     batch: Batch,
     start: int,
     readout: Readout | StateReadout | None,
-) -> _Imagined:
+) -> _ImaginedScores:
     """Imagine and score piece by piece; never hold all samples at full length."""
     past, true = held_out.split(batch)
     chance = generator(
@@ -183,7 +183,7 @@ def _imagined(
         {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
         for parts in scores
     ]
-    return _Imagined(torch.cat(first, 1), torch.cat(mean, 1), joined)
+    return _ImaginedScores(torch.cat(first, 1), torch.cat(mean, 1), joined)
 
 
 class PredictionQuestion(Question):
@@ -192,11 +192,11 @@ class PredictionQuestion(Question):
     Answer = Prediction
     order = 10
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Ask worlds that predict."""
         return asked.world.predictor is not None
 
-    def measure(self, asked: Asked) -> Measured:
+    def measure(self, asked: QuestionInputs) -> Measured:
         """Continue every window in every way; the contact sheet is a file of its own."""
         settings = asked.settings
         prediction, examples = measure_prediction(
@@ -348,6 +348,6 @@ def _against_rivals(prediction: Prediction, metric: str) -> Finding:
     )
 
 
-def _near_one_second(rows: Sequence[Row]) -> float | None:
+def _near_one_second(rows: Sequence[ScoreRow]) -> float | None:
     horizons = [row.seconds for row in rows if row.seconds is not None and row.seconds <= 1]
     return max(horizons, default=None)

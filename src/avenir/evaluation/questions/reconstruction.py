@@ -16,7 +16,7 @@ from avenir.encoders import Encoder
 from avenir.evaluation.baselines import frames_of, reconstructed
 from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.metrics.frames import psnr, ssim
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.report.findings import Finding, minus
 from avenir.evaluation.report.html import details, section
 from avenir.evaluation.report.tables import count, facts_list, with_bounds
@@ -180,7 +180,7 @@ class ReconstructionQuestion(Question):
     Answer = Reconstruction
     order = 90
 
-    def measure(self, asked: Asked) -> Measured:
+    def measure(self, asked: QuestionInputs) -> Measured:
         """Send held-out windows through the encoder and back."""
         held_out = asked.held_out
         return Measured(

@@ -19,7 +19,7 @@ from avenir.device import seed_of
 from avenir.evaluation.baselines import ceiling
 from avenir.evaluation.held_out import HeldOut, Imagines, imagined
 from avenir.evaluation.metrics.bootstrap import Interval
-from avenir.evaluation.question import About, Asked, Measured, Question
+from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.readers.visitors import SeenVisitors, VisitorReader
 from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import section
@@ -199,11 +199,11 @@ class TextControlQuestion(Question):
     Answer = TextControl
     order = 60
 
-    def applies(self, asked: Asked) -> bool:
+    def applies(self, asked: QuestionInputs) -> bool:
         """Ask worlds that take captions."""
         return asked.world.predictor is not None and "caption" in asked.world.takes
 
-    def measure(self, asked: Asked) -> Measured | None:
+    def measure(self, asked: QuestionInputs) -> Measured | None:
         """Ask for visitors, refuse them, and give no caption."""
         reader = VisitorReader.shipped(asked.world.encoder.latent_mean.device)
         found = measure_text_control(asked.world, asked.held_out, reader, asked.report)

@@ -5,14 +5,16 @@ from html import escape
 
 from avenir.evaluation.metrics.bootstrap import Interval
 from avenir.evaluation.metrics.frames import METRICS, Metric
-from avenir.evaluation.metrics.score_table import Row
+from avenir.evaluation.metrics.score_table import ScoreRow
 from avenir.evaluation.report.findings import minus, tone
 
 CEILINGS = ("codec", "truth")
 """Methods that know the future: nobody competes with them."""
 
 
-def score_table(name: str, rows: Sequence[Row], labels: Mapping[str, str], reference: str) -> str:
+def score_table(
+    name: str, rows: Sequence[ScoreRow], labels: Mapping[str, str], reference: str
+) -> str:
     """Lay one metric out, methods down and horizons across; nothing when it was not scored."""
     rows = [row for row in rows if row.metric == name]
     if not rows:
@@ -59,7 +61,7 @@ def title_of(metric: Metric) -> str:
     return f'{escape(metric.label)}{unit} <span class="note">· {better}</span>'
 
 
-def _cell(row: Row, metric: Metric) -> str:
+def _cell(row: ScoreRow, metric: Metric) -> str:
     digits = 2 if metric.unit else 3
     if row.value.mean is None:
         return "<td>–</td>"
