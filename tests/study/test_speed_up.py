@@ -19,7 +19,7 @@ from avenir.study.speed_up import (
     speed_up,
     steps_to,
 )
-from avenir.study.verdict import verdict
+from avenir.study.verdict import Arms, verdict
 
 STEPS = np.array([100, 150, 220, 330, 500, 750, 1100, 1600.0])
 DECADES = (1.0, 10.0, 100.0, 1000.0)
@@ -287,27 +287,28 @@ def test_intervals_cover_the_true_speed_up_as_often_as_they_say():
 
 # The verdict -------------------------------------------------------------------------------------
 
+ARMS = Arms(baseline="unaligned", treatment="aligned", placebo="shuffled")
 FAST = (1.8, 2.0, 1.7, 2.2, 1.6, 1.9)
 LEVEL_WITH = (1.1, 0.9, 1.05, 0.95, 1.2, 0.85)
 
 
 def test_a_clear_effect_is_supported_in_one_sentence():
-    found = verdict(pairs(*FAST), pairs(*LEVEL_WITH), pairs(*FAST), 0)
+    found = verdict(ARMS, pairs(*FAST), pairs(*LEVEL_WITH), pairs(*FAST), 0)
     assert found.supported and found.reasons == ()
     assert found.sentence == (
-        "Supported: at equal reconstruction the aligned arm learns 1.86 times as fast as the "
-        "unaligned one [1.65, 2.09], 6 pairs, p = 0.016; the placebo 1.00 times [0.87, 1.15]."
+        "Supported: at equal reconstruction 'aligned' learns 1.86 times as fast as 'unaligned' "
+        "[1.65, 2.09], 6 pairs, p = 0.016; the placebo 'shuffled' 1.00 times [0.87, 1.15]."
     )
 
 
 def test_a_bounded_effect_says_so():
     fast = effect([*map(pair, FAST[:5]), pair(9.0, "at least")])
-    found = verdict(fast, pairs(*LEVEL_WITH), pairs(*FAST), 1)
+    found = verdict(ARMS, fast, pairs(*LEVEL_WITH), pairs(*FAST), 1)
     assert found.supported
-    assert "at least 2.41 times as fast as the unaligned one [1.60, ∞)" in found.sentence
+    assert "at least 2.41 times as fast as 'unaligned' [1.60, ∞)" in found.sentence
     assert "6 pairs, 1 unmatched, p ≤ 0.016" in found.sentence
     few = effect([*map(pair, FAST[:3]), pair(9.0, "at least")])
-    refused = verdict(few, pairs(*LEVEL_WITH), pairs(*FAST), 0)
+    refused = verdict(ARMS, few, pairs(*LEVEL_WITH), pairs(*FAST), 0)
     assert not refused.supported
     assert "4 pairs, 1 of them known only from below, give no bound" in refused.sentence
 
@@ -315,45 +316,49 @@ def test_a_bounded_effect_says_so():
 @pytest.mark.parametrize(
     ("aligned", "above_placebo", "reason"),
     [
-        (pairs(*LEVEL_WITH), pairs(*FAST), "against the unaligned arm is not above 1"),
-        (pairs(*FAST), pairs(*LEVEL_WITH), "against the placebo is not above 1"),
+        (pairs(*LEVEL_WITH), pairs(*FAST), "against 'unaligned' is not above 1"),
+        (pairs(*FAST), pairs(*LEVEL_WITH), "against the placebo 'shuffled' is not above 1"),
         (pairs(*FAST), None, "no placebo"),
-        (pairs(*FAST), effect([]), "no pair at equal reconstruction compares it with the placebo"),
+        (
+            pairs(*FAST),
+            effect([]),
+            "no pair at equal reconstruction compares it with the placebo 'shuffled'",
+        ),
         (pairs(9.0), pairs(*FAST), "one pair gives no interval"),
         (effect([]), pairs(*FAST), "no pair at equal reconstruction"),
         (
             effect([*map(pair, FAST), pair(1.9, "at most")]),
             pairs(*FAST),
-            "1 of 7 pairs bound its speed against the unaligned arm only from above",
+            "1 of 7 pairs bound its speed against 'unaligned' only from above",
         ),
         (
             pairs(*FAST),
             effect([*map(pair, FAST), pair(1.9, "at most")]),
-            "1 of 7 pairs bound its speed against the placebo only from above",
+            "1 of 7 pairs bound its speed against the placebo 'shuffled' only from above",
         ),
         (effect([*map(pair, FAST), pair(1, "unknown")]), pairs(*FAST), "in 1 of 7 pairs both"),
     ],
 )
 def test_each_failing_condition_is_named(aligned: Effect, above_placebo: Effect | None, reason):
-    found = verdict(aligned, pairs(*LEVEL_WITH), above_placebo, 2)
+    found = verdict(ARMS, aligned, pairs(*LEVEL_WITH), above_placebo, 2)
     assert not found.supported and len(found.reasons) == 1
     assert reason in found.reasons[0] and found.reasons[0] in found.sentence
     assert found.sentence.startswith("Not supported") and "2 unmatched" in found.sentence
 
 
 def test_all_reasons_are_given_together():
-    found = verdict(pairs(*LEVEL_WITH), None, pairs(*LEVEL_WITH), 0)
+    found = verdict(ARMS, pairs(*LEVEL_WITH), None, pairs(*LEVEL_WITH), 0)
     assert len(found.reasons) == 2 and all(reason in found.sentence for reason in found.reasons)
 
 
 def test_few_pairs_are_a_demonstration_and_say_what_they_cannot_show():
     three = pairs(1.9, 2.0, 2.1)
-    words = verdict(three, three, three, 0).sentence
+    words = verdict(ARMS, three, three, three, 0).sentence
     assert words.startswith("Supported (a demonstration: with 3 pairs p is never below 0.125): ")
     five = pairs(*FAST[:5])
-    assert verdict(five, five, five, 0).sentence.startswith("Supported (a demonstration): ")
-    assert "demonstration" not in verdict(pairs(*FAST), None, None, 0).sentence
-    assert "demonstration" not in verdict(effect([]), None, None, 3).sentence
+    assert verdict(ARMS, five, five, five, 0).sentence.startswith("Supported (a demonstration): ")
+    assert "demonstration" not in verdict(ARMS, pairs(*FAST), None, None, 0).sentence
+    assert "demonstration" not in verdict(ARMS, effect([]), None, None, 3).sentence
 
 
 def simulated(rng: np.random.Generator, speed: float, spread: float):
@@ -369,7 +374,7 @@ def experiment(rng: np.random.Generator, aligned: float, placebo: float, spread:
         u, a, p = (simulated(rng, speed, spread) for speed in (1.0, aligned, placebo))
         ratios.append([speed_up(STEPS, *arms, 1.0, False) for arms in ((u, a), (u, p), (p, a))])
     effects = [effect(column) for column in zip(*ratios, strict=True)]
-    return verdict(*effects, num_unmatched=0), effects[0]
+    return verdict(ARMS, *effects, num_unmatched=0), effects[0]
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
@@ -385,7 +390,7 @@ def test_without_an_effect_uncensored_pairs_are_rarely_supported():
     found = [(pairs(*np.exp(aligned)), pairs(*np.exp(aligned - p))) for aligned, p in logs]
     above_base = np.mean([(speed.low or 0) > 1 for speed, _ in found])
     assert above_base == pytest.approx(0.025, abs=0.015)  # three standard errors
-    decided = [verdict(speed, None, above, 0) for speed, above in found]
+    decided = [verdict(ARMS, speed, None, above, 0) for speed, above in found]
     assert 0 < np.mean([one.supported for one in decided]) <= above_base
 
 

@@ -44,8 +44,8 @@ def evaluate(
     """Measure what applies to a world on held-out recordings and write it into `folder`.
 
     Writes `results.json`, `report.html` and, for a world that predicts, `contact_sheet.png`.
-    `recipe` and `command` are quoted on the page; `report` is told of progress. Sets of clips are
-    compared in the features of `evaluator`, or of the one that ships for the data; one that was
+    `recipe` and `command` are quoted on the page; `report` is called with progress. Sets of clips
+    are compared in the features of `evaluator`, or of the one that ships for the data; one that was
     given and may not judge is an error.
     """
     started = time.monotonic()

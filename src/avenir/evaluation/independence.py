@@ -1,4 +1,4 @@
-"""Who may judge: an evaluator shares no weights, objective or training recordings with the judged.
+"""Which evaluator may judge: one that shares no weights, objective or recordings with the judged.
 
 Reads cards only.
 """
@@ -60,8 +60,8 @@ def _shared(ours: Card, theirs: Card) -> str | None:
     both = _seen_by_both(ours.provenance, theirs.provenance)
     if both is not None:
         return both
-    said = [c.provenance.get("recordings") or c.provenance.get("between") for c in (ours, theirs)]
-    if data is not None and data == theirs.provenance.get("data") and not all(said):
+    known = [c.provenance.get("recordings") or c.provenance.get("between") for c in (ours, theirs)]
+    if data is not None and data == theirs.provenance.get("data") and not all(known):
         return "training data, and no card says which recordings of it"
     return None
 

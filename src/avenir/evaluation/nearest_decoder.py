@@ -1,7 +1,7 @@
 """Pictures for latents that cannot be decoded: the training frames whose own latents are nearest.
 
 What a predictor foresees in the space of a representation can so be watched, and measured as any
-other future. It can be no better than the album: how near that comes to true futures stands beside
+other future. It can be no better than its memory: how near that comes to true futures stands beside
 it, where the codec of other worlds stands.
 """
 
@@ -19,7 +19,7 @@ from avenir.shapes import Latents, Video
 from avenir.world import World
 
 _MOST_GROUPS, _MOST_NUMBERS = 4000, 2**26
-"""Groups of frames in an album, and numbers of all their latents: 256 MiB."""
+"""Groups of frames that it holds, and numbers of all their latents: 256 MiB."""
 
 _BATCH = 32
 
@@ -51,7 +51,7 @@ class NearestDecoder(Encoder):
         return rearrange(self.groups[near.cpu()], "(b t) f C H W -> b (t f) C H W", b=b)
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Learn nothing: an album is made."""
+        """Learn nothing: frames are stored."""
         return {}
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -60,13 +60,13 @@ class NearestDecoder(Encoder):
 
 
 def groups_in(world: World) -> int | None:
-    """Return how many groups of frames a world's album holds; None of one that decodes."""
+    """Return how many groups of frames a nearest decoder holds; None of a world that decodes."""
     return len(world.encoder.groups) if isinstance(world.encoder, NearestDecoder) else None
 
 
 @torch.no_grad()
 def with_nearest_decoder(world: World, source: Source, report: Report) -> World:
-    """Give a world whose encoder cannot decode an album of training frames.
+    """Give a world whose encoder cannot decode one that shows the nearest training frames.
 
     Any other world comes back as it is.
     """
@@ -78,10 +78,10 @@ def with_nearest_decoder(world: World, source: Source, report: Report) -> World:
     windows = source.spread("train", encoder.compression.t, count)
     latents, groups = [], []
     for start in range(0, len(windows), _BATCH):
-        report("filling the album", start, len(windows))
+        report("storing training frames", start, len(windows))
         video = frames_of(source.read(windows[start : start + _BATCH]))
         latents.append(encoder.encode(video.to(encoder.latent_mean.device))[:, 0].cpu())
         groups.append(video)
-    report("filling the album", len(windows), len(windows))
-    album = NearestDecoder(encoder, torch.cat(latents), torch.cat(groups))
-    return World(world.card, album, world.conditioner, world.predictor)
+    report("storing training frames", len(windows), len(windows))
+    decoder = NearestDecoder(encoder, torch.cat(latents), torch.cat(groups))
+    return World(world.card, decoder, world.conditioner, world.predictor)

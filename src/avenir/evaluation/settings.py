@@ -1,4 +1,4 @@
-"""What an evaluation measures, on how much, and whom it tells how far it is."""
+"""What an evaluation measures, on how much, and how it reports progress."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -8,7 +8,7 @@ from pydantic import Field
 from avenir.config import Config
 
 Report = Callable[[str, int, int], None]
-"""Told of slow work: what, how much is done, of how much."""
+"""Called during slow work: what, how much is done, of how much."""
 
 
 class EvaluationConfig(Config):

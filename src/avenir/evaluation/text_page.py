@@ -75,7 +75,7 @@ def _writing(evaluation: TextEvaluation) -> str:
 
     rows = [(_in_steps(row.steps, evaluation), line(row)) for row in evaluation.written]
     table = plain_table("", [("", head), *rows, ("true texts", line(evaluation.truth))])
-    who = f"The judge is {judge!r}. " if judge else "Nobody judges: name a world with --evaluator. "
+    who = f"The judge is {judge!r}. " if judge else "No judge: name a world with --evaluator. "
     return section(
         "writing",
         "What it writes",
@@ -93,10 +93,10 @@ def _in_steps(steps: int | None, evaluation: TextEvaluation) -> str:
     if steps is None:
         return "one after the other"
     every = evaluation.at_once
-    said = f"{steps} step{'s' * (steps > 1)}"
+    words = f"{steps} step{'s' * (steps > 1)}"
     if every == evaluation.horizon:
-        return said
-    return f"{said} for every {every} {_noun(evaluation)}"
+        return words
+    return f"{words} for every {every} {_noun(evaluation)}"
 
 
 def _noun(evaluation: TextEvaluation) -> str:

@@ -25,7 +25,7 @@ FORMAT = 2
 _REFERENCES = ("copy_last", "random")
 """Ways that no world has a part in: alike for all."""
 
-_TOLD = {"moving_psnr", "ego_error"}
+_IN_FACTS = {"moving_psnr", "ego_error"}
 """Metrics whose failure stands below the pictures; the tables have all."""
 
 
@@ -134,7 +134,7 @@ def _facts(world: ComparedWorld) -> dict[str, str]:
         )
     if world.nearest_decoder is not None:
         facts["Pictures"] = f"the nearest of {world.nearest_decoder:,} groups of training frames"
-    for name in sorted(_TOLD & drift.failure_seconds.keys()):
+    for name in sorted(_IN_FACTS & drift.failure_seconds.keys()):
         seconds = drift.failure_seconds[name]
         fails = "not within the horizon" if seconds is None else f"after {seconds:.1f}\u00a0s"
         facts[f"Fails by {METRICS[name].label}"] = fails
@@ -258,7 +258,7 @@ def _noise(worlds: Sequence[ComparedWorld]) -> str:
 
 
 def _named(metric: Metric) -> str:
-    """Name a metric of which a loss is told, which way it goes being said already."""
+    """Name a metric of which a loss is shown, without the way it goes."""
     return escape(f"{metric.label}, {metric.unit}" if metric.unit else metric.label)
 
 

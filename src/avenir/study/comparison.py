@@ -14,18 +14,7 @@ from avenir.evaluation.metrics.correlation import Correlation
 from avenir.evaluation.probing.passport_results import Passport
 from avenir.evaluation.questions.generation import SET_METRICS, SetScores
 from avenir.study.speed_up import SHARES, ArmCost, Effect, Ratio, area, effect, speed_up
-from avenir.study.verdict import Verdict, verdict
-
-
-class Arms(Config):
-    """Arms that are compared pair by pair."""
-
-    baseline: str
-    """Arm that sets the thresholds."""
-    treatment: str
-    """Arm that is claimed to learn faster."""
-    placebo: str | None = None
-    """Arm that gets the same treatment without what is claimed to matter."""
+from avenir.study.verdict import Arms, Verdict, verdict
 
 
 class Gate(Config):
@@ -209,6 +198,7 @@ def compare_arms(
             for metric in metrics
         },
         verdict=verdict(
+            arms,
             _whole(found, metrics[0]),
             _whole(placebo, metrics[0]) if placebo else None,
             rival,

@@ -1,6 +1,6 @@
-"""What an experiment says, in one sentence, by a rule that was declared before it ran.
+"""What an experiment shows, in one sentence, by a rule that was declared before it ran.
 
-Knows effects (learning_speed.py), no curve. The words are the same size whatever they say.
+Knows effects (speed_up.py), no curve.
 """
 
 from avenir.config import Config
@@ -11,11 +11,22 @@ ENOUGH_PAIRS = 6
 """Fewer pairs than this are a demonstration."""
 
 
+class Arms(Config):
+    """Arms that are compared pair by pair."""
+
+    baseline: str
+    """Arm that sets the thresholds."""
+    treatment: str
+    """Arm that is claimed to learn faster."""
+    placebo: str | None = None
+    """Arm that gets the same treatment without what is claimed to matter."""
+
+
 class Verdict(Config):
-    """What the experiment says, in one sentence."""
+    """What the experiment shows, in one sentence."""
 
     supported: bool
-    """Whether the aligned arm is faster than the unaligned one and than the placebo."""
+    """Whether the treatment learns faster than the baseline and than the placebo."""
     sentence: str
     """For the reader."""
     reasons: tuple[str, ...]
@@ -23,25 +34,26 @@ class Verdict(Config):
 
 
 def verdict(
-    aligned_vs_base: Effect,
+    arms: Arms,
+    treatment_vs_base: Effect,
     placebo_vs_base: Effect | None,
-    aligned_vs_placebo: Effect | None,
+    treatment_vs_placebo: Effect | None,
     num_unmatched: int,
 ) -> Verdict:
     """Decide by the declared rule: the effects are those of matched pairs at share 1.
 
-    Supported when the lower 95 % bound is above 1, against the unaligned arm and against the
+    Supported when the lower 95 % bound is above 1, against the baseline and against the
     placebo; an `at most` or `unknown` pair leaves no lower bound. `num_unmatched` pairs were left
     out because their arms do not reconstruct equally well.
     """
-    reasons = _doubts(aligned_vs_base, "the unaligned arm")
-    if aligned_vs_placebo is None:
+    reasons = _doubts(treatment_vs_base, repr(arms.baseline))
+    if treatment_vs_placebo is None:
         reasons.append("there is no placebo to compare with")
-    elif aligned_vs_base.num_pairs:
-        reasons += _doubts(aligned_vs_placebo, "the placebo")
-    found = _finding(aligned_vs_base, placebo_vs_base, num_unmatched)
+    elif treatment_vs_base.num_pairs:
+        reasons += _doubts(treatment_vs_placebo, f"the placebo {arms.placebo!r}")
+    found = _finding(arms, treatment_vs_base, placebo_vs_base, num_unmatched)
     because = f"; because {', and '.join(reasons)}" if reasons else ""
-    head = f"{'Not supported' if reasons else 'Supported'}{_caveat(aligned_vs_base.num_pairs)}"
+    head = f"{'Not supported' if reasons else 'Supported'}{_caveat(treatment_vs_base.num_pairs)}"
     sentence = f"{head}: {found}{because}."
     return Verdict(supported=not reasons, sentence=sentence, reasons=tuple(reasons))
 
@@ -73,20 +85,20 @@ def _doubts(found: Effect, rival: str) -> list[str]:
     return reasons
 
 
-def _finding(aligned: Effect, placebo: Effect | None, num_unmatched: int) -> str:
+def _finding(arms: Arms, found: Effect, placebo: Effect | None, num_unmatched: int) -> str:
     unmatched = f", {num_unmatched} unmatched" if num_unmatched else ""
-    if not aligned.num_pairs:
+    if not found.num_pairs:
         return f"0 pairs{unmatched}"
     words = [
-        f"at equal reconstruction the aligned arm learns {_times(aligned)} as fast as the "
-        f"unaligned one {_interval(aligned)}".rstrip(),
-        f"{aligned.num_pairs} pair{'s' if aligned.num_pairs > 1 else ''}{unmatched}",
-        _p_value(aligned),
+        f"at equal reconstruction {arms.treatment!r} learns {_times(found)} as fast as "
+        f"{arms.baseline!r} {_interval(found)}".rstrip(),
+        f"{found.num_pairs} pair{'s' if found.num_pairs > 1 else ''}{unmatched}",
+        _p_value(found),
     ]
     text = ", ".join(filter(None, words))
     if placebo is None or not placebo.num_pairs:
         return text
-    return f"{text}; the placebo {_times(placebo)} {_interval(placebo)}".rstrip()
+    return f"{text}; the placebo {arms.placebo!r} {_times(placebo)} {_interval(placebo)}".rstrip()
 
 
 def _times(found: Effect) -> str:

@@ -188,4 +188,4 @@ def _inside(real: Features, made: OtherFeatures, k: int) -> Tensor:
     return torch.cdist(real, made, compute_mode=exact) <= radius[:, None]
 
 
-# Who may judge ----------------------------------------------------------------------------------
+# Which may judge ----------------------------------------------------------------------------------

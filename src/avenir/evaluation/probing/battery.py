@@ -1,6 +1,6 @@
 """The questions of the semantic battery: what is true of windows, and what latents tell of it.
 
-One encoder at a time; who is asked, on which windows, and how it is shown is `semantics.py`.
+One encoder at a time; which one, on which windows, and how it is shown is `semantics.py`.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _WINDOW = {
     "actions": "inverse dynamics",
 }
 _LIKENESS = ("ego", "state", "counts")
-_FORETOLD = ("ego", "state")
+_PREDICTED = ("ego", "state")
 
 _PARTS = {
     "": list(Class),
@@ -145,8 +145,8 @@ class Battery:
         for name in (name for name in _LIKENESS if name in self.train):
             guess = neighbours(frames[:, -1], self.train[name], asked[:, -1])
             yield from self._score(name, f"{_FRAME[name]} (likeness)", guess)
-        for name in (name for name in _FORETOLD if name in self.train):
-            yield from self._score(name, f"{_FRAME[name]} (foretold)", self._foretold(name))
+        for name in (name for name in _PREDICTED if name in self.train):
+            yield from self._score(name, f"{_FRAME[name]} (foretold)", self._predicted(name))
         yield from self._linear(_WINDOW, frames.flatten(1), asked.flatten(1))
         if "cells" in self.train:
             yield from self._query()
@@ -164,10 +164,10 @@ class Battery:
         for name, guess in zip(known, guesses.split(sizes, dim=1), strict=True):
             yield from self._score(name, names[name], guess)
 
-    def _foretold(self, name: str) -> Tensor:
-        """Foretell the last frame linearly, from those of the first stretch and the actions since.
+    def _predicted(self, name: str) -> Tensor:
+        """Predict the last frame linearly, from those of the first stretch and the actions since.
 
-        What the frame's probe reads in it is foretold instead of the frame: maps are linear, so
+        What the frame's probe reads in it is predicted instead of the frame: maps are linear, so
         that comes to the same.
         """
         learnt, judged = self.learnt.pooled, self.judged.pooled
@@ -189,7 +189,7 @@ class Battery:
     def _score(self, name: str, probe: str, guess: Tensor) -> Scores:
         truth = self.test[name]
         if name == "presence":
-            yield probe, "accuracy", _told(guess, truth, self.train[name].mean(0))
+            yield probe, "accuracy", _recognised(guess, truth, self.train[name].mean(0))
             return
         seen = self.test["ego_seen"] if name == "ego" else None
         yield probe, "R²", r2(guess, truth, seen)
@@ -213,8 +213,8 @@ class Battery:
         above = (learnt.rank[one] - learnt.rank[other]).sign()
         guess = learn(x[one] - x[other], above[:, None], held_out[one])(y[this] - y[that])[:, 0]
         truth = asked.rank[this] > asked.rank[that]
-        told = accuracy((guess > 0).long(), truth.long(), asked.clip[this], num_clips)
-        yield "depth order", "accuracy", told
+        found = accuracy((guess > 0).long(), truth.long(), asked.clip[this], num_clips)
+        yield "depth order", "accuracy", found
 
     def _places(self) -> Scores:
         """Ask every place for the share of each class in each of its cells."""
@@ -239,16 +239,16 @@ class Battery:
         drawn = drawn.flatten()
         probe = learn(places.flatten(1, 2)[clip, drawn], truth[clip, drawn], self.held_out[clip])
         # Where in its place a cell lies must tell nothing: it would tell more in larger places.
-        told = probe(self.judged.places.flatten(0, 2)) - probe.ridge.middle
+        shares = probe(self.judged.places.flatten(0, 2)) - probe.ridge.middle
         sizes = {"h": h, "w": w, "u": down, "v": right}
-        told = rearrange(told, "(n h w) (u v k) -> n (h u) (w v) k", **sizes)
-        return told[:, :rows, :columns] + reduce(cells, "n k r c -> k", "mean")
+        shares = rearrange(shares, "(n h w) (u v k) -> n (h u) (w v) k", **sizes)
+        return shares[:, :rows, :columns] + reduce(cells, "n k r c -> k", "mean")
 
 
-def _told(
+def _recognised(
     chances: Float[Tensor, "n k"], truth: Float[Tensor, "n k"], prior: Float[Tensor, " k"]
 ) -> Float[Tensor, " n"]:
-    """Return how often presence and absence are told, both alike: more than the prior is yes."""
-    said = (chances > prior).float()
+    """Return how often presence and absence are recognised; more than the prior is yes."""
+    answers = (chances > prior).float()
     asked = torch.cat([truth, 1 - truth], dim=1)
-    return ratio(asked * torch.cat([said, 1 - said], dim=1), asked)
+    return ratio(asked * torch.cat([answers, 1 - answers], dim=1), asked)

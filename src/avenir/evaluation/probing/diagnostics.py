@@ -58,8 +58,8 @@ def active_channels(latents: Latents, doubt: Float[Tensor, " c"]) -> int:
     `doubt` is the mean variance of each channel's posterior, in the same units.
     """
     variance = rearrange(latents, "b t c h w -> c (b t h w)").double().var(1)
-    told = variance / (variance + doubt.double()).clamp(min=1e-12)
-    return int(((variance > _ACTIVE) & (told > _ACTIVE)).sum())
+    share = variance / (variance + doubt.double()).clamp(min=1e-12)
+    return int(((variance > _ACTIVE) & (share > _ACTIVE)).sum())
 
 
 # Space and time ---------------------------------------------------------------------------------
@@ -211,12 +211,12 @@ def linear_dynamics(split: Split, step: int) -> Dynamics:
     later = rearrange(split.test[:, step:], "b t c h w -> (b t) (c h w)").double()
     n, shape = len(split.test), split.test.shape[2:]
 
-    def told(errors: Tensor) -> PerClip:
+    def per_clip(errors: Tensor) -> PerClip:
         squares = (errors, later - later.mean(0))
         parts, wholes = (v.square().reshape(n, -1).sum(1, keepdim=True) for v in squares)
         return 1 - ratio(parts, wholes)
 
-    return Dynamics(told(error), told(truth), error.reshape(-1, *shape))
+    return Dynamics(per_clip(error), per_clip(truth), error.reshape(-1, *shape))
 
 
 def inverse_dynamics(split: Split) -> PerClip:

@@ -104,7 +104,7 @@ def measure_passports(
     evaluator: World | None,
     report: Report = lambda what, done, total: None,
 ) -> Passports:
-    """Make out the passport of every world's encoder, by name; `report` is told of progress."""
+    """Make out the passport of every world's encoder, by name; `report` is called with progress."""
     started = time.monotonic()
     for world in worlds.values():
         _check(world, source)

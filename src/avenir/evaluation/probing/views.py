@@ -29,7 +29,7 @@ RAW_PIXELS, RANDOM_NETWORK, SUPERVISED = "raw pixels", "random network", "superv
 
 
 class Subject(NamedTuple):
-    """Whoever is asked: anything that makes latents of video, on the group-local time grid."""
+    """An encoder, or anything that makes latents of video on the group-local time grid."""
 
     name: str
     compression: Compression

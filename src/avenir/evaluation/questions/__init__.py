@@ -1,1 +1,1 @@
-"""One file, one question: what it measures, and how its answer is told."""
+"""One file, one question: what it measures, and how its answer is shown."""

@@ -147,8 +147,8 @@ def measure_counterfactuals(
 ) -> Counterfactuals | None:
     """Steer every window to either side, from the same noise, beside a simulator that does so too.
 
-    None where nobody knows what would have been, or nobody can read it; and of a world that would
-    have to read its own actions in the simulator's answer.
+    None where counterfactuals are not known, or no reader knows the frames; and of a world that
+    would have to read its own actions in the simulator's answer.
     """
     known = held_out.source.knows_counterfactuals
     if not known or readout is None or held_out.discover is not None:
@@ -311,7 +311,7 @@ def _shuffled_finding(control: ShuffledActions) -> Finding:
     verdict = {
         "good": "Actions matter: true ones do better than another recording’s",
         "bad": "True actions do worse than another recording’s",
-        "": "No effect of actions could be told: true against another recording’s",
+        "": "No effect of actions was found: true against another recording’s",
     }[sure]
     return Finding(
         f"{row.difference.mean:+.2f} dB".replace("-", "−"),

@@ -1,7 +1,7 @@
-"""Do things come where boxes say? Told the truth, told of another recording, and told nothing.
+"""Do things come where boxes say? With the true boxes, those of another recording, and none.
 
 A box is filled when a frozen segmenter sees its class in a good part of it. Where things truly are
-a world may foretell from the past alone; where those of another recording are it cannot. The
+a world may predict from the past alone; where those of another recording are it cannot. The
 overlap of whole classes with the truth is GAIA-2's measure of boxes (2503.20523).
 """
 
@@ -45,7 +45,7 @@ class BoxControl(Config):
     given: Interval
     """Share of true boxes that are filled when they are given."""
     absent: Interval
-    """Share of them that are when nothing is told of the future."""
+    """Share of them that are when no boxes of the future are given."""
     read: Interval
     """Share of them that are in the simulator's own frames."""
     kept: Interval
@@ -85,14 +85,14 @@ def measure_box_control(
 ) -> BoxControl | None:
     """Tell every window where things are, where others are, and nothing.
 
-    None where nobody knows boxes, or nobody can read what comes of them.
+    None where the data have no boxes, or no reader knows their frames.
     """
     if "boxes" not in held_out.source.signals or readout is None:
         return None
     held_out = held_out.cut(round(_SECONDS * held_out.source.fps))
     found = [
         _ways(world, held_out, batch, readout, start)
-        for start, batch in held_out.batches("told where things are", report)
+        for start, batch in held_out.batches("boxes", report)
     ]
     every = _Ways(*map(torch.cat, zip(*found, strict=True)))
 
@@ -113,7 +113,7 @@ def _ways(world: Imagines, held_out: HeldOut, batch: Batch, readout: Readout, st
     past, true = held_out.split(batch)
     steering, f_t = held_out.steering(batch), world.encoder.compression.t
     own = batch.signals["boxes"]
-    # What stands alone in a batch has no other recording to be told of: then its own, as it was.
+    # What stands alone in a batch has no other recording to take boxes from: then its own.
     partners = [of_another_recording(windows, row) for row in range(len(windows))]
     others = own[[row if partner is None else partner for row, partner in enumerate(partners)]]
     alone = torch.tensor([partner is None for partner in partners])
@@ -130,7 +130,7 @@ def _ways(world: Imagines, held_out: HeldOut, batch: Batch, readout: Readout, st
     kept = ceiling(world.encoder, past, true) if world.encoder.can_decode else true
 
     def filled(seen: Tensor, boxes: Tensor) -> Float[Tensor, " b"]:
-        # Latent frames are told the boxes of their last frame.
+        # Latent frames are given the boxes of their last frame.
         return share_filled(seen[:, f_t - 1 :: f_t], boxes[:, f_t - 1 :: f_t])
 
     def overlap(seen: Tensor) -> Float[Tensor, " b"]:
@@ -201,7 +201,7 @@ class BoxControlQuestion(Question):
 
 
 def box_table(boxes: BoxControl) -> str:
-    """Lay out which boxes were filled, told and absent."""
+    """Lay out which boxes were filled, given and absent."""
     lines = [
         ("where things truly are, given", [boxes.given, boxes.overlap]),
         ("… none given", [boxes.absent, boxes.overlap_absent]),

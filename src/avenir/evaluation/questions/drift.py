@@ -3,8 +3,7 @@
 Beside a world on its own stands the same world given the true past at every latent frame, which
 never drifts: what lies between the two is drift. Above both lies the future of another clip, of
 another recording where there is one: a rollout as far from the truth as that has failed. Below lies
-the codec. A picture that freezes may err little, so how much moves is told as a share of what truly
-moves.
+the codec. A picture that freezes may err little, so motion is given as a share of what truly moves.
 """
 
 import time
@@ -112,12 +111,12 @@ def measure_drift(
     """
     if len(task.windows) < 2:
         raise AvenirError(
-            "one clip was given; when a world has failed is told by the future of another: ask "
+            "one clip was given; when a world has failed is judged by the future of another: ask "
             "for more clips"
         )
     if task.horizon < SEGMENT:
         evaluator = None
-    tally, shown, spent = ScoreTable(), [], 0.0
+    scores, shown, spent = ScoreTable(), [], 0.0
     features: dict[str, list[list[Tensor]]] = {}
     motion: list[Tensor] = []
     for start, batch in task.batches("rolling out", report):
@@ -129,7 +128,7 @@ def measure_drift(
         for way, video in chain(
             _ways(world, task, batch, start, free), _noised(world, task, batch, start, noises)
         ):
-            tally.add(way, score(video, true, past, batch, readout))
+            scores.add(way, score(video, true, past, batch, readout))
             if evaluator is not None and way in WAYS:
                 features.setdefault(way, []).append(_segments(evaluator, video))
         if evaluator is not None:
@@ -140,9 +139,9 @@ def measure_drift(
             name, fps = batch.names[row], task.source.fps
             made, seen = (torch.cat([past[row], x[row]])[None] for x in (free, true))
             shown.append(ImaginedClip(*(Clip.from_video(x, fps, name) for x in (made, seen))))
-    table, groups, fps = tally.table(), task.groups, task.source.fps
+    table, groups, fps = scores.table(), task.groups, task.source.fps
     length = max(1, min(trained, task.horizon // 2))
-    curves = tally.curves(groups, task.seed)
+    curves = scores.curves(groups, task.seed)
     return Drift(
         num_clips=len(task.windows),
         past=task.past,

@@ -210,7 +210,7 @@ def _finding(found: LatentActions) -> Finding:
     dealt = found.shuffled
     assert adjusted.mean is not None and dealt.mean is not None
     apart = adjusted.low is not None and dealt.high is not None and adjusted.low > dealt.high
-    verdict = "agree with" if apart else "cannot be told to have to do with"
+    verdict = "agree with" if apart else "show no relation to"
     return Finding(
         f"{adjusted.mean:.2f}",
         f"Discovered actions {verdict} the true ones: adjusted mutual information of "

@@ -3,7 +3,7 @@
 A world's single sample, the mean of several and the best of them stand beside the last frame held,
 the mean training image, the nearest training past's own future, and the codec's ceiling: the true
 future encoded and decoded. The mean of samples does better on PSNR because it blurs, and the best
-is chosen by who knows the truth, clip by clip and metric by metric: bounds, not video.
+is chosen by the truth, clip by clip and metric by metric: bounds, not video.
 """
 
 import base64

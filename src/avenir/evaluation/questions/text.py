@@ -1,4 +1,4 @@
-"""How well a world of text foretells bytes and writes them, beside what needs no world.
+"""How well a world of text predicts bytes and writes them, beside what needs no world.
 
 Text has no pixels to compare. What counts is what held-out bytes cost; what another world of text,
 the judge, would pay for what was written; and whether it repeats itself. Costs are those of every
@@ -42,7 +42,7 @@ WITHOUT_WORLD = {
     "unigram": "as often as tokens are in training",
     "bigram": "… given the token before",
 }
-"""What foretells tokens, which are bytes or pieces of text, without a world."""
+"""What predicts tokens, which are bytes or pieces of text, without a world."""
 
 
 class Written(Config):
@@ -51,7 +51,7 @@ class Written(Config):
     steps: int | None
     """In which each call wrote; none: one byte after the other, or the true texts."""
     judged: Interval | None
-    """Bits per byte that the judge pays; none where nobody judges."""
+    """Bits per byte that the judge pays; none without a judge."""
     entropy: float
     """Bits of a byte by how often each occurs in all of it."""
     distinct: float
@@ -98,7 +98,7 @@ class TextEvaluation(Config):
     command: str
     """What was typed."""
     judge: str | None
-    """Who judges what is written."""
+    """The judge of what is written."""
     judge_bounds: bool
     """Whether what it pays is an upper bound."""
     num_windows: int
@@ -223,7 +223,7 @@ def _writer(world: World, source: Source) -> Predictor:
 
 
 def _check_judge(judge: World, world: World, windows: Sequence[Window]) -> None:
-    """Refuse who cannot say what a text costs, who judges its own, and who knows the answers."""
+    """Refuse a judge that gives no cost of a text, that is the judged, or that saw the answers."""
     name, known = judge.card.name, judge.card.provenance
     ours, theirs = ((w.card.encoder, w.card.tokenizer) for w in (world, judge))
     if ours != theirs or not isinstance(judge.predictor, TokenPredictor):
@@ -305,7 +305,7 @@ def _bytes(rows: Tokens, task: HeldOut, pieces: Pieces) -> Float[Tensor, " n"]:
 def _paid(rows: Tokens, task: HeldOut, pieces: Pieces, world: World) -> Interval:
     """Say what a world pays for what follows the past, in bits per byte.
 
-    All of it, in as many goes as it takes a world that foretells fewer tokens at once.
+    All of it, in as many goes as it takes a world that predicts fewer tokens at once.
     """
     predictor, device = world.predictor, world.encoder.latent_mean.device
     assert isinstance(predictor, TokenPredictor)

@@ -39,9 +39,9 @@ class CaptionOutcome(Config):
     appears: Interval
     """Share in which something shows."""
     kind: Interval
-    """Share in which it is of the kind that was said; nothing is of no kind."""
+    """Share in which it is of the kind that was asked for; nothing is of no kind."""
     colour: Interval
-    """Share in which it has the colour that was said."""
+    """Share in which it has the colour that was asked for."""
     both: Interval
     """Share in which both are right."""
 
@@ -65,11 +65,11 @@ class TextControl(Config):
     refused: Interval
     """Share in which something shows although the words say that nothing does."""
     absent: Interval
-    """Share in which something shows when nothing is said at all."""
+    """Share in which something shows under no text at all."""
     more_than_refused: Interval
     """How much more often something shows when it is asked for than when it is refused."""
     more_than_absent: Interval
-    """How much more often something shows when it is asked for than when nothing is said."""
+    """How much more often something shows when it is asked for than under no text."""
 
 
 class _Outcome(NamedTuple):
@@ -99,7 +99,7 @@ def measure_text_control(
     if not source.takes_visitors:
         return None
     f_t = world.encoder.compression.t
-    # A latent frame is told the words of its last frame: they change with the first of one.
+    # A latent frame is given the words of its last frame: they change with the first of one.
     horizon, before = round(_SECONDS * fps), f_t * max(1, round(_BEFORE * fps / f_t))
     too_short = source.recordings("test")[0].seconds * fps < held_out.past + horizon - 1e-6
     if too_short or source.size != reader.size:

@@ -3,7 +3,7 @@
 In frames of the synthetic world a segmenter reads where things are: errors in pixels. It ships
 beside this file; it was trained by `recipes/synthetic_segmenter.toml` on training recordings alone.
 In a robot's frames a regressor reads its state. Frames may be imagined, decoded, or real: how well
-real test frames are read is said before anything is judged.
+real test frames are read is reported before anything is judged.
 """
 
 from collections.abc import Sequence
@@ -162,8 +162,8 @@ class Readout:
             for name, value in (self.compare(video, batch, 0) | {"pixel_accuracy": right}).items():
                 scores.setdefault(name, []).append(value.nanmean(1))
         groups = [window.recording.name for window in windows]
-        told = scores.keys() & ReadoutScore.model_fields.keys()  # nothing returns without a past
-        values = {name: interval(torch.cat(scores[name]), groups) for name in told}
+        known = scores.keys() & ReadoutScore.model_fields.keys()  # nothing returns without a past
+        values = {name: interval(torch.cat(scores[name]), groups) for name in known}
         return ReadoutScore(num_clips=len(windows), num_frames=num_frames, **values)
 
     def _logits(self, video: Video) -> Float[Tensor, "b T c H W"]:
@@ -200,7 +200,7 @@ class StateReadout:
 def readout_of(
     source: Source, evaluator: World, device: torch.device | str
 ) -> Readout | StateReadout | None:
-    """Return who reads what happens in frames of a source; none where nothing is known of it."""
+    """Return the reader of what happens in a source's frames; none where there is none."""
     if isinstance(evaluator.encoder, Regressor):
         return StateReadout(evaluator.encoder)
     if source.has_labels and isinstance(evaluator.encoder, Segmenter):

@@ -135,10 +135,10 @@ def _table(
         for name, width in zip([*names, "<small>&nbsp;</small>Truth"], grid.widths, strict=True)
     )
     clips = [_clip(columns, number, grid, differences) for number in range(len(columns[0].seen))]
-    told = dict.fromkeys(name for column in columns for name in column.facts)
+    facts = dict.fromkeys(name for column in columns for name in column.facts)
     facts = "".join(
         _line(name, [*(column.facts.get(name, "–") for column in columns), truth.get(name, "")])
-        for name in told
+        for name in facts
     )
     return (
         f'<div class="scroll"><table class="compared" style="--columns:{len(grid.widths)}">'

@@ -9,7 +9,7 @@ from avenir.evaluation.metrics.score_table import ScoreRow
 from avenir.evaluation.report.findings import minus, tone
 
 CEILINGS = ("codec", "truth")
-"""Methods that know the future: nobody competes with them."""
+"""Methods that know the future: bounds, not competitors."""
 
 
 def score_table(
