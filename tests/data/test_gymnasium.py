@@ -216,12 +216,12 @@ def test_an_environment_may_be_recorded_in_a_folder_of_its_name(tmp_path, monkey
     from avenir.cli import app
 
     monkeypatch.chdir(tmp_path)
-    words = "import CarRacing-v3 --to CarRacing-v3 --size 32x32 --episodes 2 --seconds 0.4"
+    words = "import CarRacing-v3 --to CarRacing-v3 --size 32x32 --episodes 3 --seconds 0.4"
     for _ in range(2):  # the second time there is nothing left to do
         result = CliRunner().invoke(app, words.split())
         assert result.exit_code == 0, result.output
         report = json.loads((tmp_path / "CarRacing-v3" / "import_report.json").read_text())
-        assert len(report["imported"]) == 2
+        assert [row["split"] for row in report["imported"]] == ["train", "validation", "test"]
 
 
 # Played by a person -------------------------------------------------------------------------------

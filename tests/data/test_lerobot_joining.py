@@ -10,7 +10,7 @@ import torch
 from tests.lerobot_sets import TABLE, numbered, numbered_set, numbers_of, source
 
 from avenir import video
-from avenir.data import Window
+from avenir.data import SPLITS, Window
 from avenir.data.lerobot import joining
 from avenir.errors import AvenirError
 
@@ -21,7 +21,7 @@ AGES = np.r_[np.arange(29) / 20, 1e9]
 def joined(path: Path, **settings) -> dict[str, tuple[list[int], list[int]]]:
     """Read (numbers on the frames, numbers in the rows) of every episode."""
     data, found = source(path, **settings), {}
-    for recording in (*data.recordings("train"), *data.recordings("test")):
+    for recording in (each for split in SPLITS for each in data.recordings(split)):
         num_frames = round(recording.seconds * data.fps)
         clip = data.clip(Window(recording, 0.0, num_frames))
         rows = clip.signals["actions"][:, 0].int().tolist()

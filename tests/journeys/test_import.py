@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from avenir.cli import app
 from avenir.clip import Clip
-from avenir.data import Window
+from avenir.data import SPLITS, Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig, write_dataset
 from avenir.errors import AvenirError
 from avenir.files import alone_in
@@ -288,13 +288,11 @@ def test_what_is_not_there_any_more_is_kept_and_named(videos, tmp_path):
     report = json.loads((to / "import_report.json").read_text())
     assert [row["name"] for row in report["imported"]] == ["day2", "day3", "day0", "day1"]
     data = LeRobot(LeRobotConfig(path=str(to)))
+    names = {f"episode_{row['episode']:06d}": row["name"] for row in report["imported"]}
     first = {
-        name: float(data.clip(Window(recording, 0.0, 4)).signals["actions"][0, 0])
-        for name, recording in zip(
-            ("day2", "day3", "day1", "day0"),
-            (*data.recordings("train"), *data.recordings("test")),
-            strict=True,
-        )
+        names[recording.name]: float(data.clip(Window(recording, 0.0, 4)).signals["actions"][0, 0])
+        for split in SPLITS
+        for recording in data.recordings(split)
     }
     assert first == {"day2": 7, "day3": 2, "day1": 2, "day0": 7}
 

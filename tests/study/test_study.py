@@ -233,6 +233,19 @@ def test_settings_are_chosen_at_the_budget_on_a_seed_that_no_pair_uses(
     assert study.recipe(Cell("aligned", 1, 1)).train.snapshots == (1, 2, 4, 6)
 
 
+def test_choices_read_validation_and_pairs_the_test(protocol, tmp_path, monkeypatch):
+    """A leak: clips of the verdict among those that settings are chosen on."""
+    study, read = Study(protocol, [], tmp_path), {}
+    monkeypatch.setattr(running, "readout_of", lambda source, *rest: None)
+    for cell in (Cell("aligned", study.protocol.development_seed, 0), Cell("aligned", 1, 0)):
+        task = running._judge(study, study.split(cell)).held_out
+        read[cell.seed] = {window.recording.name for window in task.windows}
+    chosen, claimed = read[study.protocol.development_seed], read[1]
+    assert chosen and claimed and not chosen & claimed
+    assert all(name.startswith("validation") for name in chosen)
+    assert all(name.startswith("test") for name in claimed)
+
+
 @pytest.mark.slow
 def test_finished_cells_are_not_run_again(finished, monkeypatch):
     monkeypatch.setattr("avenir.study.running._call", None)
@@ -267,7 +280,7 @@ def test_an_evaluator_akin_to_the_teacher_is_refused_before_anything_runs(
 def test_a_world_is_not_judged_by_a_part_of_itself(finished, monkeypatch, tmp_path):
     run = next((finished.folder / "runs").glob("world-????????"))
     monkeypatch.setattr(finished.evaluator, "card", World.load(run, "cpu").card)
-    monkeypatch.setattr("avenir.study.running._opened", lambda *study: (finished, None))
+    monkeypatch.setattr("avenir.study.running._opened", lambda *study: finished)
     with pytest.raises(AvenirError, match="which it would judge"):
         opened = (finished.path, (), tmp_path, frozenset[str]())
         measure(opened, Cell("aligned", 1, 0), run, tmp_path / "row", "")

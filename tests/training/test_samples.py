@@ -23,3 +23,18 @@ def test_a_world_that_reads_what_is_to_be_predicted_gains_nothing(tmp_path, role
 
 def test_a_world_still_reads_what_steers_it(tmp_path):
     assert psnr_of("metadata", tmp_path) > 40
+
+
+@pytest.mark.parametrize(("kept", "split"), [(True, "validation"), (False, "train")])
+def test_samples_are_never_of_the_test(tmp_path, monkeypatch, kept, split):
+    """What a run is watched by is looked at while settings are chosen."""
+    source = GreySource(grey="metadata")
+    there = source.recordings
+    monkeypatch.setattr(source, "recordings", lambda s: there(s) if kept or s == "train" else [])
+    asked = []
+    spread = source.spread
+    monkeypatch.setattr(source, "spread", lambda s, *rest: asked.append(s) or spread(s, *rest))
+    task = SimpleNamespace(world=Oracle("grey"), data=source, num_frames=12)
+    write_samples(task, tmp_path / "samples", 1, 0, Log(tmp_path, "samples", 0, 1), count=2)
+    assert asked == [split]
+    assert f"{split}_psnr" in json.loads((tmp_path / "metrics.jsonl").read_text())

@@ -29,7 +29,7 @@ def encode(
     """
     from collections.abc import Sequence
 
-    from avenir.data import Recording, Split
+    from avenir.data import SPLITS, Recording, Split
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import fill_cache, make_source
@@ -39,8 +39,7 @@ def encode(
         _reconstruct(world, video, out)
         return
     source = make_source(data_of(run, overrides or [], trust or ()))
-    splits: tuple[Split, ...] = ("train", "test")
-    recordings: dict[Split, Sequence[Recording]] = {s: source.recordings(s) for s in splits}
+    recordings: dict[Split, Sequence[Recording]] = {s: source.recordings(s) for s in SPLITS}
     fill_cache(world, source, recordings, out, phases, Preparation())
     say(f"latents: {out}; train on them with data.kind=cached data={out}")
 

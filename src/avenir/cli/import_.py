@@ -29,11 +29,18 @@ def import_(
         list[str] | None,
         typer.Option(help="Recordings to test on, as a pattern: 'town/*'. May be repeated."),
     ] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(help="Recordings to choose settings on, likewise. May be repeated."),
+    ] = None,
     delta_actions: Annotated[
         bool, typer.Option("--delta-actions", help="The csv's actions are changes: add them up.")
     ] = False,
     episodes: Annotated[
-        int, typer.Option(min=2, help="Episodes to record; a tenth to test on.", **_PLAYED)
+        int,
+        typer.Option(
+            min=3, help="Episodes to record; a tenth to validate on, a tenth to test on.", **_PLAYED
+        ),
     ] = 50,
     seconds: Annotated[float, typer.Option(min=0.2, help="Length of each.", **_PLAYED)] = 20.0,
     skip: Annotated[
@@ -63,7 +70,8 @@ def import_(
         played = (episodes, seconds, skip, policy)
         make = partial(importing.source_of_environment, videos, frame, fps, *played)
     else:
-        read = (frame, fps, test or (), delta_actions)
+        held_out = {"test": tuple(test or ()), "validation": tuple(validation or ())}
+        read = (frame, fps, held_out, delta_actions)
         make = partial(importing.source_of_folder, Path(videos), to, *read)
     with Progress(transient=True) as progress:
         bar = progress.add_task("importing", total=None)

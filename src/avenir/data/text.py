@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Recording, Skipped, Source, Split, Window, chosen_for_test
+from avenir.data import VALIDATION_FRACTION, Recording, Skipped, Source, Split, Splits, Window
 from avenir.errors import AvenirError
 from avenir.signals import Signal
 from avenir.tables import printable
@@ -41,6 +41,12 @@ class TextFolderConfig(Config):
     """Patterns (`json/*`) of the files to test on; none: a fraction chosen by name."""
     test_fraction: float = 0.1
     """Fraction of the files to test on when `test` is empty; at least one of two."""
+    validation: tuple[str, ...] = ()
+    """Patterns of the files to validate on, among those that are not tested on; none: a fraction
+    chosen by contents."""
+    validation_fraction: Annotated[float, Field(ge=0, le=1)] = VALIDATION_FRACTION
+    """About which fraction when `validation` is empty: at least one of eight; 0: none, and choices
+    are made on files that are trained on."""
     vocabulary: int | None = Field(None, ge=257, le=2**16)
     """Most tokens: bytes, and pieces of two tokens or more that occur often in training files (byte
     pairs, 1508.07909); none: bytes. `encoder.vocabulary` must be as large."""
@@ -66,9 +72,10 @@ class TextFolder(Source):
                 "skipped: give a folder of UTF-8 files, or another data.files"
             )
         origins = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
-        self._test = chosen_for_test(origins, config.test, config.test_fraction)
+        self._splits = Splits.chosen(origins, config)
+        self.notes = self._splits.notes(origins)
         if config.vocabulary is not None:
-            learnt = [text for name, text in texts.items() if name not in self._test]
+            learnt = [text for name, text in texts.items() if self._splits.of(name) != "test"]
             self.tokenizer = learn_pieces(learnt, config.vocabulary)
         pieces = Pieces.of(self.tokenizer)
         self._tokens = {name: pieces.tokens(text) for name, text in texts.items()}
@@ -80,7 +87,7 @@ class TextFolder(Source):
     def recordings(self, split: Split) -> Sequence[Recording]:
         """List the files of a split, by name."""
         chosen = self._recordings.items()
-        return [r for name, r in chosen if (name in self._test) == (split == "test")]
+        return [recording for name, recording in chosen if self._splits.of(name) == split]
 
     def clip(self, window: Window) -> Clip:
         """Read one window."""
@@ -93,7 +100,7 @@ class TextFolder(Source):
         """Hash of every file, of the split and of what tokens are."""
         words = [f"{r.name} {r.origin}" for r in self._recordings.values()]
         words += [] if self.tokenizer is None else [self.tokenizer]
-        return hashlib.sha256("\n".join([*words, *sorted(self._test)]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([*words, *self._splits.words]).encode()).hexdigest()
 
     def _read(self) -> Iterator[tuple[str, bytes]]:
         for path in sorted(self.root.rglob("*")):

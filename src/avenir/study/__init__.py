@@ -17,6 +17,7 @@ from pydantic import Field
 from avenir import renamed
 from avenir.card import Card
 from avenir.config import Config, read_json, read_toml
+from avenir.data import Split
 from avenir.device import best_device
 from avenir.errors import AvenirError, DamagedError
 from avenir.evaluation.independence import check_independent
@@ -122,6 +123,12 @@ class Study:
         if cell.seed == protocol.development_seed:
             return (protocol.budget or protocol.snapshots[-1],)
         return protocol.snapshots
+
+    def split(self, cell: Cell) -> Split:
+        """Return whose recordings measure a cell: settings are never chosen on the test."""
+        if cell.seed != self.protocol.development_seed:
+            return "test"
+        return self.source.selection_split(self.protocol.past + self.protocol.horizon)
 
     def row(self, cell: Cell) -> ArmRun | None:
         """Read a finished cell's row; one of another protocol is an error."""

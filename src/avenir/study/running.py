@@ -24,6 +24,7 @@ import torch
 
 from avenir.card import seconds_per_step
 from avenir.clip import Clip
+from avenir.data import Split
 from avenir.device import best_device, generator
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.independence import check_judge
@@ -175,9 +176,10 @@ def measure(
     version: str,
 ) -> None:
     """Measure the snapshots of a cell's finished run and write its row."""
-    study, judge = _opened(*opened)
+    study = _opened(*opened)
     world = World.load(run_folder, trust=study.trust)
     check_judge(study.evaluator.card, world.card)
+    judge = _judge(study, study.split(cell))
     codec = judge.encoder(world.encoder)
     curves: dict[str, list[float]] = {}
     steps = study.snapshots(cell)
@@ -212,19 +214,17 @@ def _passport(study: Study, world: World, name: str) -> Passport:
 
 
 @cache
-def _opened(
-    path: Path, overrides: tuple[str, ...], folder: Path, trust: frozenset[str]
-) -> tuple[Study, SetScorer]:
-    """Open a study and its judge once in a process: real clips look alike in every cell."""
-    study = Study(path, overrides, folder, trust)
-    return study, make_judge(study)
+def _opened(path: Path, overrides: tuple[str, ...], folder: Path, trust: frozenset[str]) -> Study:
+    """Open a study once in a process."""
+    return Study(path, overrides, folder, trust)
 
 
-def make_judge(study: Study) -> SetScorer:
-    """Make the judge of all cells."""
+@cache
+def _judge(study: Study, split: Split) -> SetScorer:
+    """Make the judge of the cells of a split once in a process: its real clips are the same."""
     protocol = study.protocol
     source = study.source.labelled()
-    windows = source.spread("test", protocol.past + protocol.horizon, protocol.num_clips)
+    windows = source.spread(split, protocol.past + protocol.horizon, protocol.num_clips)
     task = HeldOut(source, windows, protocol.past, protocol.horizon, 1, 16, 0)
     readout = readout_of(source, study.evaluator, best_device())
     return SetScorer(task, study.evaluator.encoder, readout)

@@ -1,4 +1,4 @@
-"""Validation while a run trains: held-out video, with what the model makes of it below."""
+"""Validation while a run trains: video that is not trained on, and what the model makes of it."""
 
 from pathlib import Path
 
@@ -16,14 +16,16 @@ from avenir.video import write
 
 @torch.no_grad()
 def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, count: int = 4) -> None:
-    """Write `step_N.mp4`, true clips above and made ones below, and log their PSNR.
+    """Write `step_N.mp4`, true clips above and made ones below, and log `validation_psnr`.
 
-    A data set of latents has no frames to compare with: then nothing is written.
+    It is `train_psnr` where nothing is kept to validate on. A data set of latents has no frames to
+    compare with: then nothing is written.
     """
     world, data = task.world, task.data
     if isinstance(data, Cached):
         return
-    windows = data.spread("test", task.num_frames, count)
+    split = data.selection_split(task.num_frames)
+    windows = data.spread(split, task.num_frames, count)
     batch = data.read(windows).to(world.encoder.latent_mean.device)
     assert batch.video is not None
     modes = {module: module.training for module in world.modules()}
@@ -46,7 +48,7 @@ def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, coun
         module.training = mode
     error = (made[:, hidden:].clamp(-1, 1) - batch.video[:, hidden:]).square().mean((1, 2, 3, 4))
     psnr = float((10 * torch.log10(4 / error)).mean())
-    log.record({"step": step, "validation_psnr": psnr})
+    log.record({"step": step, f"{split}_psnr": psnr})
     write(folder / f"step_{step:06d}.mp4", Clip.from_video(_tiles(batch.video, made), data.fps))
 
 

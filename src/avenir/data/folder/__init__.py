@@ -10,27 +10,33 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from avenir import tables, video
 from avenir.clip import Clip
 from avenir.config import Config
 from avenir.data import (
+    VALIDATION_FRACTION,
     Rate,
     Recording,
     Side,
     Skipped,
     Source,
     Split,
+    Splits,
     Window,
-    chosen_for_test,
+    some_of,
 )
 from avenir.data.folder.listing import FoundRecording, listed
 from avenir.errors import AvenirError, VideoError
 from avenir.signals import Signal
+
+_SAME_DATA = {"path", "memory_gb", "test", "validation", "validation_fraction"}
+"""Settings that a fingerprint leaves out: it names the recordings that they choose."""
 
 
 class FolderConfig(Config):
@@ -49,6 +55,12 @@ class FolderConfig(Config):
     """Patterns (`town/*`) of the recordings to test on; none: a fraction chosen by name."""
     test_fraction: float = 0.1
     """Fraction of the recordings to test on when `test` is empty; at least one of two."""
+    validation: tuple[str, ...] = ()
+    """Patterns of the recordings to validate on, among those that are not tested on; none: a
+    fraction chosen by contents."""
+    validation_fraction: Annotated[float, Field(ge=0, le=1)] = VALIDATION_FRACTION
+    """About which fraction when `validation` is empty: at least one of eight; 0: none, and choices
+    are made on recordings that are trained on."""
     action_change: Literal["absolute", "delta"] = "absolute"
     """How actions resample: absolute ones keep the last, deltas add up."""
     memory_gb: float = 4.0
@@ -100,15 +112,15 @@ class Folder(Source):
             )
         self._tracks_by_name = {track.recording.name: track for track in tracks}
         origins = {name: track.recording.origin for name, track in self._tracks_by_name.items()}
-        self._test = chosen_for_test(origins, config.test, config.test_fraction)
+        self._splits = Splits.chosen(origins, config)
         self.notes = [_note(said, names) for said, names in self._notes.items()]
-        self.notes += self._copies(origins)
+        self.notes += [*self._copies(origins), *self._splits.notes(origins)]
         self.signals = self._signals()
 
     def recordings(self, split: Split) -> Sequence[Recording]:
         """List the recordings of a split, by name."""
         chosen = self._tracks_by_name.items()
-        return [t.recording for name, t in chosen if (name in self._test) == (split == "test")]
+        return [track.recording for name, track in chosen if self._splits.of(name) == split]
 
     def clip(self, window: Window) -> Clip:
         """Read one window; `actions` beside the frames when there are csv files."""
@@ -123,8 +135,8 @@ class Folder(Source):
     @property
     def fingerprint(self) -> str:
         """Hash of every file, the size, the rate and the split."""
-        settings = self.config.model_dump(mode="json", exclude={"path", "memory_gb", "test"})
-        words = [str(settings), *sorted(self._test)]
+        settings = self.config.model_dump(mode="json", exclude=_SAME_DATA)
+        words = [str(settings), *self._splits.words]
         for name, track in self._tracks_by_name.items():
             footage = track.footage
             paths = footage.paths if isinstance(footage, video.Pictures) else [footage.path]
@@ -259,11 +271,14 @@ class Folder(Source):
         for name, origin in origins.items():
             copies.setdefault(origin, []).append(name)
         for names in (names for names in copies.values() if len(names) > 1):
-            tested = len(self._test.intersection(names))
-            said = f"they are one video, all to {'test' if tested else 'train'} on"
-            if 0 < tested < len(names):
-                said = "they are one video, to train and to test on; name all of them to test on"
-            yield _note(said, names)
+            splits = {self._splits.of(name) for name in names}
+            verbs = {"train": "to train", "validation": "to validate", "test": "to test"}
+            found = " and ".join(verb for split, verb in verbs.items() if split in splits)
+            if len(splits) == 1:
+                yield _note(f"they are one video, all {found} on", names)
+            else:
+                advice = "name all of them for one split"
+                yield _note(f"they are one video, {found} on; {advice}", names)
 
     def _same_columns(self, tracks: list[_Track]) -> list[_Track]:
         """Give all recordings the actions that most have: leave out the others, or all actions."""
@@ -286,12 +301,13 @@ class Folder(Source):
         return [track.reordered(wanted) for track in tracks if set(track.names) == most]
 
     def _signals(self) -> dict[str, Signal]:
-        train = [self._tracks_by_name[recording.name] for recording in self.recordings("train")]
-        names = train[0].names
+        tracks = self._tracks_by_name.items()
+        seen = [track for name, track in tracks if self._splits.of(name) != "test"]
+        names = seen[0].names
         if not names:
             return {}
         rows = np.concatenate(
-            [self._resampled(t, 0.0, max(1, int(t.recording.seconds * self.fps))) for t in train]
+            [self._resampled(t, 0.0, max(1, int(t.recording.seconds * self.fps))) for t in seen]
         )
         return {
             "actions": Signal(
@@ -329,8 +345,7 @@ def _hash(*parts: str | bytes) -> str:
 
 
 def _note(said: str, names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"{', '.join(names[:8])}{more}: {said}"
+    return f"{some_of(names)}: {said}"
 
 
 def _warn(message: str) -> None:

@@ -57,7 +57,7 @@ class GymnasiumConfig(Config):
     train_recordings: int = Field(50, ge=1, le=10**6)
     """How many training recordings there are."""
     test_recordings: int = Field(5, ge=1, le=10**6)
-    """How many test recordings there are."""
+    """How many test recordings there are, and as many to validate on."""
     seed: int = 0
     """Another seed is other episodes."""
 

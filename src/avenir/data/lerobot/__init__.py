@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,19 @@ from pydantic import Field
 from avenir import video
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Rate, Recording, Side, Skipped, Source, Split, Window
+from avenir.data import (
+    SPLITS,
+    VALIDATION_FRACTION,
+    Rate,
+    Recording,
+    Side,
+    Skipped,
+    Source,
+    Split,
+    Splits,
+    Window,
+    chosen_for_validation,
+)
 from avenir.data.lerobot.loading import Track, load
 from avenir.data.lerobot.reading import KEYS, Change, DatasetLayout
 from avenir.data.lerobot.writing import LeRobotWriter, write_dataset
@@ -35,6 +47,12 @@ from avenir.errors import AvenirError
 from avenir.signals import Signal, role_of
 
 __all__ = ["LeRobot", "LeRobotConfig", "LeRobotWriter", "write_dataset"]
+
+
+_SAME_DATA = {"path", "memory_gb", "test", "validation", "validation_fraction"}
+"""Settings that a fingerprint leaves out: it names the episodes that they choose."""
+
+_VERBS: dict[Split, str] = {"train": "train", "validation": "validate", "test": "test"}
 
 
 class LeRobotConfig(Config):
@@ -55,6 +73,12 @@ class LeRobotConfig(Config):
     test, else every so many episodes, evenly over the set, so that both splits see all of it."""
     test_fraction: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Fraction of the episodes to test on when none are named."""
+    validation: tuple[str, ...] = ()
+    """Episodes to validate on, as ranges, among those that are not tested on. None given: what the
+    data set's own splits call validation or val, else a fraction chosen by their names."""
+    validation_fraction: Annotated[float, Field(ge=0, le=1)] = VALIDATION_FRACTION
+    """About which fraction of those that are not tested on, when none are named: at least one of
+    eight; 0: none, and choices are made on episodes that are trained on."""
     action_change: Literal["absolute", "delta"] | None = None
     """How actions resample: absolute ones keep the last, deltas add up; None: what the data set
     remembers, or else absolute."""
@@ -81,14 +105,16 @@ class LeRobot(Source):
         tracks, self.skipped = load(self.layout, self.camera, every, self.size, room)
         tracks = self._same_widths(tracks)
         self._tracks = {track.recording.name: track for track in tracks}
-        test = _test_indices([track.index for track in tracks], config, self.layout)
-        self._test = {track.recording.name for track in tracks if track.index in test}
-        for split in ("train", "test"):
-            if not self.recordings(split) and (split == "train" or len(self._tracks) > 1):
+        self._splits = _splits(tracks, config, self.layout)
+        self.notes = self._splits.notes(self._tracks)
+        needed = {"train": True, "validation": bool(config.validation), "test": len(tracks) > 1}
+        for split in SPLITS:
+            if needed[split] and not self.recordings(split):
                 raise AvenirError(
-                    f"no readable episode of {config.path!r} is left to {split} on: "
-                    f"{len(tracks)} readable, {len(self.skipped)} skipped, {len(self._test)} to "
-                    "test on; set `test` to other episodes"
+                    f"no readable episode of {config.path!r} is left to {_VERBS[split]} on: "
+                    f"{len(tracks)} readable, {len(self.skipped)} skipped, "
+                    f"{len(self._splits.test)} to test on, {len(self._splits.validation)} to "
+                    "validate on; set `test` or `validation` to other episodes"
                     + "".join(f"\n  {s.name}: {s.reason}" for s in self.skipped[:5])
                 )
         self._values: dict[str, dict[str, np.ndarray]] = {}
@@ -102,7 +128,7 @@ class LeRobot(Source):
     def recordings(self, split: Split) -> Sequence[Recording]:
         """List the episodes of a split, in order."""
         chosen = self._tracks.items()
-        return [t.recording for name, t in chosen if (name in self._test) == (split == "test")]
+        return [track.recording for name, track in chosen if self._splits.of(name) == split]
 
     def clip(self, window: Window) -> Clip:
         """Read one window with its `actions` and `state`."""
@@ -118,9 +144,9 @@ class LeRobot(Source):
     @property
     def fingerprint(self) -> str:
         """Hash of the video files, the signals, the size, the rate and the split."""
-        settings = self.config.model_dump(mode="json", exclude={"path", "memory_gb", "test"})
+        settings = self.config.model_dump(mode="json", exclude=_SAME_DATA)
         settings["action_change"] = self.action_change
-        words = [str(settings), *sorted(self._test)]
+        words = [str(settings), *self._splits.words]
         paths = dict.fromkeys(track.footage.path for track in self._tracks.values())
         words += [video.fingerprint(path) for path in paths]
         for name, track in self._tracks.items():
@@ -143,7 +169,7 @@ class LeRobot(Source):
     def _side_by_side(self, signal: str, parts: list[str]) -> np.ndarray:
         """Make one signal of its columns; tell for each number whether it is ever known.
 
-        Numbers that the training split never knows are left out: one sensor that is not there
+        Numbers that are never known outside the test are left out: one sensor that is not there
         would make every row unknown.
         """
         every = {
@@ -152,8 +178,8 @@ class LeRobot(Source):
             else track.values[parts[0]]
             for name, track in self._tracks.items()
         }
-        train = [every[recording.name] for recording in self.recordings("train")]
-        known = np.any([np.isfinite(rows).any(0) for rows in train], 0)
+        seen = [every[name] for name in self._tracks if self._splits.of(name) != "test"]
+        known = np.any([np.isfinite(rows).any(0) for rows in seen], 0)
         if not known.all():
             names = self._names(parts) or tuple(map(str, range(len(known))))
             unknown = ", ".join(names[i] for i in np.flatnonzero(~known))
@@ -181,7 +207,8 @@ class LeRobot(Source):
         every = np.concatenate(
             [
                 self._resampled(t, name, 0, max(1, int(t.recording.seconds * self.fps)))
-                for t in (self._tracks[recording.name] for recording in self.recordings("train"))
+                for name_of, t in self._tracks.items()
+                if self._splits.of(name_of) != "test"
             ]
         )
         there = np.isfinite(every)
@@ -215,26 +242,45 @@ class LeRobot(Source):
         )
 
 
-def _test_indices(indices: list[int], config: LeRobotConfig, layout: DatasetLayout) -> set[int]:
-    """Choose episodes to test on from those there are, in order.
+def _splits(tracks: list[Track], config: LeRobotConfig, layout: DatasetLayout) -> Splits:
+    """Choose the episodes that are held out: first those to test on, then some of the others."""
+    names = {track.index: track.recording.name for track in tracks}
+    indices, own = list(names), layout.info.splits or {}
+    ranges = config.test or _ranges(own, "test")
+    if ranges:
+        test = _within(indices, "test", ranges)
+    else:
+        num_test = max(1, round(config.test_fraction * len(indices))) if len(indices) > 1 else 0
+        test = {indices[int((i + 0.5) * len(indices) / num_test)] for i in range(num_test)}
+    ranges = config.validation or _ranges(own, "validation", "val")
+    validation = {names[i] for i in _within(indices, "validation", ranges) - test}
+    by_hash = not validation and not config.validation
+    if by_hash:
+        others = {name: "" for index, name in names.items() if index not in test}
+        validation = chosen_for_validation(others, (), config.validation_fraction)
+    return Splits(frozenset(validation), frozenset(names[index] for index in test), by_hash)
+
+
+def _ranges(splits: dict[str, Any], *called: str) -> tuple[str, ...]:
+    """Return what a data set says of a split, under the first of its names that there is."""
+    return tuple(str(splits[name]) for name in called if splits.get(name) not in (None, ""))[:1]
+
+
+def _within(indices: list[int], split: Split, ranges: Sequence[str]) -> set[int]:
+    """Return which episodes, in order, lie in ranges.
 
     Ranges are compared, never counted through: they may be of any length.
     """
-    said = (layout.info.splits or {}).get("test")
-    ranges = config.test or ((said,) if said not in (None, "") else ())
-    if not ranges:
-        num_test = max(1, round(config.test_fraction * len(indices))) if len(indices) > 1 else 0
-        return {indices[int((i + 0.5) * len(indices) / num_test)] for i in range(num_test)}
     begun = np.zeros(len(indices) + 1, int)
     """How many ranges begin at each place less how many end."""
-    for part in (part for words in ranges for part in str(words).split(",")):
-        first, past = (bisect_left(indices, edge) for edge in _range(part))
+    for part in (part for words in ranges for part in words.split(",")):
+        first, past = (bisect_left(indices, edge) for edge in _range(part, split))
         begun[first] += 1
         begun[max(first, past)] -= 1
     return set(compress(indices, begun.cumsum() > 0))
 
 
-def _range(words: str) -> tuple[int, float]:
+def _range(words: str, split: Split) -> tuple[int, float]:
     """Read `5`, `5:9` or `5:` as the first and the one past the last."""
     first, colon, past = words.partition(":")
     try:
@@ -243,8 +289,8 @@ def _range(words: str) -> tuple[int, float]:
         return int(first or 0), int(past) if past else float("inf")
     except ValueError:
         raise AvenirError(
-            f"the episodes to test on were given as {words[:60]!r}; write ranges of episodes: "
-            'test = ["52:61"]'
+            f"the episodes to {_VERBS[split]} on were given as {words[:60]!r}; write ranges of "
+            f'episodes: {split} = ["52:61"]'
         ) from None
 
 

@@ -6,13 +6,13 @@ Frames are read and written in pieces, so that the length of a recording does no
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avenir.clip import Clip
-from avenir.data import Recording, Source, Split, Window
+from avenir.data import SPLITS, Recording, Source, Window
 from avenir.data.lerobot import LeRobotWriter, renewal
 from avenir.errors import AvenirError, Stopped
 from avenir.files import alone_in, write_whole
@@ -35,10 +35,16 @@ def is_environment(name: str, to: Path) -> bool:
 
 
 def source_of_folder(
-    folder: Path, to: Path, size: tuple[int, int], fps: float, test: Sequence[str], delta: bool
+    folder: Path,
+    to: Path,
+    size: tuple[int, int],
+    fps: float,
+    held_out: Mapping[str, tuple[str, ...]],
+    delta: bool,
 ) -> Source:
     """Read a folder of videos, or a data set in the LeRobot format.
 
+    `held_out` has the patterns of recordings to validate and to test on, by the split's name.
     Raises AvenirError where it is the folder to write to, and whatever the source raises.
     """
     if folder.resolve() == to.resolve():
@@ -48,7 +54,7 @@ def source_of_folder(
     kind = "lerobot" if (folder / "meta" / "info.json").is_file() else "folder"
     found = find("data", kind)
     table: dict[str, Any] = {"path": str(folder), "size": size, "fps": fps, "memory_gb": 0}
-    table |= {"test": tuple(test)} | ({"action_change": "delta"} if delta else {})
+    table |= {**held_out, **({"action_change": "delta"} if delta else {})}
     return found(found.Config.parse(table))
 
 
@@ -61,11 +67,11 @@ def source_of_environment(
     skip: float,
     policy: str,
 ) -> Source:
-    """Record an environment as it is read; a tenth of the episodes are to test on."""
+    """Record an environment as it is read; a tenth is to validate on, a tenth to test on."""
     found, num_test = find("data", "gymnasium"), max(1, episodes // 10)
     table: dict[str, Any] = {"environment": name, "policy": policy, "size": size, "fps": fps}
     table |= {"episode_frames": round(seconds * fps), "skip_frames": round(skip * fps)}
-    table |= {"train_recordings": episodes - num_test, "test_recordings": num_test}
+    table |= {"train_recordings": episodes - 2 * num_test, "test_recordings": num_test}
     return found(found.Config.parse(table))
 
 
@@ -109,9 +115,8 @@ class _Job:
 
 def _jobs(source: Source) -> dict[str, _Job]:
     change = source.signals["actions"].change if "actions" in source.signals else ""
-    splits: tuple[Split, ...] = ("train", "test")
     jobs: dict[str, _Job] = {}
-    for split in splits:
+    for split in SPLITS:
         for each in source.recordings(split):
             signals = f"{change} {each.signals}" if each.signals else ""
             made_from = {"origin": each.origin, "signals": signals}

@@ -109,7 +109,7 @@ class SyntheticConfig(Config):
     first_recording: int = Field(default=0, ge=0, le=10**12)
     """Number of the first training recording: a million further on, none is shared."""
     test_recordings: int = Field(default=10_000, ge=1, le=10**12)
-    """How many test recordings there are."""
+    """How many test recordings there are, and as many to validate on."""
 
 
 class Synthetic(Source):

@@ -157,9 +157,13 @@ def draw_layout(seeds: Sequence[int], splits: Sequence[str]) -> Layout:
 
 
 def _of_split(dice: Dice, splits: Sequence[str], counts: dict[str, int]) -> Index:
-    """Choose among the things of each split, numbered through train and then test."""
-    first = np.array([0 if split == "train" else counts["train"] for split in splits])
-    count = np.array([counts[split] for split in splits])
+    """Choose among the things of each split, numbered through train and then test.
+
+    What is chosen on validation is to be shown nothing that only the test has.
+    """
+    tested = np.array([split == "test" for split in splits])
+    first = np.where(tested, counts["train"], 0)
+    count = np.where(tested, counts["test"], counts["train"])
     return first + (dice.uniform(0.0, 1.0) * count).astype(np.int64)
 
 
