@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from avenir.clip import Clip, to_frames
 from avenir.config import Config
-from avenir.data import Recording, Skipped, Source, Split, Window
+from avenir.data import Recording, Skipped, Source, Window
 from avenir.shapes import Compression, Video
 from avenir.signals import Role, Signal
+from avenir.splits import Split
 
 SIZE, NUM_FRAMES = (8, 8), 24
 

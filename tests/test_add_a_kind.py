@@ -120,7 +120,7 @@ task = "predictor"
 name = "tides"
 [data]
 kind = "PACKAGE.tides"
-[encoder]
+[tokenizer]
 task = "encoder"
 name = "blocks"
 data = {kind = "PACKAGE.tides"}

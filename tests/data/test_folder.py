@@ -12,10 +12,11 @@ import torch
 
 from avenir import video
 from avenir.clip import Clip
-from avenir.data import SPLITS, Window
+from avenir.data import Window
 from avenir.data.folder import Folder, FolderConfig
 from avenir.data.folder.listing import listed
 from avenir.errors import AvenirError
+from avenir.splits import SPLITS
 from avenir.video import VideoWarning, write
 
 

@@ -11,11 +11,12 @@ import torch
 from tests.lerobot_sets import NAMES, film, version_2, version_3
 
 from avenir import video
-from avenir.data import SPLITS, Window
+from avenir.data import Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig, LeRobotWriter, write_dataset
 from avenir.data.lerobot.reading import MEMORY, DatasetLayout
 from avenir.errors import AvenirError
 from avenir.signals import Signal
+from avenir.splits import SPLITS
 
 
 def writer(path: Path, **settings) -> LeRobotWriter:

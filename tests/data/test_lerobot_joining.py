@@ -10,9 +10,10 @@ import torch
 from tests.lerobot_sets import TABLE, numbered, numbered_set, numbers_of, source
 
 from avenir import video
-from avenir.data import SPLITS, Window
+from avenir.data import Window
 from avenir.data.lerobot import joining
 from avenir.errors import AvenirError
+from avenir.splits import SPLITS
 
 AGES = np.r_[np.arange(29) / 20, 1e9]
 """Timestamps whose last is years later."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avenir import registry
-from avenir.data import Split, Window, batches
+from avenir.data import Window, batches
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.colours import PALETTES, TEXTURES
 from avenir.data.synthetic.driver import draw_whims
@@ -15,6 +15,7 @@ from avenir.data.synthetic.motion import traffic_at
 from avenir.data.synthetic.simulator import Simulator, drive_episodes
 from avenir.data.synthetic.things import BODIES, LOOP, MOVING, NUM_SLOTS, SLOTS, Class
 from avenir.errors import AvenirError
+from avenir.splits import Split
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ from torch import Tensor
 from avenir.card import Card
 from avenir.clip import Clip, to_frames
 from avenir.config import Config
-from avenir.data import Recording, Skipped, Source, Split, Window
+from avenir.data import Recording, Skipped, Source, Window
 from avenir.encoders import ParameterGroup, Posterior, Tokenizer
 from avenir.shapes import Compression, Latents, Video
 from avenir.signals import Signal
+from avenir.splits import Split
 
 HEIGHT, WIDTH, LENGTH = 16, 24, 30
 

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from avenir.cli import app
 from avenir.clip import Clip
-from avenir.data import SPLITS, Window
+from avenir.data import Window
 from avenir.data.lerobot import LeRobot, LeRobotConfig, write_dataset
 from avenir.errors import AvenirError
 from avenir.files import alone_in
+from avenir.splits import SPLITS
 from avenir.video import read, write
 from tests import lerobot_sets
 from tests.lerobot_sets import version_2, version_3

@@ -29,7 +29,8 @@ def encode(
     """
     from collections.abc import Sequence
 
-    from avenir.data import SPLITS, Recording, Split
+    from avenir.data import Recording
+    from avenir.splits import SPLITS, Split
     from avenir.training.log import Preparation, say
     from avenir.training.recipe import data_of
     from avenir.training.tasks import fill_cache, make_source

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from avenir.clip import Batch, Clip
 from avenir.config import Config, read_json
-from avenir.data import Rate, Recording, Source, Split, Window
+from avenir.data import Rate, Recording, Source, Window
 from avenir.errors import AvenirError, DamagedError
 from avenir.files import alone_in, sweep, write_whole
 from avenir.shapes import Compression, Video
 from avenir.signals import Signals
+from avenir.splits import Split
 from avenir.tensors import load_tensors, save_tensors
 
 Encode = Callable[[Video], tuple[Tensor, Tensor | None]]

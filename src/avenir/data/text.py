@@ -18,9 +18,10 @@ from pydantic import Field
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import VALIDATION_FRACTION, Recording, Skipped, Source, Split, Splits, Window
+from avenir.data import Recording, Skipped, Source, Window
 from avenir.errors import AvenirError
 from avenir.signals import Signal
+from avenir.splits import VALIDATION_FRACTION, Split, Splits
 from avenir.tables import printable
 
 if TYPE_CHECKING:

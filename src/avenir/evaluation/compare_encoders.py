@@ -16,7 +16,7 @@ import torch
 
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Recording, Skipped, Source, Split, Window
+from avenir.data import Recording, Skipped, Source, Window
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import reconstructed
 from avenir.evaluation.metrics.bootstrap import LEVEL, NUM_RESAMPLES
@@ -28,6 +28,7 @@ from avenir.evaluation.report.tables import facts_list, written
 from avenir.evaluation.settings import Report
 from avenir.files import write_whole
 from avenir.registry import find
+from avenir.splits import Split
 from avenir.video import read
 from avenir.world import World
 

@@ -17,13 +17,13 @@ from pydantic import Field
 from avenir import renamed
 from avenir.card import Card
 from avenir.config import Config, read_json, read_toml
-from avenir.data import Split
 from avenir.device import best_device
 from avenir.errors import AvenirError, DamagedError
 from avenir.evaluation.independence import check_independent
 from avenir.evaluation.questions.generation import SET_METRICS
 from avenir.evaluation.readers.readout import evaluator_for
 from avenir.registry import code_in
+from avenir.splits import Split
 from avenir.study.comparison import ArmRun, Arms, Conclusion, Gate, compare_arms
 from avenir.study.predictiveness import foretell
 from avenir.training.recipe import Recipe, load_recipe

@@ -24,7 +24,6 @@ import torch
 
 from avenir.card import seconds_per_step
 from avenir.clip import Clip
-from avenir.data import Split
 from avenir.device import best_device, generator
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.independence import check_judge
@@ -35,6 +34,7 @@ from avenir.evaluation.readers.readout import readout_of
 from avenir.evaluation.report.side_by_side import Column
 from avenir.files import alone_in, make_folder, write_whole
 from avenir.signals import observed
+from avenir.splits import Split
 from avenir.study import Cell, Study, run_folder
 from avenir.study.comparison import ArmRun
 from avenir.training import log

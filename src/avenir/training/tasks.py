@@ -19,7 +19,7 @@ from avenir.card import Card
 from avenir.clip import Batch, Condition, Progress
 from avenir.conditioners import DiscoveringConditioner
 from avenir.config import merged
-from avenir.data import Recording, Source, Split
+from avenir.data import Recording, Source
 from avenir.data.cached import Cached, CachedConfig, write_cache
 from avenir.device import seed_of
 from avenir.encoders import ParameterGroup, Posterior, Tokenizer
@@ -28,6 +28,7 @@ from avenir.predictors import Tap, TokenPredictor
 from avenir.registry import find, parse
 from avenir.shapes import Latents, Video
 from avenir.signals import Signal
+from avenir.splits import Split
 from avenir.training.log import say
 from avenir.training.recipe import Recipe
 from avenir.world import World

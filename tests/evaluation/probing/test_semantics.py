@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from avenir.cli.probe import probe
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import Recording, Skipped, Source, Split, Window
+from avenir.data import Recording, Skipped, Source, Window
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.encoders import Encoder, ParameterGroup, Posterior
 from avenir.encoders.kl import KL, KLConfig
@@ -44,6 +44,7 @@ from avenir.evaluation.probing.semantics import (
 from avenir.evaluation.probing.views import CELL, Subject, Views, area_means, references, view
 from avenir.shapes import Compression, Video
 from avenir.signals import Signal
+from avenir.splits import Split
 from tests.conftest import save_tiny_world
 
 # Probes ------------------------------------------------------------------------------------------

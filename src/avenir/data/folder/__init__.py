@@ -19,21 +19,11 @@ from pydantic import Field
 from avenir import tables, video
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import (
-    VALIDATION_FRACTION,
-    Rate,
-    Recording,
-    Side,
-    Skipped,
-    Source,
-    Split,
-    Splits,
-    Window,
-    some_of,
-)
+from avenir.data import Rate, Recording, Side, Skipped, Source, Window
 from avenir.data.folder.listing import FoundRecording, listed
 from avenir.errors import AvenirError, VideoError
 from avenir.signals import Signal
+from avenir.splits import VALIDATION_FRACTION, Split, Splits, some_of
 
 _SAME_DATA = {"path", "memory_gb", "test", "validation", "validation_fraction"}
 """Settings that a fingerprint leaves out: it names the recordings that they choose."""

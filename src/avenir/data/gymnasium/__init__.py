@@ -20,7 +20,7 @@ from pydantic import Field
 
 from avenir.clip import Clip, cover
 from avenir.config import Config
-from avenir.data import MOST_FRAMES, Rate, Recording, Side, Skipped, Source, Split, Window
+from avenir.data import MOST_FRAMES, Rate, Recording, Side, Skipped, Source, Window
 from avenir.data.gymnasium.human import Human
 from avenir.data.gymnasium.pictures import as_picture, drawn
 from avenir.data.gymnasium.policies import Policy, policy_named
@@ -28,6 +28,7 @@ from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.registry import working_directory_last
 from avenir.signals import Signal
+from avenir.splits import Split
 
 _TRIES = 20
 """Seeds tried for an episode that lasts long enough."""

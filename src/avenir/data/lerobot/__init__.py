@@ -27,24 +27,13 @@ from pydantic import Field
 from avenir import video
 from avenir.clip import Clip
 from avenir.config import Config
-from avenir.data import (
-    SPLITS,
-    VALIDATION_FRACTION,
-    Rate,
-    Recording,
-    Side,
-    Skipped,
-    Source,
-    Split,
-    Splits,
-    Window,
-    chosen_for_validation,
-)
+from avenir.data import Rate, Recording, Side, Skipped, Source, Window
 from avenir.data.lerobot.loading import Track, load
 from avenir.data.lerobot.reading import KEYS, Change, DatasetLayout
 from avenir.data.lerobot.writing import LeRobotWriter, write_dataset
 from avenir.errors import AvenirError
 from avenir.signals import Signal, role_of
+from avenir.splits import SPLITS, VALIDATION_FRACTION, Split, Splits, chosen_for_validation
 
 __all__ = ["LeRobot", "LeRobotConfig", "LeRobotWriter", "write_dataset"]
 

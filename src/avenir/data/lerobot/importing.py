@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from avenir.clip import Clip
-from avenir.data import SPLITS, Recording, Source, Window
+from avenir.data import Recording, Source, Window
 from avenir.data.lerobot import LeRobotWriter, renewal
 from avenir.errors import AvenirError, Stopped
 from avenir.files import alone_in, write_whole
 from avenir.registry import find
+from avenir.splits import SPLITS
 
 PIECE_BYTES = 2**27
 """A recording is written in pieces of this size."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from avenir.clip import Batch, Clip, to_video
 from avenir.config import Config
-from avenir.data import MOST_FRAMES, Rate, Recording, Skipped, Source, Split, Visited, Window
+from avenir.data import MOST_FRAMES, Rate, Recording, Skipped, Source, Visited, Window
 from avenir.data.synthetic import boxes
 from avenir.data.synthetic.driver import draw_whims
 from avenir.data.synthetic.ground import Bytes
@@ -43,6 +43,7 @@ from avenir.data.synthetic.weather import Change, Weather, draw_changes, lay_ove
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.signals import Signal
+from avenir.splits import Split
 
 FORMAT = 2
 """Counted up whenever the same settings give other pictures."""

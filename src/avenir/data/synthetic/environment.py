@@ -10,11 +10,11 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from avenir.data import Split
 from avenir.data.synthetic.ground import Bytes
 from avenir.data.synthetic.motion import TOP_SPEED
 from avenir.data.synthetic.simulator import Labels, Simulator
 from avenir.data.synthetic.things import WIDTH
+from avenir.splits import Split
 
 
 class DrivingEnv(gymnasium.Env[Bytes, NDArray[np.float32]]):

@@ -7,17 +7,13 @@ import pytest
 import torch
 
 from avenir.clip import Clip
-from avenir.data import (
-    FEWEST_TO_SPLIT,
-    SPLITS,
-    Window,
-    chosen_for_validation,
-)
+from avenir.data import Window
 from avenir.data.folder import Folder, FolderConfig
 from avenir.data.lerobot import LeRobot, LeRobotConfig, LeRobotWriter
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.signals import Signal
+from avenir.splits import FEWEST_TO_SPLIT, SPLITS, chosen_for_validation
 from avenir.video import write
 
 
