@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,12 +142,12 @@ def test_every_cell_has_a_row_and_the_page_tells_of_it(finished, tmp_path):
     [compared] = conclusion.comparisons
     assert len(compared.pairs) == 1
     page = write_learning_report(tmp_path, conclusion, films(finished)).read_text()
-    assert compared.verdict.sentence in page
-    assert "What passports foretold" in page
-    assert {"effective rank", "PSNR"} <= {each.number for each in conclusion.foretold}
+    assert compared.verdict.sentence in unescape(page)
+    assert "What passports predicted" in page
+    assert {"effective rank", "PSNR"} <= {each.number for each in conclusion.predictiveness}
     assert page.count("<canvas") == 2 * 3 * 3  # clips × steps × columns
     tables = (tmp_path / "results.md").read_text()
-    assert "## What passports foretold" in tables
+    assert "## What passports predicted" in tables
     assert compared.verdict.sentence in tables
     [psnr] = [pair.psnr for pair in compared.pairs]
     assert f"| 1 | aligned against unaligned | {psnr[1]:.2f}, {psnr[0]:.2f} |" in tables

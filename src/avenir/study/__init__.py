@@ -25,7 +25,7 @@ from avenir.evaluation.readers.readout import evaluator_for
 from avenir.registry import code_in
 from avenir.splits import Split
 from avenir.study.comparison import ArmRun, Arms, Conclusion, Gate, compare_arms
-from avenir.study.predictiveness import foretell
+from avenir.study.predictiveness import correlate_passports
 from avenir.training.recipe import Recipe, load_recipe
 from avenir.training.tasks import make_card, make_source, trained_on
 from avenir.world import World
@@ -292,7 +292,7 @@ def conclude(study: Study) -> Conclusion:
         data=type(study.source).__name__.lower(),
         metrics=protocol.metrics,
         rows=rows,
-        foretold=foretell(rows, protocol.metrics[0], baseline, protocol.budget)
+        predictiveness=correlate_passports(rows, protocol.metrics[0], baseline, protocol.budget)
         if protocol.passport
         else (),
         comparisons=tuple(

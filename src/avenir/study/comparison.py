@@ -140,7 +140,7 @@ class Conclusion(Config):
     """What was gathered."""
     comparisons: tuple[ArmsResult, ...]
     """What the rows say."""
-    foretold: tuple[PassportCorrelation, ...] = ()
+    predictiveness: tuple[PassportCorrelation, ...] = ()
     """What passports said of it beforehand."""
 
 

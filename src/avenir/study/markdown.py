@@ -32,8 +32,8 @@ def _lines(conclusion: Conclusion) -> Iterator[str]:
         if any(each.effect.ratio is not None for each in compared.found):
             yield from _speed_ups(compared, conclusion.metrics)
         yield from _pairs(compared)
-    if conclusion.foretold:
-        yield from _foretold(conclusion)
+    if conclusion.predictiveness:
+        yield from _predictiveness(conclusion)
 
 
 def _curves(conclusion: Conclusion) -> Iterator[str]:
@@ -98,24 +98,24 @@ def _pairs(compared: ArmsResult) -> Iterator[str]:
     yield ""
 
 
-def how_foretold(conclusion: Conclusion) -> str:
+def predictiveness_note(conclusion: Conclusion) -> str:
     """Say what is ranked against what, where passports were held against what was learnt."""
     return (
         "Numbers of each latent before its generator was trained, ranked against how much better "
         "than the baseline's that was on average over log-steps from a quarter of the budget on "
         f"({SET_METRICS[conclusion.metrics[0]].label.lower()}). Means over seeds; 95 % "
-        f"intervals over arms, of which there are {len(conclusion.foretold[0].arms)}; "
-        f"{len(conclusion.foretold)} numbers were tried, and some fit by chance."
+        f"intervals over arms, of which there are {len(conclusion.predictiveness[0].arms)}; "
+        f"{len(conclusion.predictiveness)} numbers were tried, and some fit by chance."
     )
 
 
-def _foretold(conclusion: Conclusion) -> Iterator[str]:
-    arms = conclusion.foretold[0].arms
-    yield f"## What passports foretold\n\n{how_foretold(conclusion)}\n"
+def _predictiveness(conclusion: Conclusion) -> Iterator[str]:
+    arms = conclusion.predictiveness[0].arms
+    yield f"## What passports predicted\n\n{predictiveness_note(conclusion)}\n"
     yield _row(["", "Spearman's ρ", *arms])
     yield _row(["---"] * (len(arms) + 2))
     yield _row(["better by", "", *(f"{gain:.3g}" for _, gain in arms.values())])
-    for each in conclusion.foretold:
+    for each in conclusion.predictiveness:
         numbers = [f"{number:.3g}" for number, _ in each.arms.values()]
         yield _row([each.number, _correlation(each.correlation), *numbers])
     yield ""

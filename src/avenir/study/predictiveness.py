@@ -1,4 +1,4 @@
-"""Does a latent's passport foretell how fast a generator learns it?
+"""Does a latent's passport predict how fast a generator learns it?
 
 Over the arms of a study, every number of the passport is ranked against how much better than the
 baseline's the generator was, on average over log-steps from a quarter of the budget on: before, a
@@ -17,7 +17,7 @@ from avenir.study.comparison import ArmRun, PassportCorrelation
 from avenir.study.speed_up import SHARES, area
 
 
-def foretell(
+def correlate_passports(
     rows: Sequence[ArmRun], metric: str, baseline: str, budget: int | None = None
 ) -> tuple[PassportCorrelation, ...]:
     """Rank arms by every number that all of their passports have, and by what they learnt.
@@ -46,9 +46,9 @@ def foretell(
             arm: (float(np.mean([p[name] for p in parts])), float(np.mean(speeds[arm])))
             for arm, parts in numbers.items()
         }
-        foretold, learnt = zip(*arms.values(), strict=True)
+        worth, learnt = zip(*arms.values(), strict=True)
         found.append(
-            PassportCorrelation(number=name, arms=arms, correlation=spearman(foretold, learnt))
+            PassportCorrelation(number=name, arms=arms, correlation=spearman(worth, learnt))
         )
     return tuple(found)
 

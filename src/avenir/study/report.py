@@ -18,7 +18,7 @@ from avenir.evaluation.report.side_by_side import Column, side_by_side
 from avenir.evaluation.report.tables import plain_table
 from avenir.files import write_whole
 from avenir.study.comparison import ArmRun, ArmsResult, Conclusion, MeasuredSpeedUp, Pair
-from avenir.study.markdown import how_foretold, learning_tables
+from avenir.study.markdown import learning_tables, predictiveness_note
 from avenir.study.speed_up import Effect
 
 
@@ -38,8 +38,8 @@ def learning_page(conclusion: Conclusion, films: Sequence[Column]) -> str:
     seeds = sorted({row.seed for row in conclusion.rows})
     sections = [_verdicts(conclusion.comparisons), _curves(conclusion, arms)]
     sections += [_numbers(each) for each in conclusion.comparisons if each.pairs]
-    if conclusion.foretold:
-        sections.append(_foretold(conclusion))
+    if conclusion.predictiveness:
+        sections.append(_predictiveness(conclusion))
     if films:
         sections.append(_watch(films))
     sections.append(_rows(conclusion.rows))
@@ -125,12 +125,12 @@ def _floors(conclusion: Conclusion, metric: str) -> str:
     return ", ".join(words)
 
 
-def _foretold(conclusion: Conclusion) -> str:
-    arms = list(conclusion.foretold[0].arms)
+def _predictiveness(conclusion: Conclusion) -> str:
+    arms = list(conclusion.predictiveness[0].arms)
     lines = [("", ["Spearman's ρ", *map(escape, arms)])]
-    gains = [f"{gain:.3g}" for _, gain in conclusion.foretold[0].arms.values()]
+    gains = [f"{gain:.3g}" for _, gain in conclusion.predictiveness[0].arms.values()]
     lines.append(("Better than the baseline by", ["", *gains]))
-    for each in conclusion.foretold:
+    for each in conclusion.predictiveness:
         found = each.correlation
         rho = "–" if found.rho is None else f"{found.rho:.2f}"
         if found.low is not None and found.high is not None:
@@ -138,9 +138,9 @@ def _foretold(conclusion: Conclusion) -> str:
         numbers = [f"{number:.3g}" for number, _ in each.arms.values()]
         lines.append((each.number, [rho, *numbers]))
     return section(
-        "foretold",
-        "What passports foretold",
-        how_foretold(conclusion),
+        "predictiveness",
+        "What passports predicted",
+        predictiveness_note(conclusion),
         f'<div class="tables">{plain_table("", lines)}</div>',
     )
 

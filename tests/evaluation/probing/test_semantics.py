@@ -343,7 +343,7 @@ def test_latents_that_say_nothing_fail(asked):
 
 
 @pytest.mark.parametrize("steered", [True, False])
-def test_a_state_is_foretold_by_linear_dynamics_and_no_better_than_they_are(steered):
+def test_a_state_is_predicted_by_linear_dynamics_and_no_better_than_they_are(steered):
     chance = torch.Generator().manual_seed(5)
     turn, push, seen = (
         torch.randn(*shape, generator=chance, dtype=torch.double)
@@ -361,12 +361,12 @@ def test_a_state_is_foretold_by_linear_dynamics_and_no_better_than_they_are(stee
     found = means(Battery(train, test, learnt, judged, held_out, 0))
     assert found["state", "R²"] > 0.999
     if steered:
-        assert found["state (foretold)", "R²"] > 0.999
+        assert found["state (predicted)", "R²"] > 0.999
         return
-    # Without them nothing foretells what actions add: their share of the variance, per number.
+    # Without them nothing predicts what actions add: their share of the variance, per number.
     added = (push @ seen).square().sum(0)
     share = added / ((turn @ seen).square().sum(0) + added)
-    assert found["state (foretold)", "R²"] == pytest.approx(float(1 - share.mean()), abs=0.08)
+    assert found["state (predicted)", "R²"] == pytest.approx(float(1 - share.mean()), abs=0.08)
 
 
 def test_the_truth_of_other_windows_is_worth_nothing(asked):

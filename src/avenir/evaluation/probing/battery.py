@@ -146,7 +146,7 @@ class Battery:
             guess = neighbours(frames[:, -1], self.train[name], asked[:, -1])
             yield from self._score(name, f"{_FRAME[name]} (likeness)", guess)
         for name in (name for name in _PREDICTED if name in self.train):
-            yield from self._score(name, f"{_FRAME[name]} (foretold)", self._predicted(name))
+            yield from self._score(name, f"{_FRAME[name]} (predicted)", self._predicted(name))
         yield from self._linear(_WINDOW, frames.flatten(1), asked.flatten(1))
         if "cells" in self.train:
             yield from self._query()

@@ -7,7 +7,7 @@ recordings. What a probe reads is the same for all, however their latents are sh
     frame        the latent frame that ends at the last instant, area means over at most 4×4 cells
     window       all latent frames of the window, likewise: what each encoder says of the way
     likeness     the frame: the mean truth of the 20 training windows nearest to it
-    foretold     what is read in the frame, as linear dynamics say it from the first stretch and the
+    predicted    what is read in the frame, as linear dynamics say it from the first stretch and the
                  actions since
     query        all latents of the last instant, through one learnt query that attends
     things       the latent under the middle of a thing, or the difference of two of them
