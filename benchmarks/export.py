@@ -19,8 +19,8 @@ import torch
 
 from avenir.controls import Controls
 from avenir.export import OnnxWorld
+from avenir.training.objectives import make_source
 from avenir.training.recipe import data_of
-from avenir.training.tasks import make_source
 from avenir.world import load
 
 ROUNDS, STEPS = 7, 40

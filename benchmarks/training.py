@@ -13,18 +13,18 @@ from pathlib import Path
 import torch
 
 from avenir.clip import Progress
+from avenir.console import PrintedReport
 from avenir.data import batches
 from avenir.device import generator
-from avenir.training.log import Preparation
-from avenir.training.loop import make_task
+from avenir.training.loop import make_objective
+from avenir.training.objectives import Objective, make_source
 from avenir.training.recipe import Recipe, load_recipe
-from avenir.training.step import Step
-from avenir.training.tasks import Task, make_source
+from avenir.training.step import TrainingStep
 
 
-def measure(recipe: Recipe, task: Task, num_steps: int) -> tuple[float, float, float]:
+def measure(recipe: Recipe, task: Objective, num_steps: int) -> tuple[float, float, float]:
     """Return seconds per step, the share of them spent waiting, and the share of the optimiser."""
-    step, waited, descended = Step(recipe, task), 0.0, 0.0
+    step, waited, descended = TrainingStep(recipe, task), 0.0, 0.0
     feed = batches(
         task.source,
         num_frames=task.num_frames,
@@ -63,10 +63,10 @@ def main() -> None:
     assert isinstance(parent, Recipe)
     data = make_source(recipe.data)
     with tempfile.TemporaryDirectory() as folder:
-        encoder = make_task(parent, data, {})
+        encoder = make_objective(parent, data, {})
         row(parent.name, measure(parent, encoder, num_steps))
-        predictor = make_task(recipe, data, {"tokenizer": encoder.world})
-        predictor.prepare(Path(folder), Preparation())
+        predictor = make_objective(recipe, data, {"tokenizer": encoder.world})
+        predictor.prepare(Path(folder), PrintedReport())
         row(recipe.name, measure(recipe, predictor, num_steps))
 
 

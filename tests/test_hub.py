@@ -22,8 +22,8 @@ from avenir.device import generator  # noqa: E402
 from avenir.encoders.hub import FAMILIES, Hub, HubConfig, _sizes  # noqa: E402
 from avenir.errors import AvenirError  # noqa: E402
 from avenir.training.loop import cost_of, train  # noqa: E402
+from avenir.training.objectives import make_source  # noqa: E402
 from avenir.training.recipe import load_recipe  # noqa: E402
-from avenir.training.tasks import make_source  # noqa: E402
 from avenir.world import World, load  # noqa: E402
 
 PATCH = 4

@@ -33,7 +33,7 @@ def some(values: Tensor) -> Tensor:
 
 def source_of(run: str) -> Source:
     """The data a run was trained on, as its recipe says."""
-    from avenir.training.tasks import make_source
+    from avenir.training.objectives import make_source
 
     return make_source(load_recipe(FOLDER / run / "recipe.toml").data)
 

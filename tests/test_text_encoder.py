@@ -128,8 +128,8 @@ def opened(folder: Path, width: int = HIDDEN, **settings) -> TextEncoderConditio
     made = TextEncoderConditioner(config, ConditionSpec({"caption": CAPTION.size}, 2, width, 4))
     if width == HIDDEN:
         with torch.no_grad():
-            made.enter.weight.copy_(torch.eye(HIDDEN))
-            made.enter.bias.zero_()
+            made.proj_in.weight.copy_(torch.eye(HIDDEN))
+            made.proj_in.bias.zero_()
     return made
 
 
@@ -355,8 +355,8 @@ def test_a_world_names_the_public_files_and_does_not_hold_them(folder, tmp_path)
     ours = [name for name in stored if name.startswith("conditioner.")]
     assert sorted(ours) == [
         "conditioner._extra_state",
-        "conditioner.enter.bias",
-        "conditioner.enter.weight",
+        "conditioner.proj_in.bias",
+        "conditioner.proj_in.weight",
     ]
     assert bytes(stored["conditioner._extra_state"].tolist()).hex() == world.conditioner.sha256
     again = load(tmp_path, "cpu")
@@ -385,7 +385,7 @@ def test_a_copy_reads_with_the_same_model(folders):
     world = built(card(folders["t5"]))
     twin = copy.deepcopy(world)
     assert twin.conditioner.public is world.conditioner.public
-    assert twin.conditioner.enter.weight is not world.conditioner.enter.weight
+    assert twin.conditioner.proj_in.weight is not world.conditioner.proj_in.weight
     assert torch.equal(futures(twin, SAID[1]), futures(world, SAID[1]))
 
 
@@ -472,7 +472,7 @@ def test_it_is_trained_and_goes_on_where_it_stopped_bit_for_bit(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = train(recipe(folders["t5"], tmp_path, into), whole)
     trained = load_file(done / "model.safetensors")
-    original, calls = step.Step.run, []
+    original, calls = step.TrainingStep.run, []
 
     def interrupted(self, batch, progress):
         if self.task.world.predictor is not None:
@@ -481,7 +481,7 @@ def test_it_is_trained_and_goes_on_where_it_stopped_bit_for_bit(
             signals.raise_signal(signals.SIGINT)
         return original(self, batch, progress)
 
-    monkeypatch.setattr(step.Step, "run", interrupted)
+    monkeypatch.setattr(step.TrainingStep, "run", interrupted)
     with pytest.raises(loop.Interrupted):
         train(recipe(folders["t5"], tmp_path, into), parts)
     assert list(parts.rglob(STATE))
@@ -491,7 +491,9 @@ def test_it_is_trained_and_goes_on_where_it_stopped_bit_for_bit(
     torch.manual_seed(0)
     fresh = World.build(load(done, "cpu").card).conditioner
     assert fresh is not None
-    assert not torch.equal(fresh.state_dict()["enter.weight"], trained["conditioner.enter.weight"])
+    assert not torch.equal(
+        fresh.state_dict()["proj_in.weight"], trained["conditioner.proj_in.weight"]
+    )
 
 
 # Finding ------------------------------------------------------------------------------------------
@@ -561,4 +563,4 @@ def test_a_training_batch_reads_nothing_of_what_it_drops(folders):
     latents = torch.randn(2, t, world.encoder.channels, 4, 4)
     losses = world.predictor.losses(latents, condition, Progress(0, 2, generator("losses")))
     losses["flow"].backward()
-    assert not asked and world.conditioner.enter.weight.grad is not None
+    assert not asked and world.conditioner.proj_in.weight.grad is not None

@@ -15,13 +15,13 @@ from avenir.shapes import Video
 Images = Float[Tensor, "n C H W"]
 
 
-def jittered(video: Video, strength: float, chance: torch.Generator) -> Video:
+def jittered(video: Video, strength: float, generator: torch.Generator) -> Video:
     """Mix the colours of each row by a random matrix near the identity, and shift them."""
     b, device = len(video), video.device
     mix = torch.eye(3, device=device) + strength * torch.randn(
-        b, 3, 3, generator=chance, device=device
+        b, 3, 3, generator=generator, device=device
     )
-    shift = strength * torch.randn(b, 1, 3, 1, 1, generator=chance, device=device)
+    shift = strength * torch.randn(b, 1, 3, 1, 1, generator=generator, device=device)
     return torch.einsum("b d c, b t c h w -> b t d h w", mix, video) + shift
 
 
@@ -38,14 +38,14 @@ class Worsening(Config):
     """Deviation of the gain and offset that every colour channel gets in training."""
 
 
-def worsened(frames: Images, config: Worsening, chance: torch.Generator) -> Images:
+def worsened(frames: Images, config: Worsening, generator: torch.Generator) -> Images:
     """Blur, discolour and spoil frames, each by its own measure."""
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(len(frames), *shape, generator=chance, device=frames.device)
+        return torch.rand(len(frames), *shape, generator=generator, device=frames.device)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(len(frames), *shape, generator=chance, device=frames.device)
+        return torch.randn(len(frames), *shape, generator=generator, device=frames.device)
 
     radius = 0.5 + (config.blur_radius - 0.5) * uniform(1, 1, 1)[:1]
     often = uniform(1, 1, 1) < config.blur

@@ -69,9 +69,9 @@ class Card(Config):
     def _described(cls, signals: dict[str, Signal]) -> dict[str, Signal]:
         """Check that what is said of a signal's numbers is said of as many as it has."""
         for name, signal in signals.items():
-            said = [signal.names, signal.low, signal.high, *signal.keys.values()]
+            lists = [signal.names, signal.low, signal.high, *signal.keys.values()]
             if not 1 <= signal.size <= _MOST_NUMBERS or any(
-                len(each) not in (0, signal.size) for each in said
+                len(each) not in (0, signal.size) for each in lists
             ):
                 raise ValueError(f"signal {name!r} has names, bounds or keys of another size")
         return signals

@@ -268,12 +268,12 @@ class Condition:
     @classmethod
     def together(cls, parts: "Mapping[str, Condition]") -> "Condition":
         """Add up what several say."""
-        said = list(parts.values())
-        views = [condition.per_view for condition in said if condition.per_view is not None]
-        contexts = [condition.context for condition in said if condition.context is not None]
+        every = list(parts.values())
+        views = [condition.per_view for condition in every if condition.per_view is not None]
+        contexts = [condition.context for condition in every if condition.context is not None]
         return cls(
-            torch.stack([condition.per_frame for condition in said]).sum(0),
-            torch.stack([condition.null for condition in said]).sum(0),
+            torch.stack([condition.per_frame for condition in every]).sum(0),
+            torch.stack([condition.null for condition in every]).sum(0),
             torch.stack(views).sum(0) if views else None,
             Context.joined(contexts, dim=2) if contexts else None,
             dict(parts),

@@ -68,7 +68,9 @@ class Path:
         """Return what a network that predicts `kind` should have said."""
         return {"data": ends.data, "noise": ends.noise}.get(kind, self.velocity(ends, tau))
 
-    def ends(self, kind: Target, said: Tensor, x: Tensor, tau: Tensor, floor: float = 0.0) -> Mixed:
+    def ends(
+        self, kind: Target, output: Tensor, x: Tensor, tau: Tensor, floor: float = 0.0
+    ) -> Mixed:
         """Solve for data and noise, given `x_tau` and one prediction of any kind.
 
         `floor` bounds the shares that are divided by: 0.05 is what x-prediction with a velocity
@@ -76,12 +78,12 @@ class Path:
         """
         r = self.rates(tau)
         if kind == "data":
-            return Mixed(said, (x - r.signal * said) / r.noise.clamp(min=floor))
+            return Mixed(output, (x - r.signal * output) / r.noise.clamp(min=floor))
         if kind == "noise":
-            return Mixed((x - r.noise * said) / r.signal.clamp(min=floor), said)
+            return Mixed((x - r.noise * output) / r.signal.clamp(min=floor), output)
         determinant = r.signal * r.noise_slope - r.signal_slope * r.noise
-        data = (r.noise_slope * x - r.noise * said) / determinant
-        noise = (r.signal * said - r.signal_slope * x) / determinant
+        data = (r.noise_slope * x - r.noise * output) / determinant
+        noise = (r.signal * output - r.signal_slope * x) / determinant
         return Mixed(data, noise)
 
 
@@ -100,7 +102,7 @@ class Degradation:
     known: Bool[Tensor, "b t h w"] | None = None
 
     @property
-    def look(self) -> Bool[Tensor, "b t t"]:
+    def attention_mask(self) -> Bool[Tensor, "b t t"]:
         """Say which frame (second axis) may look at which (third)."""
         return self.rank[:, :, None] >= self.rank[:, None, :]
 

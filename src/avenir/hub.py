@@ -149,8 +149,8 @@ def opened(folder: Path, model: str, name: str, **build: Any) -> Any:
                 **build,
             )
     except Exception as error:  # every model trips over a wrong config.json in its own way
-        said = " ".join(str(error).split())
-        raise AvenirError(f"the model {name!r} is damaged: {said}; fetch it again") from None
+        reason = " ".join(str(error).split())
+        raise AvenirError(f"the model {name!r} is damaged: {reason}; fetch it again") from None
     if found["missing_keys"]:
         raise AvenirError(
             f"the model {name!r} lacks {', '.join(sorted(found['missing_keys'])[:3])}: its weights "

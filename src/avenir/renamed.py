@@ -18,6 +18,7 @@ _SETTINGS: dict[str, dict[str, str]] = {
         "forcing": "diffusion_forcing_probability",
         "own_past": "self_forcing",
     },
+    "weights": {"foretold": "prediction"},
     "parents": {"encoder": "tokenizer"},
     "alignment": {"within": "reduction", "let_go": "decay_fraction", "keep": "final_share"},
 }
@@ -32,15 +33,20 @@ _ABSENT = {
 }
 """Settings that format 1 did not write where they were off, as they are at 0."""
 
+_PROJECTIONS = {"enter": "proj_in", "leave": "proj_out"}
+
 _WEIGHTS: dict[str, dict[str, str]] = {
+    "encoder": {**_PROJECTIONS, "foretell": "predictor"},
+    "predictor": {**_PROJECTIONS, "enter_condition": "proj_condition", "where": "pos_embed"},
     "conditioner": {
+        **_PROJECTIONS,
         "nothing": "null",
         "all_told": "complete",
         "see": "backbone",
         "where": "attend",
         "say": "project",
         "foretell": "predict",
-    }
+    },
 }
 """By the role that they are in: parts of dotted names."""
 

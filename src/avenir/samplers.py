@@ -181,8 +181,8 @@ def unmask(
         guess = drawn(scores)
         sure = -(-uniform(guess.shape, generator).clamp(1e-20, 1 - 1e-7).log()).log()
         if order == "confidence":
-            chance = scores.log_softmax(-1).gather(-1, guess[..., None])[..., 0]
-            sure = chance + noise * (1 - step / len(counts)) * sure
+            probability = scores.log_softmax(-1).gather(-1, guess[..., None])[..., 0]
+            sure = probability + noise * (1 - step / len(counts)) * sure
         tokens = tokens.flatten(1).scatter(1, places, guess).view_as(tokens)
         unsure = places.gather(1, sure.argsort(1)[:, :count])
         hidden = torch.zeros_like(hidden).flatten(1).scatter(1, unsure, True).view_as(hidden)

@@ -25,8 +25,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: Mapping[str, str
 
     They are one entry: several come in another order every time, and equal tensors are equal files.
     """
-    said = json.dumps({**about, CHECKSUM: _checksum(tensors, about)}, sort_keys=True)
-    write_whole(path, save(tensors, {ABOUT: said}))
+    metadata = json.dumps({**about, CHECKSUM: _checksum(tensors, about)}, sort_keys=True)
+    write_whole(path, save(tensors, {ABOUT: metadata}))
 
 
 class Header(NamedTuple):
@@ -66,14 +66,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     check_regular(path)
     try:
         with safe_open(path, "pt") as file:
-            said = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = dict(json.loads(said[ABOUT])) if ABOUT in said else said
+        about = dict(json.loads(metadata[ABOUT])) if ABOUT in metadata else metadata
     except FileNotFoundError:
         raise DamagedError(f"{str(path)!r} is missing") from None
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise DamagedError(f"{str(path)!r} is damaged: {error}") from None
-    if ABOUT in said and about.pop(CHECKSUM, None) != _checksum(tensors, about):
+    if ABOUT in metadata and about.pop(CHECKSUM, None) != _checksum(tensors, about):
         raise DamagedError(f"{str(path)!r} is damaged: its checksum is another")
     return tensors, about
 

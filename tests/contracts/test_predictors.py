@@ -6,7 +6,7 @@ import torch
 from avenir.clip import Condition, Progress
 from avenir.device import SharedGenerator, generator, seed_of
 from avenir.errors import AvenirError
-from avenir.predictors import LatentShape, Predictor, Tap, TokenPredictor
+from avenir.predictors import FeatureHook, LatentShape, Predictor, TokenPredictor
 from avenir.registry import find, kinds
 from avenir.rollout import rollout
 
@@ -70,10 +70,10 @@ def test_a_tap_sees_the_tokens_of_every_frame_and_its_gradient_goes_back(predict
         seen.append((tokens, counts))
         return tokens.clone()
 
-    def losses(tap):
-        return predictor.losses(latents, condition, Progress(0, 9, generator("tap")), tap)
+    def losses(hook):
+        return predictor.losses(latents, condition, Progress(0, 9, generator("hook")), hook)
 
-    with_tap, without = losses(Tap(predictor.depth, through)), losses(None)
+    with_tap, without = losses(FeatureHook(predictor.depth, through)), losses(None)
     [(tokens, counts)] = seen
     h, w = SHAPE.h // predictor.patch, SHAPE.w // predictor.patch
     assert tokens.shape == (2, t, predictor.width, h, w)

@@ -6,7 +6,7 @@ import torch
 from avenir.data import Window
 from avenir.data.text import Pieces, TextFolder, TextFolderConfig, clip_of, learn_pieces, text_of
 from avenir.encoders.text import Text as Encoder
-from avenir.encoders.text import TextConfig as EncoderConfig
+from avenir.encoders.text import TokenEncoderConfig as EncoderConfig
 from avenir.errors import AvenirError
 
 SAID = "def née(x):\n    return x + 1  # 𝛼\n".encode()

@@ -25,7 +25,7 @@ def predictor(order: str, **settings) -> Autoregressive:
     small = {"width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "past": 3, "chunk": 2}
     made = Autoregressive(AutoregressiveConfig.parse(small | {"order": order} | settings), SHAPE)
     made.codes.normal_()
-    for weight in (made.leave.weight, made.where, made.enter.weight):
+    for weight in (made.proj_out.weight, made.pos_embed, made.proj_in.weight):
         torch.nn.init.normal_(weight)
     return made.eval()
 

@@ -258,7 +258,7 @@ def test_prediction_needs_no_more_than_the_path():
     """One Euler step from pure noise is the network's guess of the data, by the path alone."""
     model = flow(predicts="data", sampling={"num_steps": 1})
     with torch.no_grad():
-        model.leave.project.bias.fill_(0.3)
+        model.proj_out.project.bias.fill_(0.3)
     drawn, _ = model.predict(
         model.start(torch.randn(1, 2, *SHAPE[:3]), None), None, 1, generator("one")
     )
@@ -273,7 +273,7 @@ def test_a_network_whose_steps_agree_pays_nothing_and_one_whose_do_not_pays_thei
     # Saying that the data are c, step by step, leads on a line toward c, whatever the steps.
     straight = flow(shortcut=1.0, past_noise=0.0, predicts="data", loss="data")
     with torch.no_grad():
-        straight.leave.project.bias.fill_(0.3)
+        straight.proj_out.project.bias.fill_(0.3)
     assert float(straight.losses(latents, None, progress)["shortcut"].detach()) < 1e-6
     # Saying that the noise is c: v = (x - c) / tau grows along the step, so one step falls short.
     bent = flow(shortcut=1.0, past_noise=0.0, predicts="noise", loss="data")
@@ -293,8 +293,8 @@ def test_without_it_nothing_is_told_of_strides_and_nothing_more_is_drawn():
 @pytest.mark.parametrize(("num_steps", "told"), [(1, True), (8, True), (3, False), (16, False)])
 def test_strides_are_told_in_the_numbers_of_steps_that_were_learnt(num_steps, told):
     model = flow(shortcut=0.5, sampling={"num_steps": num_steps})
-    torch.nn.init.normal_(model.leave.project.weight)
-    torch.nn.init.normal_(model.leave.modulation.weight)
+    torch.nn.init.normal_(model.proj_out.project.weight)
+    torch.nn.init.normal_(model.proj_out.modulation.weight)
     memory = model.start(torch.randn(2, 1, *SHAPE[:3]), None)
 
     def drawn():

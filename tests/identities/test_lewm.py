@@ -8,7 +8,7 @@ import torch
 from avenir.clip import Batch, Progress
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.device import generator
-from avenir.encoders.lewm import Foretelling, LeWM, LeWMConfig
+from avenir.encoders.lewm import LeWM, LeWMConfig, VectorPredictor
 from avenir.losses.distillation import gaussian
 
 EXPECTED = math.sqrt(2 * math.pi) * (1 - 1 / math.sqrt(3))
@@ -38,10 +38,10 @@ def test_stretched_flat_and_moved_features_cost_more_than_normal_ones():
         assert float(gaussian(other, 256, generator("along"))) > 5 * EXPECTED
 
 
-def test_what_is_foretold_depends_on_no_later_vector_or_action():
+def test_what_is_predicted_depends_on_no_later_vector_or_action():
     torch.manual_seed(0)
-    model = Foretelling(LeWMConfig.parse(SMALL | {"actions": 2})).eval()
-    torch.nn.init.normal_(model.leave.weight)
+    model = VectorPredictor(LeWMConfig.parse(SMALL | {"actions": 2})).eval()
+    torch.nn.init.normal_(model.proj_out.weight)
     for block in model.transformer.blocks:
         torch.nn.init.normal_(block.modulation.project.weight, std=0.1)
     vectors, actions = torch.randn(2, 5, 8), torch.randn(2, 5, 2)

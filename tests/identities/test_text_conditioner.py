@@ -9,7 +9,7 @@ from avenir.card import Card
 from avenir.clip import Clip
 from avenir.conditioners import ConditionSpec
 from avenir.conditioners.joint import JointConditioner, JointConfig
-from avenir.conditioners.text import TextConditioner, TextConfig
+from avenir.conditioners.text import TextConditioner, TextConditionerConfig
 from avenir.control_script import captions_of
 from avenir.controls import Controls, build_signals, build_signals_around, build_step_signals
 from avenir.device import generator
@@ -30,7 +30,7 @@ def told(*captions: str | None) -> torch.Tensor:
 @pytest.fixture
 def text() -> TextConditioner:
     torch.manual_seed(0)
-    return TextConditioner(TextConfig.parse({}), ConditionSpec(SIZES, 2, 32, 4)).eval()
+    return TextConditioner(TextConditionerConfig.parse({}), ConditionSpec(SIZES, 2, 32, 4)).eval()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_frames_that_fill_no_group_keep_their_caption(text):
 
 
 def test_captions_are_dropped_up_to_some_frame_or_from_it_on():
-    config = TextConfig.parse({"dropout": 0.0, "part_dropout": 1.0})
+    config = TextConditionerConfig.parse({"dropout": 0.0, "part_dropout": 1.0})
     part = TextConditioner(config, ConditionSpec(SIZES, 1, 32, 4))
     said = part({"caption": told(*"aaaa").expand(200, -1, -1)}, 4, 200, generator("drop"))
     known = (said.per_frame != said.null).any(-1).int()
@@ -77,7 +77,9 @@ def test_the_order_of_letters_and_of_words_counts_and_what_is_behind_them_does_n
     for one, other in (("ab", "ba"), ("cats chase dogs", "dogs chase cats"), ("a b", "ab")):
         first, second = (text({"caption": told(w, w)}, 1, 1).per_frame for w in (one, other))
         assert not torch.allclose(first, second), (one, other)
-    longer = TextConditioner(TextConfig.parse({}), ConditionSpec({"caption": 48}, 2, 32, 4))
+    longer = TextConditioner(
+        TextConditionerConfig.parse({}), ConditionSpec({"caption": 48}, 2, 32, 4)
+    )
     longer.places[:24] = text.places
     longer.null.data = text.null.data
     said = Signal.text(48).encode_text("cats chase").expand(1, 2, -1)
@@ -92,7 +94,9 @@ def test_spaces_part_words_however_many_there_are(text):
 
 def test_captions_with_a_word_in_its_place_in_common_are_alike_and_others_are_not():
     """Vectors of words are drawn apart: what n of them say together, m shared, points m/n alike."""
-    text = TextConditioner(TextConfig.parse({}), ConditionSpec({"caption": 24}, 1, 4096, 4))
+    text = TextConditioner(
+        TextConditionerConfig.parse({}), ConditionSpec({"caption": 24}, 1, 4096, 4)
+    )
     captions = ("red car turns", "red car stops", "two dogs run")
     one, two, none = text({"caption": told(*captions)}, 3, 1).per_frame[0].detach()
     assert float(one.square().mean()) == pytest.approx(1, abs=0.2)
@@ -119,7 +123,9 @@ def test_what_is_not_said_is_nothing(text):
 
 
 def test_dropped_captions_are_absent():
-    every = TextConditioner(TextConfig.parse({"dropout": 1.0}), ConditionSpec(SIZES, 2, 32, 4))
+    every = TextConditioner(
+        TextConditionerConfig.parse({"dropout": 1.0}), ConditionSpec(SIZES, 2, 32, 4)
+    )
     said = every({"caption": told("a", "a")}, 1, 1, generator("drop"))
     assert torch.equal(said.per_frame, said.null)
 

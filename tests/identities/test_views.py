@@ -65,7 +65,7 @@ def test_columns_are_numbered_anew_in_every_view():
 def test_what_is_said_of_a_view_is_written_into_its_tokens_alone():
     """With blocks that are still the identity a token says what was written into itself."""
     model = flow()
-    torch.nn.init.normal_(model.leave.project.weight)
+    torch.nn.init.normal_(model.proj_out.project.weight)
     x, level, nothing = torch.randn(1, 2, *SHAPE[:3]), torch.ones(1, 2), torch.zeros(1, 1, 24)
     views = torch.zeros(1, 2, 2, 24)
 

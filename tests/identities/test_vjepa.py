@@ -9,7 +9,7 @@ from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.device import generator
 from avenir.encoders.vjepa import (
     VJEPA,
-    Shown,
+    VisiblePlaces,
     VJEPAConfig,
     over_the_clip,
     seen,
@@ -122,8 +122,8 @@ def test_losses_are_the_mean_error_at_hidden_places_and_a_weighted_one_at_visibl
     """Against a predictor that says zero everywhere, so that the error is the target."""
     encoder, video = lively(vjepa()), clips()
     encoder.predictor.requires_grad_(False)
-    encoder.predictor.leave.weight.zero_()
-    encoder.predictor.leave.bias.zero_()
+    encoder.predictor.proj_out.weight.zero_()
+    encoder.predictor.proj_out.bias.zero_()
     losses = encoder.losses(Batch(video), Progress(0, 10, generator("masks")))
     size = encoder.targets(encoder.tubelets(video)).abs().mean(-1).view(2, *GRID)
     hidden_errors, visible_errors = [], []
@@ -169,7 +169,7 @@ def test_what_a_whole_clip_shares_is_no_target():
 def test_every_clip_has_the_same_number_of_hidden_places(num_blocks, share):
     shown = shown_places(num_blocks, share, (6, 9), 50, generator("blocks"))
     assert shown.shape == (50, 54 - round(share * 54))
-    visible, hidden = visible_and_hidden(Shown(shown, 2), 2, 54)
+    visible, hidden = visible_and_hidden(VisiblePlaces(shown, 2), 2, 54)
     everything = torch.cat([visible, hidden], dim=1).sort(dim=1).values
     assert torch.equal(everything, torch.arange(108).expand(50, -1))
     assert torch.equal(visible[:, : shown.shape[1]] + 54, visible[:, shown.shape[1] :])

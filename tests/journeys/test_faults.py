@@ -10,11 +10,11 @@ from typing import Self
 import pytest
 import torch
 
-from avenir import cli
+from avenir import cli, console
 from avenir.clip import Clip
 from avenir.data.lerobot import write_dataset
 from avenir.study import running
-from avenir.training import log, loop
+from avenir.training import loop
 from avenir.training.estimate import Cost
 from avenir.video import write
 from tests.faults import (
@@ -260,13 +260,13 @@ class Here:
             raise Ended
         self.began.setdefault(path, tree(self.root))
         # `file` would be the stream of now, which is closed when the test ends.
-        future, file = Future[None](), log.console._file
+        future, file = Future[None](), console.console._file
         try:
             future.set_result(call(job, path))
         except Exception as error:
             future.set_exception(error)
         finally:
-            log.console.file = file
+            console.console.file = file
         return future
 
 

@@ -9,11 +9,11 @@ import torch
 from avenir.clip import Batch, Progress
 from avenir.device import generator
 from avenir.errors import AvenirError
-from avenir.training.aligned import AlignedEncoderTask
-from avenir.training.loop import make_task, train
+from avenir.training.aligned import AlignedEncoderObjective
+from avenir.training.loop import make_objective, train
+from avenir.training.objectives import make_card, make_source
 from avenir.training.recipe import load_recipe
-from avenir.training.step import Step
-from avenir.training.tasks import make_card, make_source
+from avenir.training.step import TrainingStep
 from avenir.world import load
 
 from .test_resume import WORDS, assert_same, weights
@@ -102,17 +102,17 @@ def test_finished_latents_cannot_be_aligned(runs):
 FREE = ["alignment.directions=0", "alignment.relations=0", "train.num_groups=3"]
 
 
-def hiding(chance: float, *words: str) -> tuple[AlignedEncoderTask, Batch]:
+def hiding(chance: float, *words: str) -> tuple[AlignedEncoderObjective, Batch]:
     words = (*TINY, *FREE, f"alignment.future={chance}", "encoder.look_back=2", *words)
     recipe = load_recipe("recipes/quickstart_tokenizer.toml", words)
     data = make_source(recipe.data)
-    task = make_task(recipe, data, {})
+    task = make_objective(recipe, data, {})
     with torch.no_grad():  # decoding looks back at nothing until it has learnt to
         task.tokenizer.decoder.look_back.mix.weight.normal_()
     return task, data.read(data.draw("train", task.num_frames, 8, 0))
 
 
-def made(task: AlignedEncoderTask, batch: Batch, monkeypatch) -> torch.Tensor:
+def made(task: AlignedEncoderObjective, batch: Batch, monkeypatch) -> torch.Tensor:
     """Return the video that the losses compare with, as groups of frames."""
     kept = []
     decode = task.tokenizer.raw_decode
@@ -152,7 +152,7 @@ def test_the_padding_learns_with_decoding_and_is_thrown_away(runs):
     assert weights(world).keys() == weights(trained(runs, "plain")).keys()
     task, batch = hiding(1.0)
     before = task.alignment.padding.detach().clone()
-    Step(task.recipe, task).run(batch, Progress(0, 9, generator("learn")))
+    TrainingStep(task.recipe, task).run(batch, Progress(0, 9, generator("learn")))
     assert not torch.equal(before, task.alignment.padding)
 
 

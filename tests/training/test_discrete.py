@@ -40,7 +40,7 @@ def run(request, tmp_path_factory) -> tuple[str, Path]:
 
 def test_stopped_and_gone_on_is_the_uninterrupted_run_bit_for_bit(run, tmp_path, monkeypatch):
     kind, folder = run
-    original, calls = step.Step.run, []
+    original, calls = step.TrainingStep.run, []
 
     def interrupted(self, batch, progress):
         calls.append(progress.step)
@@ -48,7 +48,7 @@ def test_stopped_and_gone_on_is_the_uninterrupted_run_bit_for_bit(run, tmp_path,
             signal.raise_signal(signal.SIGINT)
         return original(self, batch, progress)
 
-    monkeypatch.setattr(step.Step, "run", interrupted)
+    monkeypatch.setattr(step.TrainingStep, "run", interrupted)
     with pytest.raises(loop.Interrupted):
         train(recipe(kind), tmp_path)
     again = train(recipe(kind), tmp_path)

@@ -9,10 +9,10 @@ from avenir.clip import Progress
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.losses import alignment as losses
-from avenir.training.aligned import AlignedPredictorTask
-from avenir.training.loop import make_task, train
+from avenir.training.aligned import AlignedPredictorObjective
+from avenir.training.loop import make_objective, train
+from avenir.training.objectives import make_source
 from avenir.training.recipe import load_recipe
-from avenir.training.tasks import make_source
 from avenir.world import World, load
 
 from .test_aligned import RECIPES, TEACHER
@@ -45,11 +45,11 @@ def trained(runs, name, *words):
     return train(recipe_of(runs, name, *words), runs)
 
 
-def task_of(runs, *words) -> AlignedPredictorTask:
+def task_of(runs, *words) -> AlignedPredictorObjective:
     """Make the task on parents that an earlier run has trained."""
     recipe = recipe_of(runs, "task", *words)
     parents = {role: trained_parent(runs, role) for role in ("tokenizer", "teacher")}
-    return make_task(recipe, make_source(recipe.data), parents)
+    return make_objective(recipe, make_source(recipe.data), parents)
 
 
 def trained_parent(runs, role) -> World:

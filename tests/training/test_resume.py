@@ -84,7 +84,7 @@ def interrupted_at(
     number: int, recipe: Recipe, runs: Path, monkeypatch, asked: int = signal.SIGINT
 ) -> Path:
     """Train until a signal at a step asks to end; return the folder that is left."""
-    original = step.Step.run
+    original = step.TrainingStep.run
 
     def interrupted(self, batch, progress):
         if progress.step == number - 1:
@@ -92,7 +92,7 @@ def interrupted_at(
         return original(self, batch, progress)
 
     with monkeypatch.context() as patched, pytest.raises(loop.Interrupted) as stopped:
-        patched.setattr(step.Step, "run", interrupted)
+        patched.setattr(step.TrainingStep, "run", interrupted)
         train(recipe, runs)
     assert stopped.value.exit_code == 128 + asked
     return runs / recipe.name
@@ -110,7 +110,7 @@ def test_a_folder_of_another_recipe_is_refused(uninterrupted):
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path, monkeypatch):
-    original, calls = step.Step.run, []
+    original, calls = step.TrainingStep.run, []
 
     def interrupted(self, batch, progress):
         calls.append(progress.step)
@@ -118,12 +118,12 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(uninterrupted, tmp_path, monk
             signal.raise_signal(signal.SIGINT)
         return original(self, batch, progress)
 
-    monkeypatch.setattr(step.Step, "run", interrupted)
+    monkeypatch.setattr(step.TrainingStep, "run", interrupted)
     with pytest.raises(loop.Interrupted, match="run the same command again"):
         while True:
             train(tiny(), tmp_path)
             calls.clear()
-    monkeypatch.setattr(step.Step, "run", original)
+    monkeypatch.setattr(step.TrainingStep, "run", original)
     assert_same(train(tiny(), tmp_path), uninterrupted)
 
 
@@ -203,7 +203,7 @@ def test_a_hangup_that_is_ignored_stays_so(one_stage, tmp_path):
 
 def test_ctrl_c_twice_ends_at_once(one_stage, tmp_path, monkeypatch):
     recipe, complete = one_stage
-    original = step.Step.run
+    original = step.TrainingStep.run
 
     def interrupted(self, batch, progress):
         if progress.step == 7:
@@ -212,20 +212,20 @@ def test_ctrl_c_twice_ends_at_once(one_stage, tmp_path, monkeypatch):
         return original(self, batch, progress)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(step.Step, "run", interrupted)
+        patched.setattr(step.TrainingStep, "run", interrupted)
         train(recipe, tmp_path)
     assert_same(train(recipe, tmp_path), complete)
 
 
 def test_ctrl_c_at_the_last_step_finishes_and_then_stops(uninterrupted, tmp_path, monkeypatch):
-    original, parent = step.Step.run, tiny().parents["tokenizer"]
+    original, parent = step.TrainingStep.run, tiny().parents["tokenizer"]
 
     def interrupted(self, batch, progress):
         if progress.step == parent.train.steps - 1 and not self.recipe.parents:
             signal.raise_signal(signal.SIGINT)
         return original(self, batch, progress)
 
-    monkeypatch.setattr(step.Step, "run", interrupted)
+    monkeypatch.setattr(step.TrainingStep, "run", interrupted)
     with pytest.raises(loop.Interrupted):
         train(tiny(), tmp_path)
     assert World.load(tmp_path / parent.name).card.provenance["finished"]

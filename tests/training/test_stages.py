@@ -12,9 +12,10 @@ from avenir.data import Window, cached
 from avenir.data.cached import Cached, CachedConfig
 from avenir.errors import AvenirError, DamagedError
 from avenir.tensors import load_tensors, save_tensors
+from avenir.training.latent_cache import fill_cache
 from avenir.training.loop import train
+from avenir.training.objectives import make_source
 from avenir.training.recipe import Recipe, load_recipe
-from avenir.training.tasks import fill_cache, make_source
 from avenir.world import load
 
 from .test_resume import WORDS

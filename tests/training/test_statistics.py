@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from avenir.training.log import Log
-from avenir.training.loop import make_task, train
+from avenir.training.loop import make_objective, train
+from avenir.training.objectives import make_source, set_latent_statistics
 from avenir.training.recipe import load_recipe
 from avenir.training.samples import write_samples
-from avenir.training.tasks import make_source, set_latent_statistics
 from avenir.world import World
 
 SMALL = {
@@ -34,8 +34,8 @@ def test_samples_leave_every_part_in_the_mode_it_was_in(tmp_path):
     recipe = load_recipe("recipes/quickstart.toml", words)
     encoder = recipe.parents["tokenizer"]
     source = make_source(recipe.data)
-    codec = make_task(encoder, source, {}).world
-    task = make_task(recipe, source, {"tokenizer": codec})
+    codec = make_objective(encoder, source, {}).world
+    task = make_objective(recipe, source, {"tokenizer": codec})
     before = {name: module.training for name, module in task.world.named_modules()}
     assert not before["encoder"] and before["predictor"]
     write_samples(task, tmp_path / "samples", 1, 0, Log(tmp_path, "samples", 0, 1), count=1)

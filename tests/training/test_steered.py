@@ -7,9 +7,9 @@ import torch
 
 from avenir.data.synthetic import Synthetic
 from avenir.errors import AvenirError
-from avenir.training.loop import make_task
+from avenir.training.loop import make_objective
+from avenir.training.objectives import PredictorObjective, make_source
 from avenir.training.recipe import load_recipe
-from avenir.training.tasks import PredictorTask, make_source
 
 WORDS = [
     "data.weather=true",
@@ -30,8 +30,8 @@ def prepared(monkeypatch, capsys, lose, **change) -> str:
     monkeypatch.setattr(Synthetic, "read", lossy)
     recipe = load_recipe("recipes/quickstart.toml", WORDS).model_copy(update=change)
     encoder, source = recipe.parents["tokenizer"], make_source(recipe.data)
-    task = make_task(recipe, source, {"tokenizer": make_task(encoder, source, {}).world})
-    assert isinstance(task, PredictorTask)
+    task = make_objective(recipe, source, {"tokenizer": make_objective(encoder, source, {}).world})
+    assert isinstance(task, PredictorObjective)
     task._fit_conditioner()
     said = " ".join(capsys.readouterr().err.split())
     conditioner = task.world.conditioner

@@ -17,9 +17,9 @@ from avenir.evaluation.nearest_decoder import NearestDecoder
 from avenir.predictors import LatentShape
 from avenir.predictors.flow import Flow, FlowConfig
 from avenir.signals import Signal
-from avenir.training.loop import make_task, train
+from avenir.training.loop import make_objective, train
+from avenir.training.objectives import Objective, make_source
 from avenir.training.recipe import load_recipe
-from avenir.training.tasks import Task, make_source
 from avenir.world import load
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -44,7 +44,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def task_of(folder: Path, recipe: str, more: str = "", *words: str) -> Task:
+def task_of(folder: Path, recipe: str, more: str = "", *words: str) -> Objective:
     path = folder / f"mine_{recipe}"
     path.write_text(f'extends = "{RECIPES}/{recipe}"\n{RIG}{more}')
     parsed = load_recipe(path, list(words))
@@ -52,10 +52,10 @@ def task_of(folder: Path, recipe: str, more: str = "", *words: str) -> Task:
         role: load(train(each, folder), "cpu") if not isinstance(each, Path) else load(each, "cpu")
         for role, each in parsed.parents.items()
     }
-    return make_task(parsed, make_source(parsed.data), parents)
+    return make_objective(parsed, make_source(parsed.data), parents)
 
 
-def losses(task: Task) -> dict[str, torch.Tensor]:
+def losses(task: Objective) -> dict[str, torch.Tensor]:
     batch = task.data.read(task.data.draw("train", task.num_frames, 2, 0))
     return task.losses(batch, Progress(0, 2, generator("rigs")))
 

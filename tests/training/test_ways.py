@@ -9,8 +9,8 @@ from avenir.controls import build_signals_around
 from avenir.device import generator
 from avenir.errors import AvenirError
 from avenir.training.loop import train
+from avenir.training.objectives import make_source
 from avenir.training.recipe import Recipe, load_recipe
-from avenir.training.tasks import make_source
 from avenir.world import World
 
 WAYS = {

@@ -46,7 +46,7 @@ Seed = Annotated[int, typer.Option(help="Another seed is another future.")]
 
 def opened(run: Path, trust: Iterable[str] | None, device: str | None = None) -> "World":
     """Open a run; of one whose training has not ended, say so."""
-    from avenir.training.log import say
+    from avenir.console import say
     from avenir.training.recipe import how_far
     from avenir.world import load
 

@@ -37,6 +37,7 @@ def compare(
     shows how each drifts. The clips are held out from the data of the first run; those of --video
     go through encoders. Below each model stand its numbers.
     """
+    from avenir.console import PrintedReport, say
     from avenir.evaluation.compare_encoders import (
         NamedWorld,
         clips_of_video,
@@ -45,9 +46,8 @@ def compare(
     )
     from avenir.evaluation.compare_encoders import compare as compare_encoders
     from avenir.evaluation.compare_worlds import compare_worlds
-    from avenir.training.log import Preparation, say
+    from avenir.training.objectives import make_source
     from avenir.training.recipe import data_of
-    from avenir.training.tasks import make_source
 
     runs, overrides = parted(words)
     if video is not None and overrides:
@@ -60,7 +60,7 @@ def compare(
     first = next(iter(runs))
     data = {} if video is not None else data_of(runs[first], overrides, trust or ())
     about = "Held out from " + (" ".join(overrides) or f"the data of {first}")
-    command, report = " ".join(["avenir", *sys.argv[1:]]), Preparation()
+    command, report = " ".join(["avenir", *sys.argv[1:]]), PrintedReport()
     if video is None and all(world.predictor is not None for world in worlds.values()):
         source = make_source(data)
         page = compare_worlds(

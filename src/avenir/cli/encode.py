@@ -29,11 +29,12 @@ def encode(
     """
     from collections.abc import Sequence
 
+    from avenir.console import PrintedReport, say
     from avenir.data import Recording
     from avenir.splits import SPLITS, Split
-    from avenir.training.log import Preparation, say
+    from avenir.training.latent_cache import fill_cache
+    from avenir.training.objectives import make_source
     from avenir.training.recipe import data_of
-    from avenir.training.tasks import fill_cache, make_source
 
     world = opened(run, trust)
     if video is not None:
@@ -41,12 +42,12 @@ def encode(
         return
     source = make_source(data_of(run, overrides or [], trust or ()))
     recordings: dict[Split, Sequence[Recording]] = {s: source.recordings(s) for s in SPLITS}
-    fill_cache(world, source, recordings, out, phases, Preparation())
+    fill_cache(world, source, recordings, out, phases, PrintedReport())
     say(f"latents: {out}; train on them with data.kind=cached data={out}")
 
 
 def _reconstruct(world: "World", video: Path, out: Path) -> None:
-    from avenir.training.log import Steps, say
+    from avenir.console import SecondsBar, say
     from avenir.video import Writer, probe, stream
 
     target = out if out.suffix else out.with_suffix(".mp4")
@@ -54,7 +55,7 @@ def _reconstruct(world: "World", video: Path, out: Path) -> None:
     seen = stream(video, num_frames, fps=world.card.fps)
     with (
         Writer(target, fps=world.card.fps) as writer,
-        Steps("encoding", probe(video).seconds) as steps,
+        SecondsBar("encoding", probe(video).seconds) as steps,
     ):
         for clip in world.reconstruct(seen):
             writer.append(clip)

@@ -50,12 +50,12 @@ def evaluate(
     Of a world of text, where a byte is a second: what held-out bytes cost, and what another such
     world, the evaluator, makes of what it writes in 1, 2, 4, … steps.
     """
+    from avenir.console import PrintedReport, say
     from avenir.evaluation import EvaluationConfig
     from avenir.evaluation import evaluate as judge
     from avenir.files import read_text
-    from avenir.training.log import Preparation, say
+    from avenir.training.objectives import make_source
     from avenir.training.recipe import data_of
-    from avenir.training.tasks import make_source
 
     world = opened(run, trust)
     source = make_source(data_of(run, overrides or [], trust or ()))
@@ -79,8 +79,8 @@ def evaluate(
         from avenir.evaluation.questions.text import evaluate_text
         from avenir.evaluation.text_page import write_text_report
 
-        found = evaluate_text(world, source, settings, command, other, Preparation())
+        found = evaluate_text(world, source, settings, command, other, PrintedReport())
         write_text_report(folder, found, recipe, world.card.provenance)
     else:
-        judge(world, source, settings, folder, recipe, command, other, Preparation())
+        judge(world, source, settings, folder, recipe, command, other, PrintedReport())
     say(f"report: {folder / 'report.html'}")

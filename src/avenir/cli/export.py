@@ -27,11 +27,11 @@ def export(
     """
     from contextlib import nullcontext
 
+    from avenir.console import say
     from avenir.errors import AvenirError
     from avenir.registry import needing
-    from avenir.training.log import say
+    from avenir.training.objectives import make_source
     from avenir.training.recipe import data_of
-    from avenir.training.tasks import make_source
 
     with needing("exporting"):
         from avenir.export import export as exported

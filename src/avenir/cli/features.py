@@ -21,8 +21,8 @@ def features(
     Where two places have one colour, the encoder finds them alike. The video comes first, then one
     panel for each encoder, in the order given: what it sees of the video, at its own proportions.
     """
+    from avenir.console import say
     from avenir.evaluation.probing.features import beside_each_other, painted
-    from avenir.training.log import say
     from avenir.video import read, write
 
     clips, features = [], []

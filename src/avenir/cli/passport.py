@@ -27,19 +27,19 @@ def passport(
 
     The data is the first run's unless said otherwise; every encoder must live at its size and rate.
     """
+    from avenir.console import PrintedReport, say
     from avenir.evaluation.probing.passport import measure_passports
     from avenir.evaluation.probing.passport_results import PassportConfig, table
     from avenir.files import write_whole
-    from avenir.training.log import Preparation, say
+    from avenir.training.objectives import make_source
     from avenir.training.recipe import data_of
-    from avenir.training.tasks import make_source
 
     runs, overrides = parted(words)
     worlds = {name: opened(run, trust) for name, run in runs.items()}
     source = make_source(data_of(next(iter(runs.values())), overrides, trust or ()))
     settings = PassportConfig.parse({"num_clips": clips, "num_frames": frames, "seed": seed})
     judge = _evaluator(evaluator, source, worlds, trust or ())
-    found = measure_passports(worlds, source, settings, judge, Preparation())
+    found = measure_passports(worlds, source, settings, judge, PrintedReport())
     write_whole(out / "passport.json", found.model_dump_json(indent=2) + "\n")
     write_whole(out / "passport.md", table(found))
     typer.echo(table(found))

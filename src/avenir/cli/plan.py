@@ -48,13 +48,13 @@ def plan(
     every step, beside a script that reads the simulator, random actions and none; and rank
     policies, good and bad, by what they do in the world model and in the simulator.
     """
+    from avenir.console import PrintedReport, say
     from avenir.errors import AvenirError
     from avenir.evaluation.plan import plan_in_simulator, plan_to_picture, write_plan
     from avenir.files import write_whole
     from avenir.planning import PlanningConfig
-    from avenir.training.log import Preparation, say
+    from avenir.training.objectives import make_source
     from avenir.training.recipe import data_of
-    from avenir.training.tasks import make_source
     from avenir.video import read
 
     world = opened(run, trust)
@@ -73,7 +73,7 @@ def plan(
         return
     source = make_source(data_of(run, overrides or [], trust or ()))
     past = round(observe * source.fps)
-    report = Preparation()
+    report = PrintedReport()
     judged = plan_in_simulator(world, source, starts, past, seconds, config, seed, report)
     out = out.with_suffix(".json")
     write_whole(out, judged.model_dump_json(indent=2) + "\n")

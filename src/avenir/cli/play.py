@@ -40,15 +40,15 @@ def play(
     """
     import torch
 
+    from avenir.console import PrintedReport
     from avenir.errors import AvenirError
     from avenir.registry import needing
     from avenir.serving.backends import backends_of, initial_state_of, initial_states_of
     from avenir.serving.greeting import greeting
     from avenir.serving.overlays import Overlays
     from avenir.serving.player import Player
-    from avenir.training.log import Preparation
+    from avenir.training.objectives import make_source
     from avenir.training.recipe import data_of
-    from avenir.training.tasks import make_source
 
     with needing("playing"):
         from avenir.serving.app import Server, is_local
@@ -65,7 +65,7 @@ def play(
     else:
         source = make_source(data_of(run, overrides or [], trust or ()))
         past = round(observe * world.card.fps)
-        initial_states = initial_states_of(source, world, clips, past, Preparation())
+        initial_states = initial_states_of(source, world, clips, past, PrintedReport())
     exported = _exported(run, world) if onnx else None
     signal = world.action_signal
     # A simulator knows nothing of actions that a world made up for itself.
@@ -80,7 +80,7 @@ def play(
         lambda: Player(backends, initial_states, world.takes),
         greeting(world, initial_states),
         key,
-        lambda: Overlays.of(world, initial_states, source, Preparation()),
+        lambda: Overlays.of(world, initial_states, source, PrintedReport()),
         token=None if is_local(host) else secrets.token_urlsafe(16),
     )
     _serve(server, host, port)
@@ -97,9 +97,9 @@ def _exported(run: Path, world: "World") -> "OnnxWorld":
 
 
 def _serve(server: "Server", host: str, port: int) -> None:
+    from avenir.console import say
     from avenir.errors import AvenirError
     from avenir.serving.app import listen, serving
-    from avenir.training.log import say
 
     try:
         listening = listen(host, port)

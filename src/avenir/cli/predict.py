@@ -43,9 +43,9 @@ def predict(
     terminal and behind the text in --out. All of the file is observed. With --fill it writes where
     the file has a hole instead, seeing both sides of it.
     """
+    from avenir.console import SecondsBar, say
     from avenir.control_script import read_actions, script
     from avenir.errors import AvenirError
-    from avenir.training.log import Steps, say
     from avenir.video import Writer, read
 
     world = opened(run, trust)
@@ -67,7 +67,7 @@ def predict(
         say(f"{actions}: {note}")
     controls = script(world.takes, num_frames, fps, rows, text or (), tell or ())
     pieces = world.stream(observed, seconds, controls=controls, seed=seed)
-    with Writer(out, fps=observed.fps) as writer, Steps("imagining", seconds) as steps:
+    with Writer(out, fps=observed.fps) as writer, SecondsBar("imagining", seconds) as steps:
         writer.append(observed)
         for piece in pieces:
             writer.append(piece)
@@ -81,8 +81,8 @@ def _continue_text(
     """Continue a text file, or fill the hole in it, and print what was written."""
     import sys
 
+    from avenir.console import say
     from avenir.text_files import continued, filled, read_text
-    from avenir.training.log import say
 
     given = read_text(path)
     if hole:

@@ -29,17 +29,17 @@ def probe(
     Linear probes learn on training recordings and are scored on test recordings; raw pixels, a
     random network and, on synthetic, a network trained on the labels stand beside every encoder.
     """
+    from avenir.console import PrintedReport, say
     from avenir.evaluation.probing.semantics import SemanticsConfig, measure_semantics, table
     from avenir.files import write_whole
-    from avenir.training.log import Preparation, say
+    from avenir.training.objectives import make_source
     from avenir.training.recipe import data_of
-    from avenir.training.tasks import make_source
 
     runs, overrides = parted(words)
     source = make_source(data_of(next(iter(runs.values())), overrides, trust or ()))
     settings = SemanticsConfig(num_train_windows=windows, num_clips=clips, seed=seed)
     encoders = _encoders(runs, source, trust or ())
-    semantics = measure_semantics(encoders, source, settings, Preparation())
+    semantics = measure_semantics(encoders, source, settings, PrintedReport())
     write_whole(out / "semantics.json", semantics.model_dump_json(indent=2))
     write_whole(out / "semantics.md", table(semantics))
     say(table(semantics))

@@ -16,8 +16,8 @@ def quickstart(
 ) -> None:
     """Train a small driving world in minutes, continue clips it never saw, and write a report."""
     from avenir.cli.evaluate import evaluate
+    from avenir.console import say
     from avenir.registry import code_in
-    from avenir.training.log import say
     from avenir.training.loop import train
     from avenir.training.recipe import find_recipe, load_recipe
 

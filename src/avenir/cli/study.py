@@ -29,11 +29,11 @@ def study(
 
     Finished runs are kept; a study that was stopped goes on. Rows of another protocol are refused.
     """
+    from avenir.console import say
     from avenir.errors import AvenirError
     from avenir.study import Study, conclude
     from avenir.study.report import write_learning_report
     from avenir.study.running import films, run
-    from avenir.training.log import say
 
     folder = out or Path("runs") / protocol.stem
     declared = Study(protocol, overrides or [], folder, trust or ())

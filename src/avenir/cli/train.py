@@ -19,7 +19,7 @@ def train(
 
     Ctrl-C saves; the same command goes on. A finished run is not trained again.
     """
-    from avenir.training.log import say
+    from avenir.console import say
     from avenir.training.loop import train as run
     from avenir.training.recipe import find_recipe, load_recipe
 

@@ -28,7 +28,7 @@ _ORDER = 0.5
 """How much of a word's vector depends on its place in the caption."""
 
 
-class TextConfig(Config):
+class TextConditionerConfig(Config):
     """A caption of every frame."""
 
     kind: str = "text"
@@ -44,11 +44,11 @@ class TextConfig(Config):
 class TextConditioner(Conditioner):
     """Captions `b T s`, UTF-8 bytes with zeros behind them, to one vector per latent frame."""
 
-    Config = TextConfig
+    Config = TextConditionerConfig
     words: Float[Tensor, "rows d"]
     places: Float[Tensor, "s d"]
 
-    def __init__(self, config: TextConfig, spec: ConditionSpec) -> None:
+    def __init__(self, config: TextConditionerConfig, spec: ConditionSpec) -> None:
         super().__init__()
         self.config, self.f_t = config, spec.f_t
         self.size = spec.sizes["caption"]
@@ -60,7 +60,7 @@ class TextConditioner(Conditioner):
         self.null = nn.Parameter(0.02 * torch.randn(1, 1, spec.width))
 
     @classmethod
-    def needs(cls, settings: TextConfig) -> tuple[str, ...]:
+    def needs(cls, settings: TextConditionerConfig) -> tuple[str, ...]:
         """Read captions."""
         return ("caption",)
 

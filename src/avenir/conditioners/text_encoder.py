@@ -84,7 +84,7 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
         files = [*hub.weights_in(folder), folder / _TOKENS, folder / _CONFIG]
         self.keep(model, config.model, files)
         self._kept: dict[bytes, Float[Tensor, "n c"]] = {}
-        self.enter = nn.Linear(model.config.hidden_size, spec.width)
+        self.proj_in = nn.Linear(model.config.hidden_size, spec.width)
         if config.into == "modulation":
             self.null = nn.Parameter(0.02 * torch.randn(1, 1, spec.width))
         else:
@@ -130,12 +130,12 @@ class TextEncoderConditioner(hub.Frozen, Conditioner):
         captions = [bytes(row).rstrip(b"\0") for row in rows[known].byte().cpu().numpy()]
         number = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
         most = self.config.length if self.config.into == "attention" else 1
-        read = self.enter.weight.new_zeros(len(number), most, self.enter.in_features)
+        read = self.proj_in.weight.new_zeros(len(number), most, self.proj_in.in_features)
         there = torch.zeros(len(number), most, dtype=torch.bool, device=known.device)
         for caption, row in number.items():
             tokens = self._tokens_of(caption)
             read[row, : len(tokens)], there[row, : len(tokens)] = tokens, True
-        entered = self.enter(layer_norm(read, read.shape[-1:]))
+        entered = self.proj_in(layer_norm(read, read.shape[-1:]))
         places = torch.tensor([number[c] for c in captions], dtype=torch.long, device=known.device)
         every = entered.new_zeros(*known.shape, *entered.shape[1:])
         seen = there.new_zeros(*known.shape, most)

@@ -128,22 +128,24 @@ class DINO(Encoder):
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Show crops to student and teacher and compare what they say."""
         assert batch.video is not None
-        config, chance = self.config, progress.generator
+        config, generator = self.config, progress.generator
         frames = self._stacked(batch.video)
         height, width = (config.patch * (size // config.patch) for size in frames.shape[-2:])
-        views = [crop(frames, (height, width), config.global_scale, chance) for _ in range(2)]
+        views = [crop(frames, (height, width), config.global_scale, generator) for _ in range(2)]
         views = torch.cat(views)
         small = (_half(height, config.patch), _half(width, config.patch))
-        local = [crop(frames, small, config.local_scale, chance) for _ in range(config.num_local)]
+        local = [
+            crop(frames, small, config.local_scale, generator) for _ in range(config.num_local)
+        ]
         num_patches = height * width // config.patch**2
-        hide = hidden_patches(len(views), num_patches, config.hidden, chance)
+        hide = hidden_patches(len(views), num_patches, config.hidden, generator)
         with torch.no_grad():
-            frame_targets, patch_targets, _, _ = self.teacher(self._coloured(views, chance))
-        seen = self._coloured(views, chance)
+            frame_targets, patch_targets, _, _ = self.teacher(self._coloured(views, generator))
+        seen = self._coloured(views, generator)
         frame_scores, patch_scores, whole, patches = self.student(seen, hide)
         scores = list(frame_scores.chunk(2))
         if local:
-            scores += self.student(self._coloured(torch.cat(local), chance))[0].chunk(len(local))
+            scores += self.student(self._coloured(torch.cat(local), generator))[0].chunk(len(local))
         losses = {
             "image": self._image(scores, frame_targets),
             "patch": self._patch(patch_scores.flatten(0, 1), patch_targets.flatten(0, 1)),
@@ -203,10 +205,10 @@ class DINO(Encoder):
         """Stack the frames of each group as channels."""
         return rearrange(video, "b (t f) C H W -> (b t) (f C) H W", f=self.config.frames)
 
-    def _coloured(self, images: Images, chance: torch.Generator) -> Images:
+    def _coloured(self, images: Images, generator: torch.Generator) -> Images:
         """Change the colours of a group alike in all of its frames."""
         groups = images.unflatten(1, (self.config.frames, 3))
-        return jittered(groups, self.config.colour, chance).flatten(1, 2)
+        return jittered(groups, self.config.colour, generator).flatten(1, 2)
 
 
 class _Network(nn.Module):
@@ -246,12 +248,12 @@ def crop(
     images: Images,
     size: tuple[int, int],
     scale: tuple[float, float],
-    chance: torch.Generator,
+    generator: torch.Generator,
 ) -> Float[Tensor, "n C h w"]:
     """Cut a part of each image, its share of the area drawn from `scale`, half of them mirrored."""
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, len(images), generator=chance, device=images.device)
+        return torch.rand(*shape, len(images), generator=generator, device=images.device)
 
     low, high = scale
     side = (low + (high - low) * uniform()).sqrt()
@@ -264,15 +266,15 @@ def crop(
 
 
 def hidden_patches(
-    num_images: int, num_patches: int, share: tuple[float, float], chance: torch.Generator
+    num_images: int, num_patches: int, share: tuple[float, float], generator: torch.Generator
 ) -> Bool[Tensor, "n s"]:
     """Choose patches to hide in half of the images, their share drawn from `share`."""
-    device = chance.device
+    device = generator.device
     low, high = share
-    each = low + (high - low) * torch.rand(num_images, 1, generator=chance, device=device)
-    shown = torch.rand(num_images, 1, generator=chance, device=device) < 0.5
+    each = low + (high - low) * torch.rand(num_images, 1, generator=generator, device=device)
+    shown = torch.rand(num_images, 1, generator=generator, device=device) < 0.5
     shown[0] = False  # no batch without a hidden patch
-    order = torch.rand(num_images, num_patches, generator=chance, device=device).argsort(dim=1)
+    order = torch.rand(num_images, num_patches, generator=generator, device=device).argsort(dim=1)
     return (order < (each * num_patches).ceil()) & ~shown
 
 

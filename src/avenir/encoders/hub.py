@@ -175,13 +175,13 @@ def _colours(folder: Path, family: Family, name: str) -> tuple[Tensor, Tensor]:
         if not path.is_file():
             continue
         try:
-            said = {
+            processor = {
                 "image_mean": family.mean,
                 "image_std": family.std,
                 **json.loads(path.read_text()),
             }
             colours = torch.tensor(
-                [said["image_mean"], said["image_std"]], dtype=torch.float32, device="cpu"
+                [processor["image_mean"], processor["image_std"]], dtype=torch.float32, device="cpu"
             )
             usable = colours.shape == (2, 3) and bool((colours[1] > 0).all())
         except (OSError, ValueError, TypeError, RuntimeError):

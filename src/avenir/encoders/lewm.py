@@ -1,8 +1,8 @@
-"""One vector for each frame, learnt by foretelling the next: LeWorldModel (2603.19312).
+"""One vector for each frame, learnt by predicting the next: LeWorldModel (2603.19312).
 
 A vision transformer sees frames one by one; a small causal transformer says the next frame's vector
 from those before it and the actions in between. Both learn together, with neither an average nor a
-stopped gradient: that all vectors become one, which is easiest to foretell, is kept away by asking
+stopped gradient: that all vectors become one, which is easiest to predict, is kept away by asking
 them to be a standard normal in every direction. Pictures larger than `size` are seen in tiles of
 it. It cannot decode; predictors of kind `joint_embedding` and `flow` go on from its latents.
 """
@@ -34,7 +34,7 @@ from avenir.shapes import Compression, Video
 class LeWMWeights(Config):
     """What each loss counts."""
 
-    foretold: float = 1.0
+    prediction: float = 1.0
     """Squared error of the next vector."""
     gaussian: float = 0.1
     """How far vectors are from a standard normal."""
@@ -83,7 +83,7 @@ class LeWM(Encoder):
             nn.SiLU(),
             nn.Linear(2 * config.width, config.channels),
         )
-        self.foretell = Foretelling(config)
+        self.predictor = VectorPredictor(config)
         self.rank = float(config.channels)
 
     def raw_posterior(self, video: Video) -> Posterior:
@@ -103,20 +103,20 @@ class LeWM(Encoder):
         actions = batch.signals["actions"] if self.config.actions else None
         if actions is not None:
             actions = actions.repeat_interleave(tiles, dim=0)[:, :-1]
-        error = self.foretell(vectors[:, :-1], actions) - vectors[:, 1:]
+        error = self.predictor(vectors[:, :-1], actions) - vectors[:, 1:]
         every = vectors.flatten(0, 1)
         covariance = torch.linalg.eigvalsh(every.detach().double().T.cov()).clamp(min=1e-12)
         rank = effective_rank(covariance)
         self.rank = float(rank)
         return {
-            "foretold": error.square().mean(),
+            "prediction": error.square().mean(),
             "gaussian": gaussian(every, self.config.num_directions, progress.generator),
             "rank": rank,
         }
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Train everything, together."""
-        parts = [self.backbone, self.project, self.foretell]
+        parts = [self.backbone, self.project, self.predictor]
         parameters = [p for part in parts for p in part.parameters()]
         return [ParameterGroup(parameters, self.config.weights.model_dump())]
 
@@ -131,7 +131,7 @@ class LeWM(Encoder):
             )
 
 
-class Foretelling(nn.Module):
+class VectorPredictor(nn.Module):
     """Vectors `b t c` and the actions `b t a` taken at them to the vectors that come next.
 
     It says what changes.
@@ -140,7 +140,7 @@ class Foretelling(nn.Module):
     def __init__(self, config: LeWMConfig) -> None:
         super().__init__()
         width = config.width
-        self.enter = nn.Linear(config.channels, width)
+        self.proj_in = nn.Linear(config.channels, width)
         self.steer = None
         if config.actions:
             self.normalise = nn.BatchNorm1d(config.actions, affine=False)
@@ -149,9 +149,9 @@ class Foretelling(nn.Module):
             )
         self.unsteered = nn.Parameter(0.02 * torch.randn(width))
         self.transformer = SpaceTimeTransformer(width, config.predictor_depth, config.heads, "full")
-        self.leave = nn.Linear(width, config.channels)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.proj_out = nn.Linear(width, config.channels)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
 
     def forward(
         self, vectors: Float[Tensor, "b t c"], actions: Float[Tensor, "b t a"] | None
@@ -163,6 +163,6 @@ class Foretelling(nn.Module):
             assert actions is not None
             scaled = self.normalise(actions.flatten(0, 1)).view_as(actions)
             per_frame = per_frame + self.steer(scaled)
-        x = (self.enter(vectors) + per_frame)[:, :, None]
+        x = (self.proj_in(vectors) + per_frame)[:, :, None]
         x, _ = self.transformer(x, per_frame, (1, 1), in_order(b, t, x.device))
-        return vectors + self.leave(x[:, :, 0])
+        return vectors + self.proj_out(x[:, :, 0])

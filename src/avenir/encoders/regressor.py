@@ -72,14 +72,14 @@ class Regressor(Encoder):
     def read(self, latents: Latents) -> Float[Tensor, "b T a"]:
         """Read the signal from latents, in its deviations from its mean over training."""
         features = latents * self.latent_std + self.latent_mean
-        return self._said(features.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return self._regress(features.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
     @torch.no_grad()
     def measured(self, video: Video) -> Float[Tensor, "b T a"]:
         """Read the signal from frames, in its own unit."""
         mean, deviation = self._statistics
-        said = self._said(self._features(video.flatten(0, 1))).unflatten(0, video.shape[:2])
-        return said * deviation + mean
+        output = self._regress(self._features(video.flatten(0, 1))).unflatten(0, video.shape[:2])
+        return output * deviation + mean
 
     def normalised(self, signal: Float[Tensor, "b T a"]) -> Float[Tensor, "b T a"]:
         """Bring a true signal to the unit of readings."""
@@ -103,8 +103,8 @@ class Regressor(Encoder):
                 f"{self.config.outputs}: set encoder.outputs={true.shape[1]}"
             )
         frames = rearrange(batch.video, "b T C H W -> (b T) C H W")
-        said = self._said(self._features(worsened(frames, self.config, progress.generator)))
-        return {"signal": huber_loss(said, self.scale(true))}
+        output = self._regress(self._features(worsened(frames, self.config, progress.generator)))
+        return {"signal": huber_loss(output, self.scale(true))}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Train everything."""
@@ -113,5 +113,5 @@ class Regressor(Encoder):
     def _features(self, frames: Float[Tensor, "n C H W"]) -> Float[Tensor, "n c h w"]:
         return self.layers(pixel_unshuffle(frames.contiguous(memory_format=torch.channels_last), 2))
 
-    def _said(self, features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n a"]:
+    def _regress(self, features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n a"]:
         return self.head(adaptive_avg_pool2d(features, _CELLS).flatten(1))

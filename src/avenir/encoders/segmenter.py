@@ -59,13 +59,13 @@ class Segmenter(Encoder):
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__(Compression(1, 1, 1), config.num_classes + 1)
         self.config, sizes = config, config.widths
-        self.enter = nn.Conv2d(12, sizes[0], 3, padding=1)
+        self.proj_in = nn.Conv2d(12, sizes[0], 3, padding=1)
         self.inward = nn.ModuleList(ResidualBlock(size) for size in sizes)
         self.outward = nn.ModuleList(ResidualBlock(size) for size in sizes)
         steps = list(zip(sizes, sizes[1:], strict=False))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in steps)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in steps)
-        self.leave = nn.Sequential(
+        self.proj_out = nn.Sequential(
             ChannelNorm(sizes[0]),
             nn.SiLU(),
             nn.Conv2d(sizes[0], 4 * self.channels, 3, padding=1),
@@ -96,7 +96,7 @@ class Segmenter(Encoder):
         height, width = frames.shape[-2:]
         whole = 2 ** len(self.config.widths)
         frames = pad(frames, (0, -width % whole, 0, -height % whole), mode="replicate")
-        x = self.enter(pixel_unshuffle(frames.contiguous(memory_format=torch.channels_last), 2))
+        x = self.proj_in(pixel_unshuffle(frames.contiguous(memory_format=torch.channels_last), 2))
         seen = []
         for level, block in enumerate(self.inward):
             x = block(self.shrink[level - 1](x) if level else x)
@@ -104,7 +104,7 @@ class Segmenter(Encoder):
         x = self.outward[-1](x)
         for level in reversed(range(len(seen) - 1)):
             x = self.outward[level](seen[level] + interpolate(self.grow[level](x), scale_factor=2))
-        return pixel_shuffle(self.leave(x), 2)[..., :height, :width]
+        return pixel_shuffle(self.proj_out(x), 2)[..., :height, :width]
 
     def _spots(self, objects: Float[Tensor, "n m 4"], size: torch.Size) -> Float[Tensor, "n H W"]:
         """Paint a spot at the middle of everything that is seen."""

@@ -16,7 +16,7 @@ from avenir.errors import AvenirError
 from avenir.shapes import Compression, Latents, Tokens, Video
 
 
-class TextConfig(Config):
+class TokenEncoderConfig(Config):
     """Bytes, or other numbers that stand for pieces of text."""
 
     kind: str = "text"
@@ -27,11 +27,11 @@ class TextConfig(Config):
 class Text(FixedTokenizer):
     """`b T 3 1 1 -> b t c 1 1`: the bits of every token, and exactly back."""
 
-    Config = TextConfig
+    Config = TokenEncoderConfig
     modality = "text"
     bits: Tensor
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, config: TokenEncoderConfig) -> None:
         super().__init__(Compression(1, 1, 1), math.ceil(math.log2(config.vocabulary)))
         self.config, self.vocabulary = config, config.vocabulary
         self.register_buffer("bits", 2 ** torch.arange(self.channels), persistent=False)

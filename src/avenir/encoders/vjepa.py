@@ -24,7 +24,7 @@ from avenir.encoders import Encoder, ParameterGroup, Posterior, padded
 from avenir.errors import AvenirError
 from avenir.losses.distillation import follow
 from avenir.nn.attention import grid_positions, rotation
-from avenir.nn.vit import Block, ViT, at, take
+from avenir.nn.vit import ViT, ViTBlock, at, take
 from avenir.shapes import Compression, Video
 
 Tubelets = Float[Tensor, "b t f H W"]
@@ -71,7 +71,7 @@ class VJEPAConfig(Config):
     """What each loss counts."""
 
 
-class Shown(NamedTuple):
+class VisiblePlaces(NamedTuple):
     """What the student sees: some places, in each of the first frames."""
 
     places: Int[Tensor, "b m"]
@@ -89,7 +89,7 @@ class VJEPA(Encoder):
         self.config = config
         self.student = ViT(config.patch, config.width, config.depth, config.heads, config.group)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.predictor = Predictor(config)
+        self.predictor = PlacePredictor(config)
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Return what the student sees in each tubelet; once trained its weights are an average."""
@@ -126,8 +126,8 @@ class VJEPA(Encoder):
         return over_the_clip(seen(self.teacher, tubelets))
 
     def masks(
-        self, num_clips: int, grid: tuple[int, int, int], chance: torch.Generator
-    ) -> list[Shown]:
+        self, num_clips: int, grid: tuple[int, int, int], generator: torch.Generator
+    ) -> list[VisiblePlaces]:
         """Draw what is shown under every mask: blocks through all frames, then whole frames."""
         t, h, w = grid
         if h * w < 2:
@@ -137,13 +137,13 @@ class VJEPA(Encoder):
                 "encoder.patch"
             )
         masks = [
-            Shown(shown_places(num_blocks, share, (h, w), num_clips, chance), t)
+            VisiblePlaces(shown_places(num_blocks, share, (h, w), num_clips, generator), t)
             for num_blocks, share in self.config.masks
         ]
         num_later = int(t * self.config.later)
         if num_later:
-            everywhere = torch.arange(h * w, device=chance.device).expand(num_clips, -1)
-            masks.append(Shown(everywhere, t - num_later))
+            everywhere = torch.arange(h * w, device=generator.device).expand(num_clips, -1)
+            masks.append(VisiblePlaces(everywhere, t - num_later))
         return masks
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -160,19 +160,19 @@ class VJEPA(Encoder):
         return rearrange(video, "b (t f) C H W -> b t (f C) H W", f=self.config.group)
 
 
-class Predictor(nn.Module):
+class PlacePredictor(nn.Module):
     """A small transformer over space and time: features of visible places to those of all."""
 
     def __init__(self, config: VJEPAConfig) -> None:
         super().__init__()
         width = config.predictor_width
         self.head_dim = width // config.heads
-        self.enter = nn.Linear(config.width, width)
+        self.proj_in = nn.Linear(config.width, width)
         self.unknown = nn.Parameter(0.02 * torch.randn(width))
         self.blocks = nn.ModuleList(
-            Block(width, config.heads) for _ in range(config.predictor_depth)
+            ViTBlock(width, config.heads) for _ in range(config.predictor_depth)
         )
-        self.norm, self.leave = nn.LayerNorm(width), nn.Linear(width, config.width)
+        self.norm, self.proj_out = nn.LayerNorm(width), nn.Linear(width, config.width)
 
     def forward(
         self,
@@ -183,12 +183,12 @@ class Predictor(nn.Module):
     ) -> tuple[Float[Tensor, "b m d"], Float[Tensor, "b n d"]]:
         """Say what is at `visible` and `hidden` places; `where` all places are in t, h, w."""
         unknown = self.unknown.expand(*hidden.shape, -1)
-        x = torch.cat([self.enter(context), unknown], dim=1)
+        x = torch.cat([self.proj_in(context), unknown], dim=1)
         angles = at(rotation(where, self.head_dim), torch.cat([visible, hidden], dim=1))
         for block in self.blocks:
             x = block(x, angles)
-        said = self.leave(self.norm(x))
-        return said[:, : visible.shape[1]], said[:, visible.shape[1] :]
+        output = self.proj_out(self.norm(x))
+        return output[:, : visible.shape[1]], output[:, visible.shape[1] :]
 
 
 def seen(
@@ -210,7 +210,7 @@ def over_the_clip(features: Float[Tensor, "b t s d"]) -> Float[Tensor, "b n d"]:
 
 
 def visible_and_hidden(
-    shown: Shown, num_frames: int, num_places: int
+    shown: VisiblePlaces, num_frames: int, num_places: int
 ) -> tuple[Int[Tensor, "b m"], Int[Tensor, "b n"]]:
     """Number the places of all frames in reading order; return those shown, then the others."""
     first = num_places * torch.arange(shown.num_frames, device=shown.places.device)
@@ -224,7 +224,7 @@ def shown_places(
     share: float,
     size: tuple[int, int],
     num_clips: int,
-    chance: torch.Generator,
+    generator: torch.Generator,
 ) -> Int[Tensor, "b m"]:
     """Draw the places of `h × w` that blocks leave visible, equally many in every clip.
 
@@ -234,10 +234,10 @@ def shown_places(
     h, w = size
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(num_clips, *shape, generator=chance, device=chance.device)
+        return torch.rand(num_clips, *shape, generator=generator, device=generator.device)
 
-    where = grid_positions(1, h, w)[:, 1:].to(chance.device) + 0.5
-    centres = uniform(num_blocks, 2) * torch.tensor([h, w], device=chance.device)
+    where = grid_positions(1, h, w)[:, 1:].to(generator.device) + 0.5
+    centres = uniform(num_blocks, 2) * torch.tensor([h, w], device=generator.device)
     root = (0.75 * 2 ** uniform(1, 1)).sqrt()
     sides = torch.cat([root, 1 / root], dim=-1)
     away = ((where[:, None] - centres[:, None]).abs() / sides[:, None]).amax(-1).amin(-1)

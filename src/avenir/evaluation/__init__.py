@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avenir.console import Report, silent
 from avenir.data import Source
 from avenir.device import seed_of
 from avenir.errors import AvenirError
@@ -19,7 +20,7 @@ from avenir.evaluation.page import evaluation_page
 from avenir.evaluation.question import Measured, Question, QuestionInputs, find_questions
 from avenir.evaluation.readers.readout import Readout
 from avenir.evaluation.results import Evaluation
-from avenir.evaluation.settings import EvaluationConfig, Report
+from avenir.evaluation.settings import EvaluationConfig
 from avenir.files import write_whole
 from avenir.world import World
 
@@ -39,7 +40,7 @@ def evaluate(
     recipe: str = "",
     command: str = "",
     evaluator: World | None = None,
-    report: Report = lambda what, done, total: None,
+    report: Report = silent,
 ) -> Evaluation:
     """Measure what applies to a world on held-out recordings and write it into `folder`.
 

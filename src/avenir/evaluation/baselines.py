@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from avenir.clip import Batch
+from avenir.console import Report
 from avenir.data import Source, Window
 from avenir.device import seed_of
 from avenir.encoders import Encoder
-from avenir.evaluation.settings import Report
 from avenir.shapes import Video
 
 Past = Float[Tensor, "b _ C H W"]

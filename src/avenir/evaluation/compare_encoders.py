@@ -16,6 +16,7 @@ import torch
 
 from avenir.clip import Clip
 from avenir.config import Config
+from avenir.console import Report, silent
 from avenir.data import Recording, Skipped, Source, Window
 from avenir.errors import AvenirError
 from avenir.evaluation.baselines import reconstructed
@@ -25,7 +26,6 @@ from avenir.evaluation.questions.reconstruction import Reconstruction, measure_r
 from avenir.evaluation.report.html import details, page, resource, section
 from avenir.evaluation.report.side_by_side import GAIN, Column, side_by_side
 from avenir.evaluation.report.tables import facts_list, written
-from avenir.evaluation.settings import Report
 from avenir.files import write_whole
 from avenir.registry import find
 from avenir.splits import Split
@@ -144,7 +144,7 @@ def compare(
     folder: Path,
     about: str,
     command: str = "",
-    report: Report = lambda what, done, total: None,
+    report: Report = silent,
 ) -> EncoderComparison:
     """Send the same clips, all of one length, through every model's encoder and back.
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from avenir.card import seconds_per_step
+from avenir.console import Report
 from avenir.data import Source
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
@@ -18,7 +19,6 @@ from avenir.evaluation.nearest_decoder import groups_in, with_nearest_decoder
 from avenir.evaluation.questions.action_control import measure_shuffled_actions
 from avenir.evaluation.questions.drift import ImaginedClip, measure_drift
 from avenir.evaluation.readers.readout import Readout, evaluator_for
-from avenir.evaluation.settings import Report
 from avenir.evaluation.worlds_page import ComparedWorld, WorldComparison, write_comparison
 from avenir.world import World
 

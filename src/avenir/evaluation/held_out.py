@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avenir.clip import Batch
+from avenir.console import Report
 from avenir.data import Source, Window
 from avenir.device import generator
 from avenir.encoders import Encoder
 from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.metrics.bootstrap import Interval, interval
-from avenir.evaluation.settings import Report
 from avenir.shapes import Actions, Video
 from avenir.signals import observed
 
@@ -97,6 +97,6 @@ def imagined(
     world: Imagines, past: Video, signals: dict[str, Tensor], horizon: int, *seed: int | str
 ) -> Video:
     """Return one whole future of every clip, in the range of pixels; `seed` names its chance."""
-    chance = generator(*seed, device=world.encoder.latent_mean.device)
-    pieces = world.imagine(past, signals, horizon, 1, chance)
+    rng = generator(*seed, device=world.encoder.latent_mean.device)
+    pieces = world.imagine(past, signals, horizon, 1, rng)
     return torch.cat([piece.cpu() for piece in pieces], dim=1).clamp(-1, 1)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from avenir.clip import Clip
+from avenir.console import Report
 from avenir.data import Source, Steppable, Window
 from avenir.device import seed_of
 from avenir.errors import AvenirError
-from avenir.evaluation.settings import Report
 
 AWAY = 6.0
 """In pixels across: goals are farther from where the ego starts."""

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avenir.clip import Batch, Progress
+from avenir.console import Report
 from avenir.data import Source
 from avenir.encoders import Encoder, ParameterGroup, Posterior
 from avenir.evaluation.baselines import frames_of
-from avenir.evaluation.settings import Report
 from avenir.shapes import Latents, Video
 from avenir.world import World
 

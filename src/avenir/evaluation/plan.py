@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avenir.clip import Clip
+from avenir.console import Report
 from avenir.data import Source
 from avenir.device import generator
 from avenir.errors import AvenirError
@@ -17,7 +18,6 @@ from avenir.evaluation.questions.policy_ranking import (
     PolicyRanking,
     measure_policy_ranking,
 )
-from avenir.evaluation.settings import Report
 from avenir.files import whole
 from avenir.planning import Plan, PlanningConfig, latents_of, plan
 from avenir.video import Writer

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from avenir.config import Config
+from avenir.console import Report
 from avenir.errors import AvenirError
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.readers.readout import Readout, ReadoutScore
 from avenir.evaluation.report.findings import Finding
-from avenir.evaluation.settings import EvaluationConfig, Report
+from avenir.evaluation.settings import EvaluationConfig
 from avenir.registry import imported, kinds
 from avenir.world import World
 

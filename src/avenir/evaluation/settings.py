@@ -1,14 +1,10 @@
 """What an evaluation measures, on how much, and how it reports progress."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
 
 from avenir.config import Config
-
-Report = Callable[[str, int, int], None]
-"""Called during slow work: what, how much is done, of how much."""
 
 
 class EvaluationConfig(Config):

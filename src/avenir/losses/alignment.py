@@ -119,9 +119,9 @@ class Alignment(nn.Module):
         """Put the padding in the place of the last 0 to `most` latents of every row, by chance."""
         if self.padding is None:
             return latents
-        (b, t), device, chance = latents.shape[:2], latents.device, progress.generator
-        count = torch.randint(0, most + 1, (b,), generator=chance, device=device)
-        often = torch.rand(b, generator=chance, device=device)
+        (b, t), device, generator = latents.shape[:2], latents.device, progress.generator
+        count = torch.randint(0, most + 1, (b,), generator=generator, device=device)
+        often = torch.rand(b, generator=generator, device=device)
         count = count * (often < self.config.future * self._hold(progress))
         hidden = torch.arange(t, device=device) >= t - count[:, None]
         return torch.where(hidden[:, :, None, None, None], self.padding, latents)
@@ -130,7 +130,7 @@ class Alignment(nn.Module):
         self,
         latents: Latents,
         features: Float[Tensor, "b _t f _h _w"] | None,
-        chance: torch.Generator,
+        generator: torch.Generator,
         counts: Counts | None = None,
     ) -> dict[str, Tensor]:
         """Compare latents with the teacher's features; every weighted term by its name.
@@ -141,10 +141,10 @@ class Alignment(nn.Module):
         if features is not None:
             features = self._laid(features, latents)
             if config.shuffle:
-                features = shuffled(features, chance)
+                features = shuffled(features, generator)
             features = features - features.mean(dim=(1, 3, 4), keepdim=True)
             if self.project is not None:
-                projected = self._projected(self.project, noised(latents, config.noise, chance))
+                projected = self._projected(self.project, noised(latents, config.noise, generator))
                 loss = directions(projected, features, config.directions_margin, counts)
                 losses["directions"] = config.directions * loss
             if config.relations:
@@ -239,10 +239,10 @@ def _overlap(have: int, length: int, want: int, cell: int) -> Float[Tensor, "wan
     return shared / shared.sum(dim=1, keepdim=True)
 
 
-def shuffled(features: Features, chance: torch.Generator) -> Features:
+def shuffled(features: Features, generator: torch.Generator) -> Features:
     """Let all features of every clip change places at random, over space and time."""
     b, t, _, h, w = features.shape
-    order = torch.rand(b, t * h * w, generator=chance, device=features.device).argsort(dim=1)
+    order = torch.rand(b, t * h * w, generator=generator, device=features.device).argsort(dim=1)
     rows = torch.arange(b, device=features.device)[:, None]
     flat = rearrange(features, "b t c h w -> b (t h w) c")[rows, order]
     return rearrange(flat, "b (t h w) c -> b t c h w", t=t, h=h)

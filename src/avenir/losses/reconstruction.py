@@ -106,7 +106,7 @@ def motion(decoded: Video, video: Video) -> Float[Tensor, ""]:
     )
 
 
-def noised(latents: Latents, most: float, chance: torch.Generator) -> Latents:
+def noised(latents: Latents, most: float, generator: torch.Generator) -> Latents:
     """Put up to `most` standard deviations of noise on latents, so that decoding learns to bear it.
 
     Each row by its own strength, drawn uniformly: generated latents are off by varying amounts
@@ -114,6 +114,6 @@ def noised(latents: Latents, most: float, chance: torch.Generator) -> Latents:
     """
     if not most:
         return latents
-    noise = torch.randn(latents.shape, generator=chance, device=latents.device)
-    strength = torch.rand(len(latents), 1, 1, 1, 1, generator=chance, device=latents.device)
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    strength = torch.rand(len(latents), 1, 1, 1, 1, generator=generator, device=latents.device)
     return latents + most * strength * latents.detach().std((0, 1, 3, 4), keepdim=True) * noise

@@ -121,7 +121,7 @@ class GroupDecoder(nn.Module):
         self.compression, self.reach = compression, reach
         blocks = stages(compression)[::-1]
         sizes = widths(width, len(blocks))[::-1]
-        self.enter = nn.Conv2d(channels, sizes[0], 3, padding=1)
+        self.proj_in = nn.Conv2d(channels, sizes[0], 3, padding=1)
         self.look_back = LookBack(sizes[0], reach) if reach else nn.Identity()
         layers: list[nn.Module] = []
         for index, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
@@ -135,7 +135,7 @@ class GroupDecoder(nn.Module):
     def forward(self, latents: Latents) -> Video:
         """Decode every group."""
         b = len(latents)
-        x = self.enter(rearrange(latents, "b t c h w -> (b t) c h w"))
+        x = self.proj_in(rearrange(latents, "b t c h w -> (b t) c h w"))
         x = self.look_back(rearrange(x, "(b t) c h w -> b t c h w", b=b))
         x = rearrange(x, "b t c h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
         frames = self.layers(x)

@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 
 from avenir.clip import Condition
 from avenir.degradation import Inpainting
-from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer, Tokens, sinusoids
+from avenir.nn.transformer import Cache, FinalLayer, SpaceTimeTransformer, Tokens, sinusoids
 from avenir.shapes import Latents, NoiseLevel
 
 
@@ -45,14 +45,14 @@ class Denoiser(nn.Module):
         super().__init__()
         self.width, self.depth, self.patch, self.views = width, depth, patch, views
         token, num_tokens = channels * patch**2, grid[0] * grid[1]
-        self.where = nn.Parameter(0.02 * torch.randn(num_tokens, width))
-        self.enter = nn.Linear(2 * token, width)
-        self.enter_condition = nn.Linear(width, width)
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(num_tokens, width))
+        self.proj_in = nn.Linear(2 * token, width)
+        self.proj_condition = nn.Linear(width, width)
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.stride = nn.Linear(width, width) if strides else None
         self.given = nn.Parameter(torch.zeros(width)) if inpaints else None
         self.transformer = SpaceTimeTransformer(width, depth, heads, attention, views, looks)
-        self.leave = Exit(width, token)
+        self.proj_out = FinalLayer(width, token)
         self.shares = nn.Linear(width, 2 * channels)
         nn.init.zeros_(self.shares.weight)
         nn.init.zeros_(self.shares.bias)
@@ -63,9 +63,9 @@ class Denoiser(nn.Module):
         level: NoiseLevel,
         condition: Condition | None,
         seen: Float[Tensor, "b #t c h w"],
-        *,
-        look: Bool[Tensor, "b m m"] | None = None,
+        attention_mask: Bool[Tensor, "b m m"] | None = None,
         cache: Cache | None = None,
+        *,
         after: Mapping[int, Callable[[Tokens], Tokens]] | None = None,
         stride: Float[Tensor, "b t"] | None = None,
         inpainting: Inpainting | None = None,
@@ -84,11 +84,13 @@ class Denoiser(nn.Module):
         p, (h, w) = self.patch, self.grid(x)
         tokens, per_frame = self._entered(x, level, condition, seen, stride, inpainting)
         context = condition and condition.context
-        tokens, _ = self.transformer(tokens, per_frame, (h, w), look, cache, after, context)
-        said = self.leave(tokens, per_frame)
-        said = rearrange(said, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
+        tokens, _ = self.transformer(
+            tokens, per_frame, (h, w), attention_mask, cache, after, context
+        )
+        output = self.proj_out(tokens, per_frame)
+        output = rearrange(output, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
         of_x, of_seen = self.shares(silu(per_frame))[..., None, None].chunk(2, dim=2)
-        return said + of_x * x + of_seen * seen
+        return output + of_x * x + of_seen * seen
 
     def remember(
         self,
@@ -96,21 +98,23 @@ class Denoiser(nn.Module):
         level: NoiseLevel,
         condition: Condition | None,
         seen: Float[Tensor, "b #t c h w"],
-        look: Bool[Tensor, "b m m"] | None = None,
+        attention_mask: Bool[Tensor, "b m m"] | None = None,
     ) -> Cache:
         """Return what `forward` needs of frames that are known."""
         tokens, per_frame = self._entered(past, level, condition, seen)
         context = condition and condition.context
-        return self.transformer.remember(tokens, per_frame, self.grid(past), context, look)
+        return self.transformer.remember(
+            tokens, per_frame, self.grid(past), context, attention_mask
+        )
 
     def grid(self, latents: Latents) -> tuple[int, int]:
         """Return rows and columns of tokens."""
         return latents.shape[-2] // self.patch, latents.shape[-1] // self.patch
 
-    def per_token(self, where: Bool[Tensor, "b t h w"]) -> Bool[Tensor, "b t s"]:
+    def per_token(self, places: Bool[Tensor, "b t h w"]) -> Bool[Tensor, "b t s"]:
         """Mark the tokens of which every latent is marked."""
         p = self.patch
-        return rearrange(where, "b t (h p) (w q) -> b t (h w) (p q)", p=p, q=p).all(-1)
+        return rearrange(places, "b t (h p) (w q) -> b t (h w) (p q)", p=p, q=p).all(-1)
 
     def _entered(
         self,
@@ -125,9 +129,9 @@ class Denoiser(nn.Module):
         p = self.patch
         known = x if inpainting is None else inpainting.over(x)
         both = torch.cat([known, seen.expand_as(x)], dim=2)
-        tokens = self.enter(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        tokens = self.proj_in(rearrange(both, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
         # Rotary positions say how far apart two tokens are; this says where each one is.
-        tokens = tokens + self.where
+        tokens = tokens + self.pos_embed
         if inpainting is not None and self.given is not None:
             tokens = tokens + self.given * self.per_token(inpainting.known)[..., None]
         per_frame = self.level(sinusoids(level, self.width))
@@ -137,7 +141,7 @@ class Denoiser(nn.Module):
         if condition is not None:
             per_frame = per_frame + condition.per_frame
             # Written into the tokens as well: attention then carries it from frame to frame.
-            tokens = tokens + self.enter_condition(condition.per_frame)[:, :, None]
+            tokens = tokens + self.proj_condition(condition.per_frame)[:, :, None]
             if condition.per_view is not None:
                 h, w = self.grid(x)
                 columns = condition.per_view.repeat_interleave(w // self.views, dim=2)

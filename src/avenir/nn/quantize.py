@@ -98,28 +98,28 @@ class Codebook(nn.Module):
         return looked_up(tokens, self.vectors)
 
     @torch.no_grad()
-    def follow(self, latents: Latents, rare: float, chance: torch.Generator) -> None:
+    def follow(self, latents: Latents, rare: float, generator: torch.Generator) -> None:
         """Move vectors toward the means of what chose them in this batch.
 
         One whose share of choices falls below `rare` of an equal share begins anew.
         """
         points = rearrange(latents, "b t c h w -> (b t h w) c")
         if not self.counts.any():
-            self._begin(torch.ones_like(self.counts, dtype=torch.bool), points, chance)
+            self._begin(torch.ones_like(self.counts, dtype=torch.bool), points, generator)
         chosen = self.tokens(latents).flatten()
         self.counts.mul_(self.decay)
         self.sums.mul_(self.decay)
         share = 1 - self.decay
         self.counts.index_add_(0, chosen, torch.full_like(points[:, 0], share))
         self.sums.index_add_(0, chosen, share * points)
-        self._begin(self.counts < rare * self.counts.mean(), points, chance)
+        self._begin(self.counts < rare * self.counts.mean(), points, generator)
         self.vectors.copy_(self.sums / self.counts[:, None])
 
     def _begin(
-        self, which: Bool[Tensor, " n"], points: Float[Tensor, "m c"], chance: torch.Generator
+        self, which: Bool[Tensor, " n"], points: Float[Tensor, "m c"], generator: torch.Generator
     ) -> None:
         """Put some vectors at latents drawn from a batch, with an equal share of the choices."""
-        drawn = torch.randint(len(points), (len(which),), generator=chance, device=points.device)
+        drawn = torch.randint(len(points), (len(which),), generator=generator, device=points.device)
         average = self.counts.mean() if self.counts.any() else torch.tensor(1.0)
         where = points[drawn[which]]
         self.vectors[which], self.counts[which] = where, average

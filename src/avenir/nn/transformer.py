@@ -58,7 +58,7 @@ class Modulation(nn.Module):
         )
 
 
-class Block(nn.Module):
+class SpaceTimeBlock(nn.Module):
     """One space-time block: attention, then SwiGLU, each modulated and gated."""
 
     def __init__(self, width: int, heads: int, factorised: bool, looks: bool) -> None:
@@ -138,7 +138,7 @@ class Positions:
         grid: tuple[int, int, int],
         head_dim: int,
         factorised: bool,
-        look: Bool[Tensor, "b t m"] | None,
+        attention_mask: Bool[Tensor, "b t m"] | None,
         first_t: int,
         views: int,
         device: torch.device,
@@ -149,11 +149,17 @@ class Positions:
             self.space = rotation(where[: h * w, 1:], head_dim)
             times = torch.arange(first_t, first_t + t, device=device)
             self.time = rotation(times[:, None].float(), head_dim)
-            self.mask = None if look is None else repeat(look, "b t m -> (b s) 1 t m", s=h * w)
+            self.mask = (
+                None
+                if attention_mask is None
+                else repeat(attention_mask, "b t m -> (b s) 1 t m", s=h * w)
+            )
         else:
             self.space = self.time = rotation(where, head_dim)
             self.mask = (
-                None if look is None else repeat(look, "b t m -> b 1 (t s) (m r)", s=h * w, r=h * w)
+                None
+                if attention_mask is None
+                else repeat(attention_mask, "b t m -> b 1 (t s) (m r)", s=h * w, r=h * w)
             )
 
 
@@ -176,7 +182,7 @@ class SpaceTimeTransformer(nn.Module):
         self.head_dim, self.views = width // heads, views
         self.factorised = attention == "factorised"
         self.blocks = nn.ModuleList(
-            Block(width, heads, self.factorised, looks) for _ in range(depth)
+            SpaceTimeBlock(width, heads, self.factorised, looks) for _ in range(depth)
         )
 
     def forward(
@@ -184,7 +190,7 @@ class SpaceTimeTransformer(nn.Module):
         x: Tokens,
         condition: PerFrame,
         grid: tuple[int, int],
-        look: Bool[Tensor, "b m m"] | None = None,
+        attention_mask: Bool[Tensor, "b m m"] | None = None,
         cache: Cache | None = None,
         after: Mapping[int, Callable[[Tokens], Tokens]] | None = None,
         context: Context | None = None,
@@ -197,7 +203,7 @@ class SpaceTimeTransformer(nn.Module):
         What `after` holds for a block, counted from 1, gets its tokens; what it returns goes on.
         """
         first_t = 0 if cache is None else self._cached_frames(cache, grid)
-        positions = self._positions(x, grid, look, first_t)
+        positions = self._positions(x, grid, attention_mask, first_t)
         things, kept = Things.of(context, grid), list[KeysValues]()
         pasts: Sequence[KeysValues | None] = cache or [None] * len(self.blocks)
         for number, (block, past) in enumerate(zip(self.blocks, pasts, strict=True), start=1):
@@ -213,16 +219,16 @@ class SpaceTimeTransformer(nn.Module):
         condition: PerFrame,
         grid: tuple[int, int],
         context: Context | None = None,
-        look: Bool[Tensor, "b m m"] | None = None,
+        attention_mask: Bool[Tensor, "b m m"] | None = None,
     ) -> Cache:
         """Return the cache of frames, and of the last block no more.
 
         `look` is as in `forward`, and may be of later frames as well.
         """
-        positions, things = self._positions(x, grid, look), Things.of(context, grid)
+        positions, things = self._positions(x, grid, attention_mask), Things.of(context, grid)
         kept: list[KeysValues] = []
         *blocks, last = self.blocks
-        assert isinstance(last, Block)
+        assert isinstance(last, SpaceTimeBlock)
         for block in blocks:
             x, here = block(x, condition, positions, None, things)
             kept.append(here)
@@ -232,19 +238,21 @@ class SpaceTimeTransformer(nn.Module):
         self,
         x: Tokens,
         grid: tuple[int, int],
-        look: Bool[Tensor, "b m m"] | None = None,
+        attention_mask: Bool[Tensor, "b m m"] | None = None,
         first_t: int = 0,
     ) -> Positions:
         size, end = (x.shape[1], *grid), first_t + x.shape[1]
-        look = None if look is None else look[:, first_t:end, :end]
-        return Positions(size, self.head_dim, self.factorised, look, first_t, self.views, x.device)
+        attention_mask = None if attention_mask is None else attention_mask[:, first_t:end, :end]
+        return Positions(
+            size, self.head_dim, self.factorised, attention_mask, first_t, self.views, x.device
+        )
 
     def _cached_frames(self, cache: Cache, grid: tuple[int, int]) -> int:
         tokens = cache[0].keys.shape[2]
         return tokens if self.factorised else tokens // (grid[0] * grid[1])
 
 
-class Exit(nn.Module):
+class FinalLayer(nn.Module):
     """Read tokens `b t s d` out under their frame's vector; zero at first (DiT, 2212.09748)."""
 
     def __init__(self, width: int, channels: int) -> None:

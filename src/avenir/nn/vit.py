@@ -29,7 +29,7 @@ class ViT(nn.Module):
         self.embed = nn.Linear(3 * frames * patch**2, width)
         self.placeless = nn.Parameter(0.02 * torch.randn(1 + _NUM_REGISTERS, width))
         self.hidden = nn.Parameter(torch.zeros(width))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(ViTBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -89,7 +89,7 @@ class ViT(nn.Module):
         return rotation(torch.cat([placeless, places]).to(device), self.head_dim)
 
 
-class Block(nn.Module):
+class ViTBlock(nn.Module):
     """Attention, then SwiGLU, each on normalised tokens and added."""
 
     def __init__(self, width: int, heads: int) -> None:

@@ -60,14 +60,14 @@ class WaveletEncoder(nn.Module):
             layers += [_Mix(size, frames) for _ in range(depth)]
             incoming = size
         self.layers = nn.Sequential(*layers)
-        self.leave = nn.Sequential(ChannelNorm(incoming), nn.Conv2d(incoming, channels, 1))
+        self.proj_out = nn.Sequential(ChannelNorm(incoming), nn.Conv2d(incoming, channels, 1))
 
     def forward(self, video: Video) -> Latents:
         """Encode whole groups; the caller has padded."""
         x = rearrange(video, "b (t f) C H W -> (b t) f C H W", f=self.compression.t)
         for axes in self.levels:
             x = haar(x, axes)
-        features = self.leave(self.layers(x).flatten(0, 1))
+        features = self.proj_out(self.layers(x).flatten(0, 1))
         return rearrange(features, "(b t) c h w -> b t c h w", b=len(video))
 
 
@@ -81,7 +81,7 @@ class WaveletDecoder(nn.Module):
         self.levels = levels(compression)
         *blocks, _ = halvings(compression)[::-1]
         sizes, frames = widths(width, len(blocks) + 1)[::-1], 1
-        self.enter = nn.Conv2d(channels, sizes[0], 3, padding=1)
+        self.proj_in = nn.Conv2d(channels, sizes[0], 3, padding=1)
         self.look_back = LookBack(sizes[0], reach) if reach else nn.Identity()
         layers: list[nn.Module] = [_Mix(sizes[0], frames) for _ in range(depth)]
         for block, (size, outgoing) in zip(blocks, pairwise(sizes), strict=True):
@@ -90,17 +90,17 @@ class WaveletDecoder(nn.Module):
             layers += [_Mix(outgoing, frames) for _ in range(depth)]
         self.layers = nn.Sequential(*layers)
         bands = 3 * 2 ** sum(map(len, self.levels))
-        self.leave = nn.Sequential(
+        self.proj_out = nn.Sequential(
             ChannelNorm(sizes[-1]), nn.SiLU(), nn.Conv2d(sizes[-1], bands, 3, padding=1)
         )
 
     def forward(self, latents: Latents) -> Video:
         """Decode every group."""
         b = len(latents)
-        x = self.enter(rearrange(latents, "b t c h w -> (b t) c h w"))
+        x = self.proj_in(rearrange(latents, "b t c h w -> (b t) c h w"))
         x = self.look_back(rearrange(x, "(b t) c h w -> b t c h w", b=b))
         x = self.layers(rearrange(x, "b t c h w -> (b t) 1 c h w"))
-        x = self.leave(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        x = self.proj_out(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         for axes in reversed(self.levels):
             x = unhaar(x, axes)
         return rearrange(x, "(b t) f C H W -> b (t f) C H W", b=b).contiguous()

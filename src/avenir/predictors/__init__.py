@@ -119,7 +119,7 @@ Hidden = Float[Tensor, "b t d h w"]
 
 
 @dataclass(frozen=True)
-class Tap:
+class FeatureHook:
     """Lets training look at the tokens inside a predictor, after block `layer`, counted from 1.
 
     `through` gets the tokens, and how much every frame counts in the loss, `b t`. What it returns
@@ -131,13 +131,13 @@ class Tap:
 
 
 def through_grid(
-    tap: Tap, counts: Float[Tensor, "b t"], h: int
+    hook: FeatureHook, counts: Float[Tensor, "b t"], h: int
 ) -> Callable[[Float[Tensor, "b t s d"]], Float[Tensor, "b t s d"]]:
-    """Let a tap look at tokens in rows of `s` as at a grid of `h` rows."""
+    """Let a hook see tokens in rows of `s` as at a grid of `h` rows."""
 
     def through(tokens: Float[Tensor, "b t s d"]) -> Float[Tensor, "b t s d"]:
         grid = rearrange(tokens, "b t (h w) d -> b t d h w", h=h)
-        return rearrange(tap.through(grid, counts), "b t d h w -> b t (h w) d")
+        return rearrange(hook.through(grid, counts), "b t d h w -> b t (h w) d")
 
     return through
 
@@ -151,7 +151,7 @@ class Predictor(nn.Module, ABC):
     width: int
     """Width of its tokens, and of the condition's vectors."""
     depth: int
-    """Blocks; a `Tap` may look after each of them."""
+    """Blocks; a `FeatureHook` may be set after each of them."""
     patch: int
     """Latent rows and columns per token."""
     num_train_frames: int
@@ -169,9 +169,9 @@ class Predictor(nn.Module, ABC):
         latents: Latents,
         condition: Condition | None,
         progress: Progress,
-        tap: Tap | None = None,
+        hook: FeatureHook | None = None,
     ) -> dict[str, Tensor]:
-        """Return every term of training by its plain name, unweighted; a `tap` is used once."""
+        """Return every term of training by its plain name, unweighted; a `hook` is used once."""
 
     @abstractmethod
     def start(self, past: Latents, condition: Condition | None) -> Memory:

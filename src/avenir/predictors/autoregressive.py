@@ -23,9 +23,9 @@ from avenir.nn.attention import Rotation, grid_positions, rotation
 from avenir.nn.decoder import Decoder, Kept
 from avenir.predictors import (
     MOST_FRAMES,
+    FeatureHook,
     LatentShape,
     Memory,
-    Tap,
     TokenPredictor,
     check_sinks,
     remembered,
@@ -75,15 +75,15 @@ class Autoregressive(TokenPredictor):
         self.config, self.width, self.depth = config, config.width, config.depth
         self.h, self.w = shape.h, shape.w
         self.num_train_frames = config.past + config.chunk
-        self.enter = nn.Embedding(len(self.codes), config.width)
+        self.proj_in = nn.Embedding(len(self.codes), config.width)
         self.unknown = nn.Parameter(torch.zeros(config.width))
-        self.where = nn.Parameter(torch.zeros(shape.h * shape.w, config.width))
-        self.enter_condition = nn.Linear(config.width, config.width)
+        self.pos_embed = nn.Parameter(torch.zeros(shape.h * shape.w, config.width))
+        self.proj_condition = nn.Linear(config.width, config.width)
         self.decoder = Decoder(config.width, config.depth, config.heads, config.kv_heads)
-        self.leave = nn.Linear(config.width, len(self.codes), bias=False)
-        for weight in (self.enter.weight, self.where, self.unknown):
+        self.proj_out = nn.Linear(config.width, len(self.codes), bias=False)
+        for weight in (self.proj_in.weight, self.pos_embed, self.unknown):
             nn.init.normal_(weight, std=0.02)
-        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.proj_out.weight)
 
     # Training ---------------------------------------------------------------------------------
 
@@ -92,10 +92,10 @@ class Autoregressive(TokenPredictor):
         latents: Latents,
         condition: Condition | None,
         progress: Progress,
-        tap: Tap | None = None,
+        hook: FeatureHook | None = None,
     ) -> dict[str, Tensor]:
         """Score every token given those before it: nats per token."""
-        return {"cross_entropy": self._error(latents, condition, tap).mean()}
+        return {"cross_entropy": self._error(latents, condition, hook).mean()}
 
     def cost(
         self,
@@ -108,34 +108,34 @@ class Autoregressive(TokenPredictor):
         return self._error(latents, condition)[:, num_past:].sum((2, 3))
 
     def _error(
-        self, latents: Latents, condition: Condition | None, tap: Tap | None = None
+        self, latents: Latents, condition: Condition | None, hook: FeatureHook | None = None
     ) -> Float[Tensor, "b t h w"]:
         tokens = self.tokens(latents)
-        scores = self.scores(tokens, condition, tap)
+        scores = self.scores(tokens, condition, hook)
         error = cross_entropy(scores.flatten(0, -2), tokens.flatten(), reduction="none")
         return error.view_as(tokens)
 
     def scores(
-        self, tokens: Tokens, condition: Condition | None, tap: Tap | None = None
+        self, tokens: Tokens, condition: Condition | None, hook: FeatureHook | None = None
     ) -> Float[Tensor, "b t h w v"]:
         """Score all tokens at every place, each from what may be known there.
 
         In raster order those are the earlier tokens, in block order the earlier frames.
         """
         b, t, h, w = tokens.shape
-        known = self.enter(tokens.flatten(2))
+        known = self.proj_in(tokens.flatten(2))
         if self.config.order == "raster":
             first = self.unknown.expand(b, 1, -1)
             before = torch.cat([first, known.flatten(1, 2)[:, :-1]], dim=1)
             x = self._placed(before.view_as(known), condition)
-            hidden = self._decode(x, self._angles(t), None, tap, t)
+            hidden = self._decode(x, self._angles(t), None, hook, t)
         else:
             both = [known, self.unknown.expand_as(known)]
             x = torch.cat([self._placed(each, condition) for each in both], dim=1)
             angles = self._angles(t)
             twice = Rotation(*(torch.cat([each, each]) for each in angles))
-            hidden = self._decode(x, twice, self._look(t), tap, t)[:, t * h * w :]
-        return rearrange(self.leave(hidden), "b (t h w) v -> b t h w v", t=t, h=h)
+            hidden = self._decode(x, twice, self._look(t), hook, t)[:, t * h * w :]
+        return rearrange(self.proj_out(hidden), "b (t h w) v -> b t h w v", t=t, h=h)
 
     def _look(self, t: int) -> Bool[Tensor, "n n"]:
         """Let known frames look at themselves and earlier ones, asked ones at what came before."""
@@ -149,20 +149,20 @@ class Autoregressive(TokenPredictor):
         x: Float[Tensor, "b n d"],
         angles: Rotation,
         mask: Bool[Tensor, "n n"] | None,
-        tap: Tap | None,
+        hook: FeatureHook | None,
         t: int,
     ) -> Float[Tensor, "b n d"]:
-        if tap is None:
+        if hook is None:
             return self.decoder(x, angles, mask)
         counts = torch.ones(len(x), t, device=x.device)
 
         def through(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
             asked = tokens[:, -t * self.h * self.w :]
             hidden = rearrange(asked, "b (t h w) d -> b t d h w", t=t, h=self.h)
-            back = rearrange(tap.through(hidden, counts), "b t d h w -> b (t h w) d")
+            back = rearrange(hook.through(hidden, counts), "b t d h w -> b (t h w) d")
             return torch.cat([tokens[:, : -back.shape[1]], back], dim=1)
 
-        return self.decoder(x, angles, mask, after={tap.layer: through})
+        return self.decoder(x, angles, mask, after={hook.layer: through})
 
     # Prediction -------------------------------------------------------------------------------
 
@@ -185,46 +185,54 @@ class Autoregressive(TokenPredictor):
         return chunk, self.start(torch.cat([memory.latents, chunk], dim=1), both)
 
     def _token_by_token(
-        self, past: Tokens, condition: Condition | None, length: int, chance: torch.Generator
+        self, past: Tokens, condition: Condition | None, length: int, generator: torch.Generator
     ) -> Int[Tensor, "b _t h w"]:
         b, t, h, w = past.shape
         size, end = h * w, t + length
         angles, kept = self._angles(end), Kept(self.decoder, b, end * size)
-        placed = self._placed(self.enter.weight.new_zeros(b, end, size, self.width), condition)
+        placed = self._placed(self.proj_in.weight.new_zeros(b, end, size, self.width), condition)
         line = past.flatten(1)
         first = self.unknown.expand(b, 1, -1)
-        before = torch.cat([first, self.enter(line[:, :-1])], dim=1)
+        before = torch.cat([first, self.proj_in(line[:, :-1])], dim=1)
         self.decoder(placed[:, : t * size] + before, angles[: t * size], kept=kept)
         token, made = line[:, -1:], []
         for place in range(t * size, end * size):
             here = slice(place, place + 1)
-            x = placed[:, here] + self.enter(token)
-            token = self._drawn(self.decoder(x, angles[here], kept=kept), chance)
+            x = placed[:, here] + self.proj_in(token)
+            token = self._drawn(self.decoder(x, angles[here], kept=kept), generator)
             made.append(token)
         return rearrange(torch.cat(made, dim=1), "b (t h w) -> b t h w", h=h, w=w)
 
     def _frame_by_frame(
-        self, past: Tokens, condition: Condition | None, length: int, chance: torch.Generator
+        self, past: Tokens, condition: Condition | None, length: int, generator: torch.Generator
     ) -> Int[Tensor, "b _t h w"]:
         b, t, h, w = past.shape
         size, end = h * w, t + length
         angles, kept = self._angles(end), Kept(self.decoder, b, end * size)
-        placed = self._placed(self.enter.weight.new_zeros(b, end, size, self.width), condition)
-        known = self.enter(past.flatten(1)) + placed[:, : t * size]
+        placed = self._placed(self.proj_in.weight.new_zeros(b, end, size, self.width), condition)
+        known = self.proj_in(past.flatten(1)) + placed[:, : t * size]
         self.decoder(known, angles[: t * size], self._look(t)[: t * size, : t * size], kept)
         made = []
         for frame in range(t, end):
             here = slice(frame * size, (frame + 1) * size)
-            look = torch.ones(size, (frame + 1) * size, dtype=torch.bool, device=past.device)
+            attention_mask = torch.ones(
+                size, (frame + 1) * size, dtype=torch.bool, device=past.device
+            )
             asked = placed[:, here] + self.unknown
-            tokens = self._drawn(self.decoder(asked, angles[here], look, kept, False), chance)
+            tokens = self._drawn(
+                self.decoder(asked, angles[here], attention_mask, kept, False), generator
+            )
             made.append(tokens)
             if frame < end - 1:
-                self.decoder(placed[:, here] + self.enter(tokens), angles[here], look, kept)
+                self.decoder(
+                    placed[:, here] + self.proj_in(tokens), angles[here], attention_mask, kept
+                )
         return rearrange(torch.stack(made, dim=1), "b t (h w) -> b t h w", h=h)
 
-    def _drawn(self, hidden: Float[Tensor, "b n d"], chance: torch.Generator) -> Int[Tensor, "b n"]:
-        return draw(self.leave(hidden), self.config.sampling, chance)
+    def _drawn(
+        self, hidden: Float[Tensor, "b n d"], generator: torch.Generator
+    ) -> Int[Tensor, "b n"]:
+        return draw(self.proj_out(hidden), self.config.sampling, generator)
 
     # Tokens -----------------------------------------------------------------------------------
 
@@ -232,9 +240,9 @@ class Autoregressive(TokenPredictor):
         self, x: Float[Tensor, "b t s d"], condition: Condition | None
     ) -> Float[Tensor, "b n d"]:
         """Add to every token where it is, and the condition of its frame."""
-        x = x + self.where
+        x = x + self.pos_embed
         if condition is not None:
-            x = x + self.enter_condition(condition.per_frame)[:, :, None]
+            x = x + self.proj_condition(condition.per_frame)[:, :, None]
         return x.flatten(1, 2)
 
     def _angles(self, t: int) -> Rotation:

@@ -39,10 +39,10 @@ from avenir.nn.denoiser import Denoiser
 from avenir.nn.transformer import in_order
 from avenir.predictors import (
     MOST_FRAMES,
+    FeatureHook,
     LatentShape,
     Memory,
     Predictor,
-    Tap,
     check_sinks,
     guided,
     remembered,
@@ -176,7 +176,7 @@ class Flow(Denoiser, Predictor):
         latents: Latents,
         condition: Condition | None,
         progress: Progress,
-        tap: Tap | None = None,
+        hook: FeatureHook | None = None,
     ) -> dict[str, Tensor]:
         """Degrade, predict, compare: one weighted mean over the hidden frames."""
         true_latents, own = latents, 0
@@ -189,18 +189,16 @@ class Flow(Denoiser, Predictor):
         known = degradation.known
         inpainting = None if known is None else Inpainting(latents, known)
         h, _ = self.grid(x)
-        after = tap and {tap.layer: through_grid(tap, degradation.weight, h)}
-        look, level = degradation.look, degradation.level
-        seen = self._told(x, level, last)
-        said = self.forward(
-            x, level, condition, seen, look=look, after=after, inpainting=inpainting
-        )
+        after = hook and {hook.layer: through_grid(hook, degradation.weight, h)}
+        mask, level = degradation.attention_mask, degradation.level
+        seen = self._frame_shown(x, level, last)
+        output = self.forward(x, level, condition, seen, mask, after=after, inpainting=inpainting)
 
         def measured(value: Latents) -> Latents:
             ends = self.path.ends(self.config.predicts, value, x, tau, floor=_FLOOR)
             return self.path.target(self.config.loss, ends, tau)
 
-        error = measured(said) - measured(self.path.target(self.config.predicts, true, tau))
+        error = measured(output) - measured(self.path.target(self.config.predicts, true, tau))
         losses = {"flow": hidden_error(error, degradation, inpainting)}
         if self.stride is not None:
             rows = max(1, round(self.config.shortcut * len(latents)))
@@ -209,21 +207,22 @@ class Flow(Denoiser, Predictor):
         return losses
 
     def _shortcut(
-        self, latents: Latents, condition: Condition | None, chance: torch.Generator
+        self, latents: Latents, condition: Condition | None, generator: torch.Generator
     ) -> Float[Tensor, ""]:
         """Compare one long step with two of half its length."""
-        steps = draw_steps(len(latents), self.shift, chance)
-        degradation = self.degrade(latents, chance, steps.start[:, 0])
+        steps = draw_steps(len(latents), self.shift, generator)
+        degradation = self.degrade(latents, generator, steps.start[:, 0])
         hidden = degradation.weight
-        _, x, last = self._mixed(latents, degradation, chance)
+        _, x, last = self._mixed(latents, degradation, generator)
 
         def velocity(x: Latents, tau: Tensor, stride: Tensor) -> Latents:
             level = torch.where(hidden > 0, tau, degradation.level)
-            far, seen = stride * hidden, self._told(x, level, last)
-            said = self.forward(x, level, condition, seen, look=degradation.look, stride=far)
+            far, seen = stride * hidden, self._frame_shown(x, level, last)
+            mask = degradation.attention_mask
+            output = self.forward(x, level, condition, seen, mask, stride=far)
             tau = tau[:, :, None, None, None]
             return self.path.velocity(
-                self.path.ends(self.config.predicts, said, x, tau, floor=_FLOOR), tau
+                self.path.ends(self.config.predicts, output, x, tau, floor=_FLOOR), tau
             )
 
         tau = steps.start[:, :, None, None, None]
@@ -234,22 +233,22 @@ class Flow(Denoiser, Predictor):
         return hidden_error(one - two, degradation)
 
     def _mixed(
-        self, latents: Latents, degradation: Degradation, chance: torch.Generator
+        self, latents: Latents, degradation: Degradation, generator: torch.Generator
     ) -> tuple[Mixed, Latents, Float[Tensor, "b 1 c h w"]]:
         """Mix every frame with noise at its level: both ends, the mixture, the last frame seen."""
-        noise = torch.randn(latents.shape, generator=chance, device=latents.device)
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         level = degradation.level[:, :, None, None, None]
         x = self.path.mix(latents, noise, level)
         return Mixed(latents, noise), x, last_seen(x, degradation)
 
-    def _told(
+    def _frame_shown(
         self, x: Latents, level: NoiseLevel, last: Float[Tensor, "b 1 c h w"]
     ) -> Float[Tensor, "b #t c h w"]:
         """Say what every frame is shown: the last of the past or, in order, the one before it."""
         return before_each(self.path, x, level) if self.causal else last
 
     def _with_own_past(
-        self, latents: Latents, condition: Condition | None, rows: int, chance: torch.Generator
+        self, latents: Latents, condition: Condition | None, rows: int, generator: torch.Generator
     ) -> Latents:
         """Put what it makes itself in the place of the last past frame of the first rows.
 
@@ -259,7 +258,7 @@ class Flow(Denoiser, Predictor):
         last = min(self.config.past, latents.shape[1] - 1) - 1
         steer = None if condition is None else condition.rows(rows)
         before, after = (None, None) if steer is None else (steer[:last], steer[last : last + 1])
-        made, _ = self.predict(self.start(latents[:rows, :last], before), after, 1, chance)
+        made, _ = self.predict(self.start(latents[:rows, :last], before), after, 1, generator)
         latents = latents.clone()
         latents[:rows, last : last + 1] = made
         return latents
@@ -279,22 +278,22 @@ class Flow(Denoiser, Predictor):
         config, (b, t) = self.config, latents.shape[:2]
         device = latents.device
 
-        def chance(probability: float) -> Tensor:
+        def happens(probability: float) -> Tensor:
             return torch.rand(b, generator=generator, device=device) < probability
 
         if tau is None:
             own = draw_tau((b, t), config.tau, self.shift, generator)
-            forced = chance(config.diffusion_forcing_probability)
+            forced = happens(config.diffusion_forcing_probability)
             every = torch.where(forced[:, None], own, own[:, :1])
         else:
-            every, forced = tau[:, None].expand(b, t), chance(0.0)
+            every, forced = tau[:, None].expand(b, t), happens(0.0)
         most = min(config.past, t - 1)
         some = torch.randint(1, most + 1, (b,), generator=generator, device=device)
-        num_past = torch.where(chance(config.full_past_probability), most, some).masked_fill(
+        num_past = torch.where(happens(config.full_past_probability), most, some).masked_fill(
             forced, 0
         )
         if config.unconditional_probability > 0:
-            num_past = num_past.masked_fill(chance(config.unconditional_probability), 0)
+            num_past = num_past.masked_fill(happens(config.unconditional_probability), 0)
         num_past[:full] = most
         noise = torch.rand(b, generator=generator, device=device) * config.past_noise
         hidden = hide_future(every, num_past, 1 - noise)
@@ -366,10 +365,10 @@ class Flow(Denoiser, Predictor):
         last = past[:, -1:] if num_past else torch.zeros_like(noise[:, :1])
         sides = guided(before, after, sampling.guidance)
         past_level = torch.full((b, num_past), 1 - sampling.past_noise, device=noise.device)
-        look = in_order(b, num_past + length, noise.device) if self.causal else None
-        told = self._told(past, past_level, last)
+        mask = in_order(b, num_past + length, noise.device) if self.causal else None
+        shown = self._frame_shown(past, past_level, last)
         caches = [
-            self.remember(past, past_level, led, told, look) if num_past else None
+            self.remember(past, past_level, led, shown, mask) if num_past else None
             for _, led, _ in sides
         ]
 
@@ -381,10 +380,10 @@ class Flow(Denoiser, Predictor):
             level, far = (each.expand(b, length) for each in (tau, strides * (then - tau)))
             best = torch.zeros_like(x)
             window, levels = torch.cat([past, x], dim=1), torch.cat([past_level, level], dim=1)
-            seen = self._told(window, levels, last)[:, -length:]
+            seen = self._frame_shown(window, levels, last)[:, -length:]
             for (share, _, led), cache in zip(sides, caches, strict=True):
                 best = best + share * self.forward(
-                    x, level, led, seen, look=look, cache=cache, stride=far, inpainting=inpainting
+                    x, level, led, seen, mask, cache, stride=far, inpainting=inpainting
                 )
             return self.path.ends(self.config.predicts, best, x, tau, floor=_FLOOR)
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from avenir.clip import Condition, Progress
 from avenir.config import Config
-from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer, in_order
+from avenir.nn.transformer import Cache, FinalLayer, SpaceTimeTransformer, in_order
 from avenir.predictors import (
     MOST_FRAMES,
+    FeatureHook,
     Hidden,
     LatentShape,
     Memory,
     Predictor,
-    Tap,
     remembered,
     through_grid,
 )
@@ -64,32 +64,34 @@ class JointEmbedding(Predictor):
         self.num_train_frames = config.past + config.rollout
         token = shape.channels * config.patch**2
         num_tokens = math.prod(shape.grid(config.patch))
-        self.where = nn.Parameter(0.02 * torch.randn(num_tokens, config.width))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(num_tokens, config.width))
         self.unsteered = nn.Parameter(0.02 * torch.randn(config.width))
-        self.enter = nn.Linear(token, config.width)
-        self.enter_condition = nn.Linear(config.width, config.width)
+        self.proj_in = nn.Linear(token, config.width)
+        self.proj_condition = nn.Linear(config.width, config.width)
         self.transformer = SpaceTimeTransformer(
             config.width, config.depth, config.heads, config.attention
         )
-        self.leave = Exit(config.width, token)
+        self.proj_out = FinalLayer(config.width, token)
 
     def losses(
         self,
         latents: Latents,
         condition: Condition | None,
         progress: Progress,
-        tap: Tap | None = None,
+        hook: FeatureHook | None = None,
     ) -> dict[str, Tensor]:
         """Say every next frame from the true ones, then the last ones from what was said."""
         t, steps = latents.shape[1], min(self.config.rollout, latents.shape[1] - 1)
-        said, _ = self.forward(latents[:, :-1], _after(condition, 0, t - 1), tap=_said(tap))
+        output, _ = self.forward(
+            latents[:, :-1], _after(condition, 0, t - 1), hook=_after_hook(hook)
+        )
         rolled = latents[:, : t - steps]
         for _ in range(steps):
             seen = rolled.shape[1]
             after, _ = self.forward(rolled, _after(condition, 0, seen))
             rolled = torch.cat([rolled, after[:, -1:]], dim=1)
         return {
-            "teacher_forced": (said - latents[:, 1:]).abs().mean(),
+            "teacher_forced": (output - latents[:, 1:]).abs().mean(),
             "rolled_out": (rolled - latents)[:, t - steps :].abs().mean(),
         }
 
@@ -98,7 +100,7 @@ class JointEmbedding(Predictor):
         latents: Latents,
         condition: Condition | None,
         cache: Cache | None = None,
-        tap: Tap | None = None,
+        hook: FeatureHook | None = None,
     ) -> tuple[Latents, Cache]:
         """Say, at every frame, the next; `condition` is that of the frames to be said.
 
@@ -106,17 +108,17 @@ class JointEmbedding(Predictor):
         """
         (b, t), p = latents.shape[:2], self.patch
         h, w = latents.shape[-2] // p, latents.shape[-1] // p
-        x = self.enter(rearrange(latents, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        x = x + self.where
+        x = self.proj_in(rearrange(latents, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        x = x + self.pos_embed
         per_frame = self.unsteered.expand(b, t, -1)
         if condition is not None:
             per_frame = per_frame + condition.per_frame
-            x = x + self.enter_condition(condition.per_frame)[:, :, None]
-        look = in_order(b, t, x.device) if t > 1 else None
+            x = x + self.proj_condition(condition.per_frame)[:, :, None]
+        attention_mask = in_order(b, t, x.device) if t > 1 else None
         counts = torch.ones(b, t, device=x.device)
-        after = None if tap is None else {tap.layer: through_grid(tap, counts, h)}
-        x, kept = self.transformer(x, per_frame, (h, w), look, cache, after)
-        change = self.leave(x, per_frame)
+        after = None if hook is None else {hook.layer: through_grid(hook, counts, h)}
+        x, kept = self.transformer(x, per_frame, (h, w), attention_mask, cache, after)
+        change = self.proj_out(x, per_frame)
         change = rearrange(change, "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, p=p, q=p)
         return latents + change, kept
 
@@ -133,9 +135,9 @@ class JointEmbedding(Predictor):
         new = frames
         for _ in range(length):
             seen = frames.shape[1]
-            said, kept = self.forward(new, _after(both, seen - new.shape[1], seen), cache)
+            output, kept = self.forward(new, _after(both, seen - new.shape[1], seen), cache)
             cache = kept if cache is None else _joined(cache, kept)
-            new = said[:, -1:]
+            new = output[:, -1:]
             frames = torch.cat([frames, new], dim=1)
         return frames[:, memory.num_frames :], self.start(frames, both)
 
@@ -145,16 +147,16 @@ def _after(condition: Condition | None, first: int, end: int) -> Condition | Non
     return None if condition is None else condition[first + 1 : end + 1]
 
 
-def _said(tap: Tap | None) -> Tap | None:
-    """Show a tap every token at the frame that it says; none says the first."""
-    if tap is None:
+def _after_hook(hook: FeatureHook | None) -> FeatureHook | None:
+    """Show a hook every token at the frame that it predicts; none predicts the first."""
+    if hook is None:
         return None
 
     def through(tokens: Hidden, counts: Float[Tensor, "b t"]) -> Hidden:
         tokens, counts = (torch.cat([0 * x[:, :1], x], dim=1) for x in (tokens, counts))
-        return tap.through(tokens, counts)[:, 1:]
+        return hook.through(tokens, counts)[:, 1:]
 
-    return Tap(tap.layer, through)
+    return FeatureHook(hook.layer, through)
 
 
 def _joined(cache: Cache, new: Cache) -> Cache:

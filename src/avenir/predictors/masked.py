@@ -20,12 +20,12 @@ from avenir.clip import Condition, Progress
 from avenir.config import Config
 from avenir.degradation import Degradation, draw_rate, hide_future
 from avenir.errors import AvenirError
-from avenir.nn.transformer import Cache, Exit, SpaceTimeTransformer
+from avenir.nn.transformer import Cache, FinalLayer, SpaceTimeTransformer
 from avenir.predictors import (
     MOST_FRAMES,
+    FeatureHook,
     LatentShape,
     Memory,
-    Tap,
     TokenPredictor,
     remembered,
     through_grid,
@@ -94,16 +94,16 @@ class Masked(TokenPredictor):
         self.config, self.width, self.depth = config, config.width, config.depth
         self.h, self.w = shape.h, shape.w
         self.num_train_frames = config.past + config.chunk
-        self.enter = nn.Embedding(len(self.codes), config.width)
+        self.proj_in = nn.Embedding(len(self.codes), config.width)
         self.hidden = nn.Parameter(torch.zeros(config.width))
-        self.where = nn.Parameter(torch.zeros(shape.h * shape.w, config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(shape.h * shape.w, config.width))
         self.unsteered = nn.Parameter(torch.zeros(config.width))
-        self.enter_condition = nn.Linear(config.width, config.width)
+        self.proj_condition = nn.Linear(config.width, config.width)
         self.transformer = SpaceTimeTransformer(
             config.width, config.depth, config.heads, config.attention
         )
-        self.leave = Exit(config.width, len(self.codes))
-        for weight in (self.enter.weight, self.where, self.hidden, self.unsteered):
+        self.proj_out = FinalLayer(config.width, len(self.codes))
+        for weight in (self.proj_in.weight, self.pos_embed, self.hidden, self.unsteered):
             nn.init.normal_(weight, std=0.02)
 
     # Training ---------------------------------------------------------------------------------
@@ -113,13 +113,13 @@ class Masked(TokenPredictor):
         latents: Latents,
         condition: Condition | None,
         progress: Progress,
-        tap: Tap | None = None,
+        hook: FeatureHook | None = None,
     ) -> dict[str, Tensor]:
         """Hide, score, compare where something is hidden: nats per token."""
-        (b, t), chance = latents.shape[:2], progress.generator
-        degradation = self.degrade(b, t, chance)
+        (b, t), generator = latents.shape[:2], progress.generator
+        degradation = self.degrade(b, t, generator)
         error, weight, hidden = self._error(
-            latents, condition, degradation, self.config.hide, chance, tap
+            latents, condition, degradation, self.config.hide, generator, hook
         )
         if self.config.loss == "mean":
             return {"cross_entropy": error.sum() / hidden.sum().clamp(min=1)}
@@ -148,25 +148,25 @@ class Masked(TokenPredictor):
         condition: Condition | None,
         degradation: Degradation,
         hide: Literal["uniform", "cosine"],
-        chance: torch.Generator,
-        tap: Tap | None = None,
+        generator: torch.Generator,
+        hook: FeatureHook | None = None,
     ) -> tuple[Float[Tensor, "b t h w"], Float[Tensor, " b"], Hidden]:
         """Hide some of what is to be predicted: nats where hidden, the rows' weights, and where."""
         tokens = self.tokens(latents)
-        rate, weight = draw_rate(len(tokens), hide, chance)
-        drawn = torch.rand(tokens.shape, generator=chance, device=tokens.device)
+        rate, weight = draw_rate(len(tokens), hide, generator)
+        drawn = torch.rand(tokens.shape, generator=generator, device=tokens.device)
         future = degradation.weight[..., None, None] > 0
         hidden = (drawn < rate[:, None, None, None]) & future
-        scores = self.forward(tokens, hidden, condition, degradation, tap=tap)
+        scores = self.forward(tokens, hidden, condition, degradation, hook=hook)
         error = cross_entropy(scores.flatten(0, -2), tokens.flatten(), reduction="none")
         return error.view_as(tokens) * hidden, weight, hidden
 
-    def degrade(self, b: int, t: int, chance: torch.Generator) -> Degradation:
+    def degrade(self, b: int, t: int, generator: torch.Generator) -> Degradation:
         """Draw how many frames of each window are past; the others are to be predicted."""
-        device, most = chance.device, min(self.config.past, t - 1)
+        device, most = generator.device, min(self.config.past, t - 1)
         least = min(1, most)
-        some = torch.randint(least, most + 1, (b,), generator=chance, device=device)
-        full = torch.rand(b, generator=chance, device=device) < self.config.full_past_probability
+        some = torch.randint(least, most + 1, (b,), generator=generator, device=device)
+        full = torch.rand(b, generator=generator, device=device) < self.config.full_past_probability
         zeros, ones = torch.zeros(b, t, device=device), torch.ones(b, device=device)
         return hide_future(zeros, torch.where(full, most, some), ones)
 
@@ -179,11 +179,11 @@ class Masked(TokenPredictor):
         condition: Condition | None,
         degradation: Degradation | None = None,
         cache: Cache | None = None,
-        tap: Tap | None = None,
+        hook: FeatureHook | None = None,
     ) -> Float[Tensor, "b t h w v"]:
         """Score all tokens at every place; `cache` stands for frames before these."""
-        x, per_frame = self._seen(tokens, hidden, condition, degradation, cache, tap)
-        return rearrange(self.leave(x, per_frame), "b t (h w) v -> b t h w v", h=self.h)
+        x, per_frame = self._seen(tokens, hidden, condition, degradation, cache, hook)
+        return rearrange(self.proj_out(x, per_frame), "b t (h w) v -> b t h w v", h=self.h)
 
     def at_hidden(
         self,
@@ -195,11 +195,11 @@ class Masked(TokenPredictor):
     ) -> Float[Tensor, "b n v"]:
         """Score all tokens where they are hidden, at equally many places in every row."""
         x, per_frame = self._seen(tokens, hidden, condition, degradation, cache)
-        return self.leave.at(x, per_frame, hidden_places(hidden))
+        return self.proj_out.at(x, per_frame, hidden_places(hidden))
 
     def remember(self, tokens: Tokens, condition: Condition | None) -> Cache:
         """Return what the others need of frames that are known."""
-        x, per_frame = self._placed(self.enter(tokens.flatten(2)), condition)
+        x, per_frame = self._placed(self.proj_in(tokens.flatten(2)), condition)
         return self.transformer.remember(x, per_frame, (self.h, self.w))
 
     def _seen(
@@ -209,27 +209,27 @@ class Masked(TokenPredictor):
         condition: Condition | None,
         degradation: Degradation | None,
         cache: Cache | None,
-        tap: Tap | None = None,
+        hook: FeatureHook | None = None,
     ) -> tuple[Float[Tensor, "b t s d"], Float[Tensor, "b t d"]]:
         """Run the transformer; return its tokens, and the vectors of their frames."""
-        shown = self.enter(tokens.flatten(2))
+        shown = self.proj_in(tokens.flatten(2))
         x = torch.where(hidden.flatten(2)[..., None], self.hidden, shown)
         x, per_frame = self._placed(x, condition)
-        look = None if degradation is None else degradation.look
+        attention_mask = None if degradation is None else degradation.attention_mask
         after = None
-        if tap is not None and degradation is not None:
-            after = {tap.layer: through_grid(tap, degradation.weight, self.h)}
-        x, _ = self.transformer(x, per_frame, (self.h, self.w), look, cache, after)
+        if hook is not None and degradation is not None:
+            after = {hook.layer: through_grid(hook, degradation.weight, self.h)}
+        x, _ = self.transformer(x, per_frame, (self.h, self.w), attention_mask, cache, after)
         return x, per_frame
 
     def _placed(
         self, x: Float[Tensor, "b t s d"], condition: Condition | None
     ) -> tuple[Float[Tensor, "b t s d"], Float[Tensor, "b t d"]]:
         """Add to every token where it is, and what leads into its frame; return both."""
-        x, per_frame = x + self.where, self.unsteered.expand(*x.shape[:2], -1)
+        x, per_frame = x + self.pos_embed, self.unsteered.expand(*x.shape[:2], -1)
         if condition is None:
             return x, per_frame
-        led = self.enter_condition(condition.per_frame)[:, :, None]
+        led = self.proj_condition(condition.per_frame)[:, :, None]
         return x + led, per_frame + condition.per_frame
 
     # Prediction -------------------------------------------------------------------------------

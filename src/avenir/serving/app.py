@@ -121,8 +121,8 @@ class Server:
 
     def _knows(self, who: HTTPConnection) -> bool:
         """Say whether an address has the token in it, in the same time however wrong it is."""
-        said = who.query_params.get("token", "")
-        return self.token is None or secrets.compare_digest(said.encode(), self.token.encode())
+        given = who.query_params.get("token", "")
+        return self.token is None or secrets.compare_digest(given.encode(), self.token.encode())
 
     async def _page(self, request: Request) -> Response:
         if not self._knows(request):

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avenir.clip import Clip, to_frames
+from avenir.console import silent
 from avenir.controls import Controls
 from avenir.data import Source
 from avenir.data.synthetic import Synthetic
@@ -217,7 +218,7 @@ def initial_states_of(
     world: World,
     num_clips: int,
     past: int,
-    report: Callable[[str, int, int], None] = lambda what, done, total: None,
+    report: Callable[[str, int, int], None] = silent,
 ) -> list[InitialState]:
     """Take pasts of held-out recordings, with all that is known to follow."""
     f_t, initial_states = world.f_t, []

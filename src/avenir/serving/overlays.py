@@ -7,7 +7,7 @@ what is imagined is read as if it were observed. Nothing is computed unless it i
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from avenir.console import Report, silent
 from avenir.data import Source, Window
 from avenir.data.synthetic import Synthetic
 from avenir.data.synthetic.things import MOVING
@@ -31,7 +32,7 @@ from avenir.shapes import Compression, Latents
 from avenir.world import World
 
 Latent = Float[Tensor, "c h w"]
-Report = Callable[[str, int, int], None]
+
 
 _MOST_COLOURED = 4
 """Latents of every initial state that components are found in."""
@@ -88,7 +89,7 @@ class Overlays:
         world: World,
         initial_states: Sequence[InitialState],
         source: Source | None = None,
-        report: Report = lambda what, done, total: None,
+        report: Report = silent,
     ) -> "Overlays":
         """Find components in the initial states and, where there are labels, learn probes."""
         f_t = world.f_t

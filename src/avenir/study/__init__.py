@@ -26,8 +26,8 @@ from avenir.registry import code_in
 from avenir.splits import Split
 from avenir.study.comparison import ArmRun, Arms, Conclusion, Gate, compare_arms
 from avenir.study.predictiveness import correlate_passports
+from avenir.training.objectives import make_card, make_source, trained_on
 from avenir.training.recipe import Recipe, load_recipe
-from avenir.training.tasks import make_card, make_source, trained_on
 from avenir.world import World
 
 

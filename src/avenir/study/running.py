@@ -22,8 +22,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from avenir import console
 from avenir.card import seconds_per_step
 from avenir.clip import Clip
+from avenir.console import say
 from avenir.device import best_device, generator
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.independence import check_judge
@@ -37,8 +39,6 @@ from avenir.signals import observed
 from avenir.splits import Split
 from avenir.study import Cell, Study, run_folder
 from avenir.study.comparison import ArmRun
-from avenir.training import log
-from avenir.training.log import say
 from avenir.training.loop import Interrupted, is_finished, stopping, train
 from avenir.training.recipe import Recipe
 from avenir.world import World
@@ -278,8 +278,8 @@ def films(study: Study, num_clips: int = 2) -> list[Column]:
         column = Column(arm, [], [], {})
         for step, path in snapshots.items():
             world = World.load(path, trust=study.trust)
-            chance = generator("film", device=world.encoder.latent_mean.device)
-            pieces = world.imagine(past, steering, protocol.horizon, 1, chance)
+            rng = generator("film", device=world.encoder.latent_mean.device)
+            pieces = world.imagine(past, steering, protocol.horizon, 1, rng)
             made = torch.cat([piece.cpu() for piece in pieces], dim=1)
             for name, seen, video in zip(batch.names, true, made, strict=True):
                 title = f"{step:,} steps: {name}"
@@ -302,7 +302,7 @@ def _call(job: Job, path: Path) -> None:
     """Run a job in its process, what it says going to a file beside what it makes."""
     make_folder(path.parent)
     with (path.parent / f"{path.name}.log").open("a") as file:
-        log.console.file = file
+        console.console.file = file
         job.call(*job.arguments)
 
 

@@ -83,9 +83,9 @@ def signal_columns(table: Table, keep: Sequence[str] = ()) -> tuple[list[int], l
             raise table.wrong(f"{shown} does not number rows; name it, or take it out")
         elif len(lacking):
             line, word = table.lines[lacking[0]], texts.get(int(lacking[0]))
-            said = "no finite number" if word is None else repr(word[:40])
+            found = "no finite number" if word is None else repr(word[:40])
             raise table.wrong(
-                f"line {line}, column {name!r} holds {said}; write a number, or take the row or "
+                f"line {line}, column {name!r} holds {found}; write a number, or take the row or "
                 "the column out"
             )
         else:
@@ -307,10 +307,10 @@ def _of_times(table: Table, column: int, frames: _Frames) -> tuple[np.ndarray, l
     if not (abs(values) < MOST).all():
         row = int(np.flatnonzero(~(abs(values) < MOST))[0])
         word = table.words.get(column, {}).get(row)
-        said = "no time" if word is None else f"{word[:40]!r}, which is read as no time"
+        found = "no time" if word is None else f"{word[:40]!r}, which is read as no time"
         raise table.wrong(
-            f"line {table.lines[row]}, column {name!r} holds {said}; write seconds in each row, or "
-            "times such as 12:00:01.5 or 2024-03-01 12:00:01.5"
+            f"line {table.lines[row]}, column {name!r} holds {found}; write seconds in each row, "
+            "or times such as 12:00:01.5 or 2024-03-01 12:00:01.5"
         )
     if (np.diff(values) < 0).any():
         line = table.lines[1:][np.diff(values) < 0][0]
@@ -385,8 +385,8 @@ def _in_recording(
         span = (values[-1] - values[0]) * scale
         row, short = span / max(1, len(values) - 1), frames.stamps[-1] - span
         if -2 * frames.step < short < max(2 * frames.step, min(1.5 * row, length / 2)):
-            said = f"column {name!r} counts {each} from {values[0]:g}: its first row is taken as "
-            return (values - values[0]) * scale, [said + "the first frame's"]
+            found = f"column {name!r} counts {each} from {values[0]:g}: its first row is taken as "
+            return (values - values[0]) * scale, [found + "the first frame's"]
     seconds = values * UNITS[unit or "s"]
     most = 30 * length if unit is None else np.inf  # more than a log that began and ended elsewhere
     if seconds[0] < length and seconds[-1] >= 0 and max(-seconds[0], seconds[-1]) <= most:

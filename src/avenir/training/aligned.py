@@ -14,17 +14,17 @@ from avenir.data.cached import Cached
 from avenir.encoders import Encoder, ParameterGroup, Tokenizer, padded
 from avenir.errors import AvenirError
 from avenir.losses.alignment import Alignment, AlignmentConfig, balanced
-from avenir.predictors import Tap
+from avenir.predictors import FeatureHook
 from avenir.shapes import Compression, Latents, Video
+from avenir.training.objectives import EncoderObjective, PredictorObjective
 from avenir.training.recipe import Recipe
-from avenir.training.tasks import EncoderTask, PredictorTask
 from avenir.world import World
 
 _TERMS = {"directions": 1.0, "relations": 1.0, "local_correlation": 1.0}
 """What alignment adds to the losses; the terms come weighted."""
 
 
-class AlignedEncoderTask(EncoderTask):
+class AlignedEncoderObjective(EncoderObjective):
     """Train a tokenizer while more is asked of its latents."""
 
     def __init__(
@@ -96,7 +96,7 @@ class AlignedEncoderTask(EncoderTask):
         return [first, *others, *_projecting(self.alignment)]
 
 
-class AlignedPredictorTask(PredictorTask):
+class AlignedPredictorObjective(PredictorObjective):
     """Train a predictor while its tokens in the frames to predict are drawn toward a teacher.
 
     The teacher sees the frames as they truly are (REPA, 2410.06940).
@@ -138,7 +138,9 @@ class AlignedPredictorTask(PredictorTask):
         """Return predictor, conditioner and what aligns them."""
         return self.both
 
-    def losses(self, batch: Batch, progress: Progress, tap: Tap | None = None) -> dict[str, Tensor]:
+    def losses(
+        self, batch: Batch, progress: Progress, hook: FeatureHook | None = None
+    ) -> dict[str, Tensor]:
         """Predict, and align the tokens midway by how much their frames count."""
         assert batch.video is not None
         aside: list[tuple[Tensor, Tensor]] = []
@@ -148,7 +150,7 @@ class AlignedPredictorTask(PredictorTask):
             aside.append((twin, counts))
             return onward
 
-        losses = super().losses(batch, progress, Tap(self.layer, through))
+        losses = super().losses(batch, progress, FeatureHook(self.layer, through))
         [(tokens, counts)] = aside
         features = _seen(self.teacher, batch.video)
         # What prediction draws comes first: with and without alignment it draws the same.

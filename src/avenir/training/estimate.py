@@ -11,9 +11,9 @@ import torch
 
 from avenir.clip import Batch, Progress
 from avenir.device import generator
+from avenir.training.objectives import Objective
 from avenir.training.recipe import Recipe
-from avenir.training.step import Step
-from avenir.training.tasks import Task
+from avenir.training.step import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Cost:
         )
 
 
-def estimate(recipe: Recipe, task: Task, batch: Batch) -> Cost:
+def estimate(recipe: Recipe, task: Objective, batch: Batch) -> Cost:
     """Time steps of a copy of the task on one batch; the task itself is not touched.
 
     Three are as at the beginning of training, of which the first is not counted, and two as at the
@@ -43,7 +43,7 @@ def estimate(recipe: Recipe, task: Task, batch: Batch) -> Cost:
     """
     # All that trains is copied, the data are not.
     twin = copy.deepcopy(task, {id(data): data for data in (task.data, task.source)})
-    step = Step(recipe, twin)
+    step = TrainingStep(recipe, twin)
     seconds, last = [], max(0, recipe.train.steps - 2)
     for number in (0, 1, 2, max(0, last - 1), last):
         started = time.perf_counter()

@@ -1,15 +1,12 @@
 """What a run says while it trains: a bar on a terminal, lines elsewhere, and `metrics.jsonl`."""
 
 import json
-import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,9 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from avenir.console import console, say
 from avenir.files import append_row, flush, read_rows, write_whole
-
-console = Console(stderr=True, highlight=False)
 
 
 class Log:
@@ -79,50 +75,3 @@ class Log:
             rows = [(row.get("step", 0), row) for row in read_rows(self.path)]
             kept = [row for at, row in rows if isinstance(at, int) and at <= step]
             write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-
-
-class Steps:
-    """A bar for work measured in seconds of video."""
-
-    def __init__(self, what: str, seconds: float) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self.row = self.progress.add_task(what, total=seconds)
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def advance(self, seconds: float) -> None:
-        """Show that so many more seconds are done."""
-        self.progress.advance(self.row, seconds)
-
-
-class Preparation:
-    """Tells of slow work that is no training: what, how much is done, of how much."""
-
-    def __init__(self) -> None:
-        self.told = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Print a line every few seconds, and at the end."""
-        if time.monotonic() - self.told > 5 or done >= total:
-            self.told = time.monotonic()
-            say(f"{what}: {done:,} of {total:,}")
-
-
-def hush() -> None:
-    """Say nothing any longer: the terminal is gone, and to write to it would be an error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for told in (1, 2):
-        if stat.S_ISCHR(os.fstat(told).st_mode):
-            os.dup2(nowhere, told)
-    os.close(nowhere)
-
-
-def say(words: str) -> None:
-    """Tell the user one thing."""
-    console.print(words, markup=False, soft_wrap=True)

@@ -17,27 +17,28 @@ import torch
 
 from avenir.card import FORMAT, WEIGHTS, Card, parse_card
 from avenir.clip import Progress
+from avenir.console import PrintedReport, hush, say
 from avenir.data import Source, batches
 from avenir.device import best_device, device_name, generator, seed_of
 from avenir.errors import AvenirError, DamagedError, TrainingError
 from avenir.files import alone_in, remove, sweep, write_whole
 from avenir.registry import code_in
-from avenir.training.aligned import AlignedEncoderTask, AlignedPredictorTask
+from avenir.training.aligned import AlignedEncoderObjective, AlignedPredictorObjective
 from avenir.training.checkpoint import STATE, load_state, save_state
 from avenir.training.estimate import estimate, peak_bytes
-from avenir.training.log import Log, Preparation, hush, say
-from avenir.training.recipe import Recipe, how_far
-from avenir.training.samples import write_samples
-from avenir.training.step import Step
-from avenir.training.tasks import (
-    DecoderTask,
-    EncoderTask,
-    PredictorTask,
-    Task,
+from avenir.training.log import Log
+from avenir.training.objectives import (
+    DecoderObjective,
+    EncoderObjective,
+    Objective,
+    PredictorObjective,
     make_card,
     make_source,
     trained_on,
 )
+from avenir.training.recipe import Recipe, how_far
+from avenir.training.samples import write_samples
+from avenir.training.step import TrainingStep
 from avenir.world import World
 
 
@@ -69,8 +70,8 @@ def train(
         with alone_in(folder, "training"):
             if not _holds(folder, key):
                 _claim(folder, recipe, key)
-                task = make_task(recipe, data, parents)
-                task.prepare(runs, Preparation())
+                task = make_objective(recipe, data, parents)
+                task.prepare(runs, PrintedReport())
                 lineage = {role: w.card.model_dump(mode="json") for role, w in parents.items()}
                 _run(recipe, task, folder, key, lineage)
                 return folder
@@ -89,7 +90,7 @@ def _finished(folder: Path, trust: Iterable[str]) -> World:
     return world
 
 
-def make_task(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Task:
+def make_objective(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Objective:
     """Build the world that a recipe describes, on its parents, and its task."""
     encoder = parents["tokenizer"].encoder if "tokenizer" in parents else None
     if "teacher" in parents:
@@ -106,9 +107,15 @@ def make_task(recipe: Recipe, data: Source, parents: Mapping[str, World]) -> Tas
     world = world.to(best_device())
     if recipe.alignment is not None:
         teacher = None if drawn_to is None else drawn_to.encoder.to(best_device())
-        aligned = AlignedPredictorTask if recipe.task == "predictor" else AlignedEncoderTask
+        aligned = (
+            AlignedPredictorObjective if recipe.task == "predictor" else AlignedEncoderObjective
+        )
         return aligned(recipe, data, world, recipe.alignment, teacher)
-    kinds = {"encoder": EncoderTask, "decoder": DecoderTask, "predictor": PredictorTask}
+    kinds = {
+        "encoder": EncoderObjective,
+        "decoder": DecoderObjective,
+        "predictor": PredictorObjective,
+    }
     return kinds[recipe.task](recipe, data, world)
 
 
@@ -138,7 +145,7 @@ def cost_of(recipe: Recipe, trust: Iterable[str] = ()) -> Iterator[str]:
     )
 
 
-def _untrained(recipe: Recipe, data: Source, trust: Iterable[str]) -> Task:
+def _untrained(recipe: Recipe, data: Source, trust: Iterable[str]) -> Objective:
     """Make a recipe's task on parents that need not be trained: their weights cost the same."""
     parents = {
         role: _untrained(each, make_source(each.data), trust).world
@@ -146,14 +153,14 @@ def _untrained(recipe: Recipe, data: Source, trust: Iterable[str]) -> Task:
         else World.load(each, "cpu", trust)
         for role, each in recipe.parents.items()
     }
-    return make_task(recipe, data, parents)
+    return make_objective(recipe, data, parents)
 
 
 def _run(
-    recipe: Recipe, task: Task, folder: Path, key: str, lineage: dict[str, dict[str, Any]]
+    recipe: Recipe, task: Objective, folder: Path, key: str, lineage: dict[str, dict[str, Any]]
 ) -> None:
     steps, device = recipe.train.steps if task.learns else 0, best_device()
-    step = Step(recipe, task)
+    step = TrainingStep(recipe, task)
     first = _resumed(recipe.name, folder, steps, key, task, step)
     feed = batches(
         task.source,
@@ -176,8 +183,8 @@ def _run(
                 cost = estimate(recipe, task, batch)
                 say(f"{recipe.name}: {cost}")
                 started, computing = time.monotonic(), time.process_time()
-            chance = generator("noise", recipe.seed, number, 0, device=device)
-            losses = step.run(batch, Progress(number, steps, chance))
+            rng = generator("noise", recipe.seed, number, 0, device=device)
+            losses = step.run(batch, Progress(number, steps, rng))
             done = number + 1
             if done % 10 == 0 or done == steps:
                 log.advance(done, losses, waited / max(1e-9, time.monotonic() - started))
@@ -233,13 +240,15 @@ class Interrupted(TrainingError):
         super().__init__(
             f"stopped {what}; all is saved in {folder}: run the same command again to go on"
         )
-        self.exit_code, self.told = 128 + number, (what, folder, number)
+        self.exit_code, self.reason = 128 + number, (what, folder, number)
 
     def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, Path, int]]:
-        return Interrupted, self.told  # as it goes from a process to another
+        return Interrupted, self.reason  # as it goes from a process to another
 
 
-def _resumed(name: str, folder: Path, steps: int, key: str, task: Task, step: Step) -> int:
+def _resumed(
+    name: str, folder: Path, steps: int, key: str, task: Objective, step: TrainingStep
+) -> int:
     """Go on from the state that a run left, and return how many steps it has done."""
     if not (folder / STATE).exists():
         return 0
@@ -252,7 +261,7 @@ def _resumed(name: str, folder: Path, steps: int, key: str, task: Task, step: St
     return done
 
 
-def _save_average(folder: Path, done: int, key: str, task: Task, step: Step) -> None:
+def _save_average(folder: Path, done: int, key: str, task: Objective, step: TrainingStep) -> None:
     step.ema.swap(task.trained)
     _save_world(folder, task.world, {"key": key, "steps": done, "finished": False})
     step.ema.swap(task.trained)

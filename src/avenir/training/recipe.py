@@ -183,7 +183,7 @@ def data_of(run: Path, overrides: Iterable[str], trust: Iterable[str] = ()) -> d
 
     Raises AvenirError when it names code that is not ours and neither `trust` nor an override does.
     """
-    given = _said(overrides)
+    given = _parsed(overrides)
     if set(given) - {"data"}:
         raise AvenirError(f"{sorted(set(given) - {'data'})} cannot change after training; data can")
     path, above = run / "recipe.toml", given.get("data", {})
@@ -215,7 +215,7 @@ def _data(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged(below, above)
 
 
-def _said(overrides: Iterable[str]) -> dict[str, Any]:
+def _parsed(overrides: Iterable[str]) -> dict[str, Any]:
     """Parse overrides; `data=somewhere` is short for `data.path=somewhere`."""
     short = "data="
     words = [
@@ -232,7 +232,7 @@ def load_recipe(
 
     A recipe names what code it likes; one that lies in a run's folder, only what `trust` names.
     """
-    return Recipe.parse(resolve(Path(path), _said(overrides), None, frozenset(trust)))
+    return Recipe.parse(resolve(Path(path), _parsed(overrides), None, frozenset(trust)))
 
 
 def resolve(

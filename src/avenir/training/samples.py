@@ -10,12 +10,14 @@ from avenir.device import generator
 from avenir.shapes import Video
 from avenir.signals import observed
 from avenir.training.log import Log
-from avenir.training.tasks import Task
+from avenir.training.objectives import Objective
 from avenir.video import write
 
 
 @torch.no_grad()
-def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, count: int = 4) -> None:
+def write_samples(
+    task: Objective, folder: Path, step: int, seed: int, log: Log, count: int = 4
+) -> None:
     """Write `step_N.mp4`, true clips above and made ones below, and log `validation_psnr`.
 
     It is `train_psnr` where nothing is kept to validate on. A data set of latents has no frames to
@@ -36,13 +38,13 @@ def write_samples(task: Task, folder: Path, step: int, seed: int, log: Log, coun
         hidden = 0
     else:
         hidden = world.encoder.compression.t * max(1, world.predictor.num_train_frames // 3)
-        chance = generator("samples", seed, device=batch.video.device)
+        rng = generator("samples", seed, device=batch.video.device)
         horizon = task.num_frames - hidden
         past = batch.video[:, :hidden]
         signals = observed(batch.signals, hidden, data.signals)
         if world.discovers:
             signals = {"actions": world.discovered(batch.video)}
-        pieces = world.imagine(past, signals, horizon, 1, chance)
+        pieces = world.imagine(past, signals, horizon, 1, rng)
         made = torch.cat([past, *pieces], dim=1)
     for module, mode in modes.items():  # frozen parts are not in the mode of the whole
         module.training = mode

@@ -13,15 +13,15 @@ from avenir.device import seed_of
 from avenir.encoders import ParameterGroup
 from avenir.errors import TrainingError
 from avenir.training.ema import EMA
+from avenir.training.objectives import Objective
 from avenir.training.optim import Optimiser, rate
 from avenir.training.recipe import Recipe
-from avenir.training.tasks import Task
 
 
-class Step:
+class TrainingStep:
     """What changes from step to step: weights, optimisers, average."""
 
-    def __init__(self, recipe: Recipe, task: Task) -> None:
+    def __init__(self, recipe: Recipe, task: Objective) -> None:
         self.recipe, self.task = recipe, task
         self.groups = task.groups()
         self.optimisers = [Optimiser(g.parameters, recipe.train.optim) for g in self.groups]

@@ -87,8 +87,8 @@ class Clock:
 
     def duration(self, frame: av.VideoFrame) -> float:
         """Return for how many seconds a frame is shown when none follows."""
-        said = 0 if self.in_slots else frame.duration or 0
-        return said * self.tick_seconds or self.frame_seconds
+        duration = 0 if self.in_slots else frame.duration or 0
+        return duration * self.tick_seconds or self.frame_seconds
 
     def seconds(self, frame: av.VideoFrame) -> float:
         """Return when a frame is shown; frames are given in the order in which they are."""

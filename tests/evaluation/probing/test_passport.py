@@ -40,7 +40,7 @@ def pixels(world):
 
 def bench_of(video, groups, evaluator):
     clips = clips_of(video, groups)
-    return Bench(10.0, clips, clips, evaluator, 0, lambda what, done, total: None)
+    return Bench(10.0, clips, clips, evaluator, 0, silent)
 
 
 def test_nothing_is_lost_between_clips_that_occur_twice_and_stand_still(pixels):
@@ -161,7 +161,7 @@ def test_a_teacher_may_not_judge_what_it_taught(tiny_run):
 def test_actions_that_are_not_all_known_are_left_out(source, monkeypatch):
     source.signals = {"actions": Signal(role="action", size=1)}
     windows = source.spread("test", 6, 3)
-    quiet = lambda what, done, total: None  # noqa: E731
+    quiet = silent  # noqa: E731
     assert Clips.read(source, windows, quiet).actions is not None
     read = source.read
 

@@ -14,8 +14,8 @@ from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.questions.text_control import _finding, caption_table, measure_text_control
 from avenir.evaluation.readers.visitors import FOLDER, VisitorReader
 from avenir.shapes import Compression
+from avenir.training.objectives import make_source
 from avenir.training.recipe import load_recipe
-from avenir.training.tasks import make_source
 from avenir.world import World
 
 
@@ -71,7 +71,7 @@ def task(**settings) -> HeldOut:
 
 
 def measured(world, reader, **settings):
-    return measure_text_control(world, task(**settings), reader, lambda what, done, total: None)
+    return measure_text_control(world, task(**settings), reader, silent)
 
 
 def test_a_world_that_listens_is_seen_to(reader):
@@ -99,7 +99,7 @@ def test_the_reader_is_right_on_the_simulators_own_frames(reader):
     source = Synthetic(SyntheticConfig.parse({"captions": "some", "labels": True}))
     windows = source.spread("test", 16, 180)
     chosen = HeldOut(source, windows, 10, 6, 1, 12, 1)
-    found = measure_text_control(Deaf(), chosen, reader, lambda what, done, total: None)
+    found = measure_text_control(Deaf(), chosen, reader, silent)
     assert found.read.both.mean >= 0.98
 
 

@@ -103,7 +103,7 @@ class Folder(Source):
         self._tracks_by_name = {track.recording.name: track for track in tracks}
         origins = {name: track.recording.origin for name, track in self._tracks_by_name.items()}
         self._splits = Splits.chosen(origins, config)
-        self.notes = [_note(said, names) for said, names in self._notes.items()]
+        self.notes = [_note(note, names) for note, names in self._notes.items()]
         self.notes += [*self._copies(origins), *self._splits.notes(origins)]
         self.signals = self._signals()
 
@@ -227,13 +227,13 @@ class Folder(Source):
                 raise
             self._note(files, f"it is not used for {files.name!r}: {error}")
             return None
-        for said in joined.notes:
-            self._note(files, said)
+        for note in joined.notes:
+            self._note(files, note)
         return joined
 
-    def _note(self, files: FoundRecording, said: str) -> None:
+    def _note(self, files: FoundRecording, note: str) -> None:
         """Say something of a recording's csv."""
-        self._notes.setdefault(said, []).append(self._table_name(files))
+        self._notes.setdefault(note, []).append(self._table_name(files))
 
     def _table_name(self, files: FoundRecording) -> str:
         assert files.table is not None
@@ -334,8 +334,8 @@ def _hash(*parts: str | bytes) -> str:
     return hashlib.sha256(joined).hexdigest()
 
 
-def _note(said: str, names: list[str]) -> str:
-    return f"{some_of(names)}: {said}"
+def _note(note: str, names: list[str]) -> str:
+    return f"{some_of(names)}: {note}"
 
 
 def _warn(message: str) -> None:

@@ -57,9 +57,9 @@ class Listing:
     notes: dict[str, list[str]] = field(default_factory=dict)
     """What is worth saying, and of which files."""
 
-    def note(self, said: str, name: str) -> None:
+    def note(self, note: str, name: str) -> None:
         """Say something of a file."""
-        self.notes.setdefault(said, []).append(name)
+        self.notes.setdefault(note, []).append(name)
 
 
 def listed(root: Path) -> Listing:
@@ -102,8 +102,8 @@ def listed(root: Path) -> Listing:
     near = _Near([found.paths[0] for found in listing.found])
     for table in beside.left:
         if near.has(table):
-            said = "it has no recording's name, so that it is not used; name it as its video"
-            listing.note(said, _name(table, root))
+            note = "it has no recording's name, so that it is not used; name it as its video"
+            listing.note(note, _name(table, root))
     return listing
 
 
@@ -144,7 +144,7 @@ def _of_pictures(
     covers = _covers(paths, [path for path in videos.values() if path.parent == folder])
     for path in (path for path in paths if path in covers):
         listing.note("a picture beside a video is no recording", _name(path, root))
-    kept, said = _in_order([path for path in paths if path not in covers])
+    kept, note = _in_order([path for path in paths if path not in covers])
     if len(kept) == 1:
         reason = "it is a lone picture, which is no recording; give a video, or several in a folder"
         listing.skipped.append(Skipped(_name(kept[0], root), reason))
@@ -157,8 +157,8 @@ def _of_pictures(
         )
         listing.skipped.append(Skipped(name, reason))
         kept = []
-    if said and kept:
-        listing.note(said, name)
+    if note and kept:
+        listing.note(note, name)
     table = beside.take(folder.parent, folder.name) if folder != root else None
     table = table or beside.take(folder, folder.name)
     if table is not None or not kept:

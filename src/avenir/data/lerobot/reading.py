@@ -174,8 +174,8 @@ class DatasetLayout:
     def action_change(self) -> Change:
         """How the data set says that its actions resample."""
         there = (self.root / "meta" / MEMORY).exists()
-        said = _read_json(self.root, MEMORY, Remembered).action_change if there else None
-        return said or "absolute"
+        remembered = _read_json(self.root, MEMORY, Remembered).action_change if there else None
+        return remembered or "absolute"
 
     def keys(self, feature: str) -> dict[str, tuple[float, ...]]:
         """Return the keyboard keys of a feature, where the data set came with some.
@@ -257,7 +257,7 @@ class DatasetLayout:
             try:
                 row = _Listed.model_validate(json.loads(line))
             except (ValueError, RecursionError) as error:
-                yield Skipped(f"{path.name} line {number}", _told(error))
+                yield Skipped(f"{path.name} line {number}", _reason(error))
                 continue
             place: dict[str, Any] = {
                 "episode_chunk": row.episode_index // self.info.chunks_size,
@@ -287,7 +287,7 @@ class DatasetLayout:
                     yield self._placed(camera, kind.model_validate(row))
                 except ValidationError as error:
                     where = f"{path.name}, episode {str(row['episode_index'])[:20]}"
-                    yield Skipped(where, _told(error, columns))
+                    yield Skipped(where, _reason(error, columns))
 
     def _placed(self, camera: str, row: _Placed) -> Episode:
         table = None
@@ -364,10 +364,10 @@ def _read_json(root: Path, name: str, kind: type[_Model]) -> _Model:
     try:
         return TypeAdapter(kind).validate_python(json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise AvenirError(f"{str(path)!r} is damaged or incomplete: {_told(error)}") from None
+        raise AvenirError(f"{str(path)!r} is damaged or incomplete: {_reason(error)}") from None
 
 
-def _told(error: Exception, columns: dict[str, str] | None = None) -> str:
+def _reason(error: Exception, columns: dict[str, str] | None = None) -> str:
     """Say in one line what is wrong with a table; `columns` gives its keys their other names."""
     if isinstance(error, RecursionError):
         return "it is nested too deep"

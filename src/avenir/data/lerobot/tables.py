@@ -165,14 +165,14 @@ def _frames(table: pa.Table) -> tuple[np.ndarray, int]:
 
     Numbers that would leave out `MAX_DROPPED` times as many rows as there are say nothing.
     """
-    said, in_order = _column(table, "frame_index"), np.arange(len(table))
-    if said is None or not np.isfinite(said).all() or (said == said[0]).all():
+    numbers, in_order = _column(table, "frame_index"), np.arange(len(table))
+    if numbers is None or not np.isfinite(numbers).all() or (numbers == numbers[0]).all():
         return in_order, 0
-    num_repeated = len(said) - len(np.unique(said))
-    spanned = said[-1] - said[0] + 1
-    skips = said[0] >= 0 and not num_repeated and len(said) < spanned
-    skips = skips and spanned <= (1 + MAX_DROPPED) * len(said)
-    return said if skips else in_order, num_repeated
+    num_repeated = len(numbers) - len(np.unique(numbers))
+    spanned = numbers[-1] - numbers[0] + 1
+    skips = numbers[0] >= 0 and not num_repeated and len(numbers) < spanned
+    skips = skips and spanned <= (1 + MAX_DROPPED) * len(numbers)
+    return numbers if skips else in_order, num_repeated
 
 
 def _num_values(file: pq.ParquetFile, columns: Sequence[str]) -> int:

@@ -39,7 +39,7 @@ from avenir.data.synthetic.visitors import (
     seen,
     visit_of,
 )
-from avenir.data.synthetic.weather import Change, Weather, draw_changes, lay_over, told
+from avenir.data.synthetic.weather import Change, Weather, draw_changes, lay_over, weather_signal_at
 from avenir.device import seed_of
 from avenir.errors import AvenirError
 from avenir.signals import Signal
@@ -339,7 +339,9 @@ class Synthetic(Source):
             changes = changes or [self._changes(window) for window in windows]
             lay_over(frames, changes, frame / self.fps)
             each = zip(changes, frame / self.fps, strict=True)
-            signals["weather"] = np.array([[told(c, s) for s in times] for c, times in each])
+            signals["weather"] = np.array(
+                [[weather_signal_at(c, s) for s in times] for c, times in each]
+            )
         rigs = None
         if config.cameras:
             height, width = config.size
@@ -364,8 +366,10 @@ class Synthetic(Source):
         """Let visitors fly over frames of these times, `b T`, and return what is said of them."""
         fly_over(frames, visits, seconds)
         each = list(zip(visits, seconds, strict=True))
-        said = [[CAPTION.encode_text(caption_at(v, s)).numpy() for s in times] for v, times in each]
-        signals = {"caption": np.array(said)}
+        captions = [
+            [CAPTION.encode_text(caption_at(v, s)).numpy() for s in times] for v, times in each
+        ]
+        signals = {"caption": np.array(captions)}
         if self.config.labels:
             signals["visitor"] = np.array([[seen(v, s) for s in times] for v, times in each])
         return signals

@@ -66,7 +66,7 @@ def weather_at(changes: Sequence[Change], seconds: float) -> Weather:
     return [change.weather for change in changes if change.begins <= seconds][-1]
 
 
-def told(changes: Sequence[Change], seconds: float) -> Array:
+def weather_signal_at(changes: Sequence[Change], seconds: float) -> Array:
     """Say the same as one number per kind."""
     return np.eye(len(Weather))[weather_at(changes, seconds)]
 

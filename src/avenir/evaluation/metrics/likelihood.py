@@ -20,11 +20,11 @@ def bits_per_frame(
     latents: Latents,
     condition: Condition | None,
     num_past: int,
-    chance: torch.Generator,
+    generator: torch.Generator,
 ) -> Float[Tensor, " b"]:
     """Say what latent frames after the first `num_past` cost, in the mean over them."""
     draws = [
-        predictor.cost(latents, condition, num_past, chance)
+        predictor.cost(latents, condition, num_past, generator)
         for _ in range(_DRAWS if predictor.bounds else 1)
     ]
     return torch.stack(draws).mean(0).mean(1) / math.log(2)

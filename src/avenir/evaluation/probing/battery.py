@@ -233,8 +233,8 @@ class Battery:
         edges = (0, w * right - columns, 0, h * down - rows)
         cells = pad(self.train["cells"], edges, mode="replicate")
         truth = rearrange(cells, "n k (h u) (w v) -> n (h w) (u v k)", u=down, v=right)
-        chance = generator("places", self.seed)
-        drawn = torch.rand(n, h * w, generator=chance).argsort(1)[:, :_PLACES]
+        rng = generator("places", self.seed)
+        drawn = torch.rand(n, h * w, generator=rng).argsort(1)[:, :_PLACES]
         clip = torch.arange(n)[:, None].expand_as(drawn).flatten()
         drawn = drawn.flatten()
         probe = learn(places.flatten(1, 2)[clip, drawn], truth[clip, drawn], self.held_out[clip])

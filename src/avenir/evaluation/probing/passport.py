@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avenir.clip import to_frames, to_video
+from avenir.console import Report, silent
 from avenir.data import Source, Window
 from avenir.device import generator, seed_of
 from avenir.encoders import Encoder
@@ -48,7 +49,6 @@ from avenir.evaluation.probing.passport_results import (
     StepAhead,
     recommendations,
 )
-from avenir.evaluation.settings import Report
 from avenir.losses.distillation import effective_rank
 from avenir.shapes import Actions, Frames, Latents, Video
 from avenir.world import World
@@ -102,7 +102,7 @@ def measure_passports(
     source: Source,
     settings: PassportConfig,
     evaluator: World | None,
-    report: Report = lambda what, done, total: None,
+    report: Report = silent,
 ) -> Passports:
     """Make out the passport of every world's encoder, by name; `report` is called with progress."""
     started = time.monotonic()
@@ -281,8 +281,8 @@ class Bench:
         few = slice(0, step * _NOISY_CLIPS, step)
         clean = self._psnr(made[few], few)
         for noise in _NOISES:
-            chance = generator("passport noise", self.seed, str(noise))
-            noised = latents[few] + noise * torch.randn(latents[few].shape, generator=chance)
+            rng = generator("passport noise", self.seed, str(noise))
+            noised = latents[few] + noise * torch.randn(latents[few].shape, generator=rng)
             drop = clean - self._psnr(self._decoded(encoder, noised), few)
             yield NoiseBorne(noise=noise, drop=interval(drop, self.test.groups[few], self.seed))
 

@@ -115,14 +115,14 @@ def attend(
     mean, spread = x.mean((0, 1)), x.std((0, 1)).clamp(min=1e-6)
     middle, width = counts.mean(0), counts.std(0).clamp(min=1e-6)
     x, wanted, present = (x - mean) / spread, (counts - middle) / width, (counts > 0).float()
-    chance = generator("attend", seed)
+    rng = generator("attend", seed)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed_of("query", seed))
         query = Query(x.shape[2], 2 * counts.shape[1])
     optim = torch.optim.AdamW(query.parameters(), lr=_RATE, weight_decay=0.05)
     for step in range(_STEPS):
         optim.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
-        rows = torch.randint(len(x), (_BATCH,), generator=chance)
+        rows = torch.randint(len(x), (_BATCH,), generator=rng)
         number, logit = query(x[rows]).chunk(2, dim=1)
         loss = mse_loss(number, wanted[rows])
         loss = loss + binary_cross_entropy_with_logits(logit, present[rows])

@@ -30,6 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from avenir.config import Config
+from avenir.console import Report, silent
 from avenir.data import Source, Window
 from avenir.device import generator, seed_of
 from avenir.encoders import Encoder
@@ -39,7 +40,6 @@ from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.probing.battery import Battery, Labels, labels_of
 from avenir.evaluation.probing.diagnostics import channel_spectrum
 from avenir.evaluation.probing.views import RAW_PIXELS, Subject, Views, references, view
-from avenir.evaluation.settings import Report
 from avenir.losses.distillation import effective_rank
 
 _LOWER_IS_BETTER = ("px",)
@@ -134,7 +134,7 @@ def measure_semantics(
     encoders: Mapping[str, Encoder],
     source: Source,
     settings: SemanticsConfig,
-    report: Report = lambda what, done, total: None,
+    report: Report = silent,
 ) -> Semantics:
     """Ask every encoder, and the references, everything that the source knows the truth of."""
     started = time.monotonic()

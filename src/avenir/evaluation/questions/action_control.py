@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avenir.clip import Batch
 from avenir.config import Config
+from avenir.console import Report
 from avenir.data import Source
 from avenir.device import seed_of
 from avenir.evaluation.held_out import HeldOut, Imagines, imagined, of_another_recording
@@ -26,7 +27,6 @@ from avenir.evaluation.readers.readout import Readout, score
 from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import metric_charts, section
 from avenir.evaluation.report.tables import plain_table, score_table, written
-from avenir.evaluation.settings import Report
 
 _LABELS = {"true": "true actions", "shuffled": "another recording's actions"}
 

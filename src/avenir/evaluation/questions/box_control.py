@@ -13,6 +13,7 @@ from torch import Tensor
 
 from avenir.clip import Batch
 from avenir.config import Config
+from avenir.console import Report
 from avenir.data.synthetic.things import MOVING
 from avenir.evaluation.baselines import ceiling
 from avenir.evaluation.held_out import HeldOut, Imagines, imagined, of_another_recording
@@ -22,7 +23,6 @@ from avenir.evaluation.readers.readout import Readout, class_overlap
 from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import section
 from avenir.evaluation.report.tables import plain_table, written
-from avenir.evaluation.settings import Report
 from avenir.shapes import BOX_NUMBERS
 
 _SECONDS = 2.0

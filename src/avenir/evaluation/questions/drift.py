@@ -16,6 +16,7 @@ from torch import Tensor
 
 from avenir.clip import Batch, Clip
 from avenir.config import Config
+from avenir.console import Report
 from avenir.data import Window
 from avenir.device import generator
 from avenir.encoders import Encoder
@@ -27,7 +28,6 @@ from avenir.evaluation.metrics.distribution import features_of, kernel_distance
 from avenir.evaluation.metrics.frames import METRICS
 from avenir.evaluation.metrics.score_table import ScoreTable
 from avenir.evaluation.readers.readout import Readout, score
-from avenir.evaluation.settings import Report
 from avenir.shapes import Video
 
 WAYS = {
@@ -248,7 +248,7 @@ def _noised(
     (past, _), signals = task.split(batch), task.steering(batch)
     rows = range(start, start + len(past))
     chances = [generator("noised", task.seed, row) for row in rows]
-    noise = torch.stack([torch.randn(past.shape[1:], generator=chance) for chance in chances])
+    noise = torch.stack([torch.randn(past.shape[1:], generator=rng) for rng in chances])
     for share in noises:
         seen = (past + share * noise).clamp(-1, 1)
         # The chance is that of the undisturbed rollouts: what differs is the noise.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from avenir.clip import Batch
 from avenir.config import Config
+from avenir.console import Report, silent
 from avenir.device import seed_of
 from avenir.encoders import Encoder
 from avenir.errors import AvenirError
@@ -36,7 +37,6 @@ from avenir.evaluation.readers.readout import Readout, StateReadout, evaluator_f
 from avenir.evaluation.report.findings import minus
 from avenir.evaluation.report.html import section
 from avenir.evaluation.report.tables import count, title_of
-from avenir.evaluation.settings import Report
 from avenir.shapes import Video
 from avenir.world import World
 
@@ -92,7 +92,7 @@ class SetScorer:
         held_out: HeldOut,
         evaluator: Encoder,
         readout: Readout | StateReadout | None,
-        report: Report = lambda what, done, total: None,
+        report: Report = silent,
     ) -> None:
         self.held_out, self.evaluator, self.readout, self.report = (
             held_out,

@@ -17,12 +17,12 @@ from scipy.stats import norm
 from torch import Tensor
 
 from avenir.config import Config
+from avenir.console import Report
 from avenir.device import seed_of
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import LEVEL, Interval
 from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.report.findings import Finding, bounds
-from avenir.evaluation.settings import Report
 from avenir.shapes import Actions, Video
 from avenir.signals import Signal
 

@@ -10,6 +10,7 @@ import math
 import torch
 
 from avenir.config import Config
+from avenir.console import Report
 from avenir.device import generator
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import Interval, interval
@@ -17,7 +18,6 @@ from avenir.evaluation.metrics.likelihood import bits_per_frame
 from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.report.html import section
 from avenir.evaluation.report.tables import count, facts_list, with_bounds
-from avenir.evaluation.settings import Report
 from avenir.predictors import TokenPredictor
 from avenir.world import World
 
@@ -65,8 +65,8 @@ def measure_likelihood(world: World, held_out: HeldOut, report: Report) -> Likel
         if world.conditioner is not None:
             signals = {name: value.to(device) for name, value in held_out.steering(batch).items()}
             condition = world.conditioner(signals, used.stop, len(latents))[used]
-        chance = generator("likelihood", held_out.seed, start, device=device)
-        costs.append(bits_per_frame(predictor, latents, condition, num_past, chance).cpu())
+        rng = generator("likelihood", held_out.seed, start, device=device)
+        costs.append(bits_per_frame(predictor, latents, condition, num_past, rng).cpu())
     bits = torch.cat(costs)
     pixels = f_t * held_out.source.size[0] * held_out.source.size[1]
     return Likelihood(

@@ -18,6 +18,7 @@ from torch.nn.functional import grid_sample
 
 from avenir.clip import to_frames
 from avenir.config import Config
+from avenir.console import Report
 from avenir.data import Source
 from avenir.device import generator
 from avenir.evaluation.baselines import frames_of, reconstructed
@@ -29,7 +30,6 @@ from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import section
 from avenir.evaluation.report.pictures import embedded
 from avenir.evaluation.report.tables import plain_table, written
-from avenir.evaluation.settings import Report
 from avenir.shapes import CAMERA_NUMBERS, Frames, Video
 from avenir.world import World
 
@@ -133,8 +133,8 @@ def _beside(video: Float[Tensor, "views T C H W"]) -> Float[Tensor, "T C H wide"
 def _imagined(
     world: World, video: Video, signals: dict[str, Tensor], view: int, seed: int, start: int
 ) -> Float[Tensor, "views b T C H W"]:
-    chance = generator("views", seed, start, view, device=world.encoder.latent_mean.device)
-    made = world.imagine_views(video, signals, [view], chance)
+    rng = generator("views", seed, start, view, device=world.encoder.latent_mean.device)
+    made = world.imagine_views(video, signals, [view], rng)
     return _apart(made.clamp(-1, 1).cpu(), world.card.views)
 
 

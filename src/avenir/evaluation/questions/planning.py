@@ -16,11 +16,11 @@ from torch import Tensor
 
 from avenir.clip import Clip
 from avenir.config import Config
+from avenir.console import Report
 from avenir.data import Source, Steppable
 from avenir.device import seed_of
 from avenir.evaluation.initial_states import Start, across
 from avenir.evaluation.metrics.bootstrap import Interval, interval
-from avenir.evaluation.settings import Report
 from avenir.planning import Agent, PlanningConfig, bounds_of
 from avenir.world import World
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from avenir.clip import to_video
 from avenir.config import Config
+from avenir.console import Report
 from avenir.controls import Controls
 from avenir.data import Source
 from avenir.data.synthetic.things import Class
@@ -25,7 +26,6 @@ from avenir.device import generator, seed_of
 from avenir.evaluation.initial_states import Start
 from avenir.evaluation.metrics.bootstrap import LEVEL, Interval, interval, resampled_means
 from avenir.evaluation.readers.readout import Readout
-from avenir.evaluation.settings import Report
 from avenir.rollout import RolloutState
 from avenir.shapes import Video
 from avenir.world import World

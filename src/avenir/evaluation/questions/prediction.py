@@ -19,6 +19,7 @@ from torch import Tensor
 
 from avenir.clip import Batch, to_frames
 from avenir.config import Config
+from avenir.console import Report
 from avenir.device import generator
 from avenir.evaluation.baselines import NearestPast, ceiling, copy_last, mean_image
 from avenir.evaluation.held_out import HeldOut, Imagines
@@ -31,7 +32,6 @@ from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import metric_charts, player, section
 from avenir.evaluation.report.pictures import PANELS, Example, contact_sheet, mosaic
 from avenir.evaluation.report.tables import score_table
-from avenir.evaluation.settings import Report
 from avenir.shapes import Frames, Video
 
 _RIVALS = ("copy_last", "nearest", "mean_image")
@@ -165,12 +165,10 @@ def _imagined(
 ) -> _ImaginedScores:
     """Imagine and score piece by piece; never hold all samples at full length."""
     past, true = held_out.split(batch)
-    chance = generator(
-        "continuation", held_out.seed, start, device=world.encoder.latent_mean.device
-    )
+    rng = generator("continuation", held_out.seed, start, device=world.encoder.latent_mean.device)
     k, done, first, mean = held_out.num_samples, 0, [], []
     scores: list[list[Scores]] = [[] for _ in range(k)]
-    for piece in world.imagine(past, held_out.steering(batch), held_out.horizon, k, chance):
+    for piece in world.imagine(past, held_out.steering(batch), held_out.horizon, k, rng):
         piece = piece.clamp(-1, 1)
         first.append(piece[::k].cpu())
         mean.append(reduce(piece, "(b k) ... -> b ...", "mean", k=k).cpu())

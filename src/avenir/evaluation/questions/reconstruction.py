@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from avenir.config import Config
+from avenir.console import Report
 from avenir.data import Source, Window
 from avenir.encoders import Encoder
 from avenir.evaluation.baselines import frames_of, reconstructed
@@ -20,7 +21,6 @@ from avenir.evaluation.question import About, Measured, Question, QuestionInputs
 from avenir.evaluation.report.findings import Finding, minus
 from avenir.evaluation.report.html import details, section
 from avenir.evaluation.report.tables import count, facts_list, with_bounds
-from avenir.evaluation.settings import Report
 from avenir.nn.quantize import perplexity, usage
 from avenir.shapes import Video
 

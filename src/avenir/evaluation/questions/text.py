@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from avenir.config import Config
+from avenir.console import Report, silent
 from avenir.data import Source, Window
 from avenir.data.text import Pieces
 from avenir.device import generator, seed_of
@@ -25,7 +26,7 @@ from avenir.evaluation.baselines import frames_of
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.metrics.bootstrap import Interval, interval
 from avenir.evaluation.metrics.likelihood import bits_per_frame
-from avenir.evaluation.settings import EvaluationConfig, Report
+from avenir.evaluation.settings import EvaluationConfig
 from avenir.predictors import Predictor, TokenPredictor
 from avenir.shapes import Video
 from avenir.world import World
@@ -136,7 +137,7 @@ def evaluate_text(
     settings: EvaluationConfig,
     command: str = "",
     judge: World | None = None,
-    report: Report = lambda what, done, total: None,
+    report: Report = silent,
 ) -> TextEvaluation:
     """Measure what applies to a world of text on held-out files.
 
@@ -194,9 +195,9 @@ def evaluate_text(
         passages=tuple(
             Passage(
                 name=name,
-                past=_said(row[:past], pieces),
-                true=_said(row[past:], pieces),
-                made=_said(other[past:], pieces),
+                past=_as_text(row[:past], pieces),
+                true=_as_text(row[past:], pieces),
+                made=_as_text(other[past:], pieces),
             )
             for name, row, other in shown
         ),
@@ -266,8 +267,8 @@ def _continued(world: World, task: HeldOut, video: Video, report: Report) -> Tok
     past, rows = video[:, : task.past], []
     for start in range(0, len(past), _BATCH):
         report("writing", start, len(past))
-        chance = generator("writing", task.seed, start, device=world.encoder.latent_mean.device)
-        pieces = world.imagine(past[start : start + _BATCH], {}, task.horizon, 1, chance)
+        rng = generator("writing", task.seed, start, device=world.encoder.latent_mean.device)
+        pieces = world.imagine(past[start : start + _BATCH], {}, task.horizon, 1, rng)
         rows.append(torch.cat([piece.cpu() for piece in pieces], dim=1))
     report("writing", len(past), len(past))
     return numbers(torch.cat([past, torch.cat(rows)], dim=1))[..., 0, 0]
@@ -309,14 +310,14 @@ def _paid(rows: Tokens, task: HeldOut, pieces: Pieces, world: World) -> Interval
     """
     predictor, device = world.predictor, world.encoder.latent_mean.device
     assert isinstance(predictor, TokenPredictor)
-    chance, bits = generator("paying", task.seed, device=device), torch.zeros(len(rows))
+    rng, bits = generator("paying", task.seed, device=device), torch.zeros(len(rows))
     done, end = task.past, task.past + task.horizon
     while done < end:
         memory = predictor.start(_nothing(world, done), None)
         ahead = min(predictor.room(memory), end - done)
         seen = rows[:, done - memory.num_frames : done + ahead, None, None].to(device)
         costs = [
-            bits_per_frame(predictor, world.encoder.embed(part), None, memory.num_frames, chance)
+            bits_per_frame(predictor, world.encoder.embed(part), None, memory.num_frames, rng)
             for part in seen.split(_BATCH)
         ]
         bits += ahead * torch.cat(costs).cpu()
@@ -361,10 +362,10 @@ def _filled(world: World, task: HeldOut, video: Video, length: int) -> Filled | 
     hole = slice(task.past, task.past + length)
     true, shares = numbers(video)[:, hole, 0, 0], {}
     for name, known in {"both": None, "before": 0}.items():
-        chance = generator("filling", task.seed, device=latents.device)
+        rng = generator("filling", task.seed, device=latents.device)
         rows = [
             predictor.infill(
-                part[:, : hole.start], part[:, hole.stop :][:, :known], None, length, chance
+                part[:, : hole.start], part[:, hole.stop :][:, :known], None, length, rng
             )
             for part in latents.split(_BATCH)
         ]
@@ -373,5 +374,5 @@ def _filled(world: World, task: HeldOut, video: Video, length: int) -> Filled | 
     return Filled(length=length, **shares)
 
 
-def _said(row: Tensor, pieces: Pieces) -> str:
+def _as_text(row: Tensor, pieces: Pieces) -> str:
     return pieces.text(row.tolist()).decode(errors="replace")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avenir.clip import Batch
 from avenir.config import Config
+from avenir.console import Report
 from avenir.data import Source
 from avenir.device import seed_of
 from avenir.evaluation.baselines import ceiling
@@ -24,7 +25,6 @@ from avenir.evaluation.readers.visitors import SeenVisitors, VisitorReader
 from avenir.evaluation.report.findings import Finding, bounds, tone
 from avenir.evaluation.report.html import section
 from avenir.evaluation.report.tables import plain_table, written
-from avenir.evaluation.settings import Report
 from avenir.shapes import Video
 
 _SECONDS, _BEFORE = 2.8, 0.8

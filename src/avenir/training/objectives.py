@@ -4,9 +4,7 @@ A task builds the world to train, says which losses descend, and what remains to
 steps are over. The loop is in loop.py and is the same for all.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,30 +17,25 @@ from avenir.card import Card
 from avenir.clip import Batch, Condition, Progress
 from avenir.conditioners import DiscoveringConditioner
 from avenir.config import merged
-from avenir.data import Recording, Source
-from avenir.data.cached import Cached, CachedConfig, write_cache
+from avenir.console import Report, say
+from avenir.data import Source
+from avenir.data.cached import Cached
 from avenir.device import seed_of
 from avenir.encoders import ParameterGroup, Posterior, Tokenizer
 from avenir.errors import AvenirError
-from avenir.predictors import Tap, TokenPredictor
+from avenir.predictors import FeatureHook, TokenPredictor
 from avenir.registry import find, parse
-from avenir.shapes import Latents, Video
+from avenir.shapes import Latents
 from avenir.signals import Signal
-from avenir.splits import Split
-from avenir.training.log import say
+from avenir.training.latent_cache import cache_latents, encoder_hash
 from avenir.training.recipe import Recipe
 from avenir.world import World
 
 _MOST_NAMED = 10_000
 """Most training recordings that a card lists by name."""
 
-_MOST_RECORDINGS = 100_000
 
-Report = Callable[[str, int, int], None]
-"""Told of slow preparations: what, how much is done, of how much."""
-
-
-class Task(ABC):
+class Objective(ABC):
     """The world to train and how one batch teaches it."""
 
     world: World
@@ -87,7 +80,7 @@ class Task(ABC):
         """Do what comes once after the last step, the averaged weights in place."""
 
 
-class EncoderTask(Task):
+class EncoderObjective(Objective):
     """Train an encoder on video; its latent statistics are taken when it is done."""
 
     def __init__(self, recipe: Recipe, data: Source, world: World) -> None:
@@ -134,7 +127,7 @@ class EncoderTask(Task):
         return replace(batch, video=video.clamp(-1, 1))
 
 
-class DecoderTask(EncoderTask):
+class DecoderObjective(EncoderObjective):
     """Train the decoding of a finished encoder; its latents and their statistics stay."""
 
     def prepare(self, runs: Path, report: Report) -> None:
@@ -146,7 +139,7 @@ class DecoderTask(EncoderTask):
         """Keep the statistics."""
 
 
-class PredictorTask(Task):
+class PredictorObjective(Objective):
     """Train conditioner and predictor on the latents of a finished encoder."""
 
     def __init__(self, recipe: Recipe, data: Source, world: World) -> None:
@@ -174,14 +167,16 @@ class PredictorTask(Task):
         elif self.recipe.train.cache_recordings != 0:
             self.source = cache_latents(self.world, self.data, runs, self.recipe, report)
 
-    def losses(self, batch: Batch, progress: Progress, tap: Tap | None = None) -> dict[str, Tensor]:
+    def losses(
+        self, batch: Batch, progress: Progress, hook: FeatureHook | None = None
+    ) -> dict[str, Tensor]:
         """Draw latents from the posterior, drop some of the condition, and ask the predictor."""
         latents = self._latents(batch, progress.generator)
         condition, discovery = None, {}
         if self.world.conditioner is not None:
             condition = self._condition(batch, latents, progress.generator)
             discovery = self.world.conditioner.losses(latents)
-        return self.predictor.losses(latents, condition, progress, tap) | discovery
+        return self.predictor.losses(latents, condition, progress, hook) | discovery
 
     def after_step(self, progress: Progress) -> None:
         """Nothing follows: no predictor keeps averages of its own."""
@@ -193,17 +188,17 @@ class PredictorTask(Task):
         """Descend every loss of the predictor with weight one."""
         return [ParameterGroup(list(self.steered.parameters()), {"*": 1.0})]
 
-    def _latents(self, batch: Batch, chance: torch.Generator) -> Latents:
+    def _latents(self, batch: Batch, generator: torch.Generator) -> Latents:
         if batch.latents is not None:
-            return Posterior(batch.latents, batch.log_variance).sample(chance)
+            return Posterior(batch.latents, batch.log_variance).sample(generator)
         assert batch.video is not None
         with torch.no_grad():
-            return self.world.encoder.posterior(batch.video).sample(chance)
+            return self.world.encoder.posterior(batch.video).sample(generator)
 
-    def _condition(self, batch: Batch, latents: Latents, chance: torch.Generator) -> Condition:
+    def _condition(self, batch: Batch, latents: Latents, generator: torch.Generator) -> Condition:
         assert self.world.conditioner is not None
         return self.world.conditioner(
-            batch.signals, latents.shape[1], len(latents), chance, latents
+            batch.signals, latents.shape[1], len(latents), generator, latents
         )
 
     def _take_codes(self, predictor: TokenPredictor) -> None:
@@ -235,9 +230,9 @@ class PredictorTask(Task):
         here = {n: s.to(self.world.encoder.latent_mean.device) for n, s in signals.items()}
         kind = (self.world.card.conditioner or {})["kind"]
         heard, silence = (self.world.conditioner(x, length, count) for x in (here, {}))
-        parts, silent = (said.parts or {kind: said} for said in (heard, silence))
-        for kind, said in parts.items():
-            if all(map(torch.equal, _told(said), _told(silent[kind]))):
+        parts, silent = (condition.parts or {kind: condition} for condition in (heard, silence))
+        for kind, condition in parts.items():
+            if all(map(torch.equal, _tensors(condition), _tensors(silent[kind]))):
                 raise AvenirError(
                     f"conditioner {kind!r} would steer nothing: in {count} windows of the training "
                     "recordings every row that it reads has a number that is NaN; complete the "
@@ -251,7 +246,7 @@ class PredictorTask(Task):
                 say(f"{name}: {never} is NaN in all training windows looked at, and steers nothing")
 
 
-def _told(condition: Condition) -> list[Tensor]:
+def _tensors(condition: Condition) -> list[Tensor]:
     """List what a condition tells: vectors of frames and of views, and where there is more."""
     context = condition.context and condition.context.known
     return [x for x in (condition.per_frame, condition.per_view, context) if x is not None]
@@ -334,61 +329,3 @@ def set_latent_statistics(world: World, data: Source, num_frames: int, seed: int
     latents = torch.cat(means).transpose(0, 2).flatten(1)
     encoder.latent_mean.copy_(latents.mean(1)[:, None, None])
     encoder.latent_std.copy_(latents.std(1).clamp(min=1e-4)[:, None, None])
-
-
-def encoder_hash(world: World) -> str:
-    """Hash the encoder's weights."""
-    digest = hashlib.sha256()
-    for name, value in world.encoder.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def cache_latents(world: World, data: Source, runs: Path, recipe: Recipe, report: Report) -> Cached:
-    """Encode the training recordings once, under a folder named by what they depend on."""
-    train = recipe.train
-    chosen: Sequence[Recording] = data.recordings("train")
-    if train.cache_recordings is None and len(chosen) > _MOST_RECORDINGS:
-        raise AvenirError(
-            f"the data has {len(chosen):,} training recordings, too many to encode all of them: "
-            "set train.cache_recordings to a few hundred, or to 0 to encode at every step"
-        )
-    if train.cache_recordings is not None:
-        windows = data.draw("train", 1, train.cache_recordings, seed_of("cache", recipe.seed))
-        chosen = list({w.recording.name: w.recording for w in windows}.values())
-    parts = (
-        encoder_hash(world),
-        data.fingerprint,
-        train.cache_recordings,
-        train.cache_phases,
-        recipe.seed,
-    )
-    folder = runs / "latents" / f"{seed_of(*map(str, parts)):016x}"
-    fill_cache(world, data, {"train": chosen}, folder, train.cache_phases, report)
-    return Cached(CachedConfig(path=str(folder)))
-
-
-def fill_cache(
-    world: World,
-    data: Source,
-    recordings: Mapping[Split, Sequence[Recording]],
-    folder: Path,
-    phases: int,
-    report: Report,
-) -> None:
-    """Encode recordings with a world's encoder into a folder that the `cached` source reads."""
-    world.encoder.views = data.views
-    device, compression = world.encoder.latent_mean.device, world.encoder.compression
-
-    @torch.no_grad()
-    def encode(video: Video) -> tuple[Tensor, Tensor | None]:
-        posterior = world.encoder.posterior(video.to(device))
-        return posterior.mean, posterior.log_variance
-
-    every = [recording for members in recordings.values() for recording in members]
-    total, done = sum(int(r.seconds * data.fps) for r in every) * phases, 0
-    encoder = encoder_hash(world)
-    for frames in write_cache(data, recordings, folder, encode, compression, encoder, phases):
-        done += frames
-        report("encoding latents: frames", done, total)
