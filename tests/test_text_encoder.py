@@ -310,7 +310,7 @@ def test_it_moves_and_changes_precision_with_its_world(folders):
 @pytest.mark.parametrize("into", ["attention", "modulation"])
 def test_gradients_reach_the_linear_layer_and_never_the_public_model(folders, into):
     conditioner = opened(folders["t5"], into=into).train().requires_grad_(True)
-    expected = {"enter.weight", "enter.bias"} | ({"null"} if into == "modulation" else set())
+    expected = {"proj_in.weight", "proj_in.bias"} | ({"null"} if into == "modulation" else set())
     assert {name for name, _ in conditioner.named_parameters()} == expected
     said = read(conditioner, [*SAID, None])
     told = said.per_frame if said.context is None else said.context.tokens

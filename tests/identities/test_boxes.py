@@ -375,7 +375,7 @@ def test_a_remembered_past_is_the_past_with_what_it_looked_at(attention):
     level = torch.tensor([[1.0, 1.0, 0.3, 0.3]]).expand(2, 4)
     look = torch.ones(4, 4, dtype=torch.bool).tril()
     look[:2, :2] = look[2:, 2:] = True
-    whole = model(x, level, steer, seen, look=look.expand(2, 4, 4))[:, 2:]
+    whole = model(x, level, steer, seen, attention_mask=look.expand(2, 4, 4))[:, 2:]
     cache = model.remember(x[:, :2], level[:, :2], steer[:2], seen)
     torch.testing.assert_close(
         model(x[:, 2:], level[:, 2:], steer[2:], seen, cache=cache), whole, atol=1e-5, rtol=1e-4

@@ -52,7 +52,7 @@ def test_settings_of_one_degradation(settings):
     if settings.get("diffusion_forcing_probability"):
         assert num_past.max() == 0
         assert (hidden.level.std(dim=1) > 0).all()
-        assert (hidden.look == torch.ones(5, 5).tril().bool()).all()
+        assert (hidden.attention_mask == torch.ones(5, 5).tril().bool()).all()
     else:
         assert set(num_past.tolist()) == ({3} if settings["full_past_probability"] else {1, 2, 3})
         future = hidden.weight.bool()

@@ -146,6 +146,6 @@ def test_the_past_is_given_and_never_looks_ahead():
     assert hidden.level[0].tolist() == pytest.approx([1, 1, 0.3, 0.3, 0.3])
     assert hidden.level[1].tolist() == pytest.approx([0.3] * 5)
     assert hidden.weight.tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]
-    assert hidden.look[0, :2].tolist() == [[True, True, False, False, False]] * 2
-    assert hidden.look[0, 2:].all()
-    assert hidden.look[1].all()
+    assert hidden.attention_mask[0, :2].tolist() == [[True, True, False, False, False]] * 2
+    assert hidden.attention_mask[0, 2:].all()
+    assert hidden.attention_mask[1].all()

@@ -40,8 +40,9 @@ def test_cached_past_equals_uncached(attention):
     model, steer = flow(attention=attention), condition(5)
     x = torch.randn(2, 5, *SHAPE[:3])
     hidden = hide_future(torch.rand(2, 5), torch.full((2,), 2), torch.ones(2))
+    mask = hidden.attention_mask
     seen = last_seen(x, hidden)
-    whole = model(x, hidden.level, steer, seen, look=hidden.look)
+    whole = model(x, hidden.level, steer, seen, attention_mask=mask)
     cache = model.remember(x[:, :2], hidden.level[:, :2], steer[:2], seen)
     ahead = model(x[:, 2:], hidden.level[:, 2:], steer[2:], seen, cache=cache)
     torch.testing.assert_close(ahead, whole[:, 2:], atol=1e-5, rtol=1e-5)
@@ -52,9 +53,10 @@ def test_the_future_does_not_move_the_past(attention):
     model, steer = flow(attention=attention), condition(5)
     x = torch.randn(2, 5, *SHAPE[:3])
     hidden = hide_future(torch.rand(2, 5), torch.full((2,), 2), torch.ones(2))
-    before = model(x, hidden.level, steer, last_seen(x, hidden), look=hidden.look)
+    mask = hidden.attention_mask
+    before = model(x, hidden.level, steer, last_seen(x, hidden), attention_mask=mask)
     x[:, 3] += 1
-    after = model(x, hidden.level, steer, last_seen(x, hidden), look=hidden.look)
+    after = model(x, hidden.level, steer, last_seen(x, hidden), attention_mask=mask)
     torch.testing.assert_close(after[:, :2], before[:, :2])
     assert (after[:, 2:] - before[:, 2:]).abs().amax((2, 3, 4)).min() > 1e-3
 
