@@ -22,9 +22,9 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 LINKED = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"]
 
 _STEPS = "train.steps=2 train.batch_size=2 train.num_samples=1"
-_PARENT = " ".join(f"encoder.{word}" for word in _STEPS.split())
+_PARENT = " ".join(f"tokenizer.{word}" for word in _STEPS.split())
 _SMALL_ENCODER = "encoder.width=8 encoder.depth=1 encoder.decoder_depth=1"
-_SMALL_PARENT = " ".join(f"encoder.{word}" for word in _SMALL_ENCODER.split())
+_SMALL_PARENT = " ".join(f"tokenizer.{word}" for word in _SMALL_ENCODER.split())
 _SHORT = "data.train_recordings=8 data.test_recordings=8 data.episode_frames=40"
 _FEW = f"{_SHORT} data.size='[32, 32]'"
 _FAST = "train.batch_size=2 train.cache_recordings=4 predictor.depth=1"

@@ -18,7 +18,7 @@ from avenir.world import load
 
 from .test_resume import WORDS, assert_same, weights
 
-TINY = [w.removeprefix("encoder.") for w in WORDS if w.startswith("encoder.")]
+TINY = [w.removeprefix("tokenizer.") for w in WORDS if w.startswith("tokenizer.")]
 RECIPES = Path(__file__).parents[2] / "recipes"
 TEACHER = f"""
 extends = "{RECIPES}/dino.toml"

@@ -75,7 +75,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def one_stage(tmp_path_factory) -> tuple[Recipe, Path]:
     """A recipe of one short stage, and its run."""
-    words = [w.removeprefix("encoder.") for w in WORDS if w.startswith("encoder.")]
+    words = [w.removeprefix("tokenizer.") for w in WORDS if w.startswith("tokenizer.")]
     recipe = load_recipe("recipes/quickstart_tokenizer.toml", words)
     return recipe, train(recipe, tmp_path_factory.mktemp("one_stage"))
 

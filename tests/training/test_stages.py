@@ -20,7 +20,7 @@ from avenir.world import load
 
 from .test_resume import WORDS
 
-TINY = [w.removeprefix("encoder.") for w in WORDS if w.startswith("encoder.")]
+TINY = [w.removeprefix("tokenizer.") for w in WORDS if w.startswith("tokenizer.")]
 
 
 @pytest.fixture(scope="module")
