@@ -19,7 +19,7 @@ from typing import Any
 from avenir.errors import AvenirError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What file systems say that know no locks: there nobody is kept out."""
+"""What file systems say that know no locks: there none is kept out."""
 
 MOST_BYTES = 2**26
 """Of a text that is read at once: far more than any that is written here."""
@@ -236,13 +236,13 @@ def _check_unheld(part: Path, path: Path) -> None:
 
 
 def _is_held(part: Path) -> bool:
-    """Say whether whoever made a part is alive."""
+    """Say whether the process that made a part is alive."""
     if not os.path.lexists(part):
         return False
     try:
         with _opened(part, os.O_RDONLY | os.O_NONBLOCK) as file:
             return not _hold(file)
-    except OSError:  # a link, or what nobody could write
+    except OSError:  # a link, or what could not be written
         return False
 
 

@@ -75,7 +75,7 @@ def imported(module: str) -> Any:
 def working_directory_last() -> Iterator[None]:
     """Look for modules where the command is run as well, within, and after everywhere else.
 
-    At any other time a file that lies there, `pandas.py` say, is nobody's module.
+    At any other time a file that lies there, `pandas.py` say, is no module.
     """
     here = str(Path.cwd())
     sys.path.append(here)

@@ -36,7 +36,7 @@ _ABSENT = {
 _PROJECTIONS = {"enter": "proj_in", "leave": "proj_out"}
 
 _WEIGHTS: dict[str, dict[str, str]] = {
-    "encoder": {**_PROJECTIONS, "foretell": "predictor"},
+    "encoder": {**_PROJECTIONS, "foretell": "predictor", "tally": "code_usage"},
     "predictor": {**_PROJECTIONS, "enter_condition": "proj_condition", "where": "pos_embed"},
     "conditioner": {
         **_PROJECTIONS,

@@ -9,7 +9,7 @@ import torch
 from avenir.device import generator
 from avenir.encoders.fsq import FSQ, FSQConfig
 from avenir.encoders.vq import VQ, VQConfig
-from avenir.nn.quantize import Codebook, FiniteScalar, Tally, perplexity, usage
+from avenir.nn.quantize import Codebook, CodeUsage, FiniteScalar, perplexity, usage
 
 LEVELS = [(3,), (4,), (8, 5, 5, 5), (8, 8, 8), (4, 3, 7)]
 
@@ -155,11 +155,11 @@ def test_usage_and_perplexity_in_closed_form():
     assert [float(perplexity(each)) for each in (even, one, half)] == pytest.approx([8, 1, 4])
 
 
-def test_a_tally_forgets_what_was_long_ago():
-    tally = Tally(4)
+def test_the_use_of_codes_forgets_what_was_long_ago():
+    code_usage = CodeUsage(4)
     for _ in range(200):
-        tally.add(torch.tensor([0, 1]))
-    assert tally.shares.tolist() == [0.5, 0.5, 0, 0]
+        code_usage.add(torch.tensor([0, 1]))
+    assert code_usage.shares.tolist() == [0.5, 0.5, 0, 0]
     for _ in range(200):
-        tally.add(torch.tensor([2, 3]))
-    torch.testing.assert_close(tally.shares, torch.tensor([0, 0, 0.5, 0.5]), atol=1e-3, rtol=0)
+        code_usage.add(torch.tensor([2, 3]))
+    torch.testing.assert_close(code_usage.shares, torch.tensor([0, 0, 0.5, 0.5]), atol=1e-3, rtol=0)

@@ -87,11 +87,11 @@ def test_a_collapsed_codebook_is_told_and_a_sound_one_is_not(kind, recwarn):
     cls = find("encoders", kind)
     encoder = cls(cls.Config.parse(ENCODERS[kind] | SMALL))
     end = Progress(9, 10, generator("end"))
-    encoder.tally.add(torch.arange(60))
+    encoder.code_usage.add(torch.arange(60))
     encoder.after_step(end)
     assert not recwarn.list
     for _ in range(20):
-        encoder.tally.add(torch.tensor([7, 8] * 300))
+        encoder.code_usage.add(torch.tensor([7, 8] * 300))
     encoder.after_step(Progress(7, 10, generator("middle")))
     assert not recwarn.list
     with pytest.warns(UserWarning, match="as much as 2 codes .* of 60: the codebook has collapsed"):

@@ -44,7 +44,7 @@ class Recording:
     signals: str = ""
     """Hash of what was recorded beside its frames; empty where nothing was."""
     task: str = ""
-    """What is done in it, in words; empty where nobody said."""
+    """What is done in it, in words; empty where it is not known."""
 
     @property
     def identity(self) -> str:

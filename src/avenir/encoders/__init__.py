@@ -21,7 +21,7 @@ from avenir.config import Config
 from avenir.errors import AvenirError
 from avenir.losses.reconstruction import PixelWeights, ReconstructionLoss, noised
 from avenir.nn.conv import GroupDecoder, GroupEncoder
-from avenir.nn.quantize import Codebook, FiniteScalar, Tally, perplexity, usage
+from avenir.nn.quantize import Codebook, CodeUsage, FiniteScalar, perplexity, usage
 from avenir.nn.wavelet import WaveletDecoder, WaveletEncoder
 from avenir.shapes import Compression, Latents, Tokens, Video
 
@@ -316,7 +316,7 @@ class DiscreteTokenizer(ConvolutionalTokenizer):
     ) -> None:
         super().__init__(config, weights, channels, encoder)
         self.quantiser, self.vocabulary = quantiser, quantiser.vocabulary
-        self.tally = Tally(quantiser.vocabulary)
+        self.code_usage = CodeUsage(quantiser.vocabulary)
 
     def raw_posterior(self, video: Video) -> Posterior:
         """Encode and quantise."""
@@ -333,14 +333,14 @@ class DiscreteTokenizer(ConvolutionalTokenizer):
 
     def latent_losses(self, posterior: Posterior, progress: Progress) -> dict[str, Tensor]:
         """Watch how many codes are in use lately, and how evenly: shares of the vocabulary."""
-        self.tally.add(self.raw_tokens(posterior.mean.detach()))
-        shares = self.tally.shares
+        self.code_usage.add(self.raw_tokens(posterior.mean.detach()))
+        shares = self.code_usage.shares
         return {"usage": usage(shares), "perplexity": perplexity(shares)}
 
     def after_step(self, progress: Progress) -> None:
         """Warn, half-way and at the end, when nearly all codes lie idle."""
         if is_asked(progress):
-            used, vocabulary = float(perplexity(self.tally.shares)), self.quantiser.vocabulary
+            used, vocabulary = float(perplexity(self.code_usage.shares)), self.quantiser.vocabulary
             if used < COLLAPSED * vocabulary:
                 warnings.warn(
                     f"after {progress.step + 1} steps latents say as much as {used:.0f} codes "

@@ -95,7 +95,7 @@ class LeWM(Encoder):
         return Posterior(rearrange(self.project(frame), "(b t h w) c -> b t c h w", b=b, h=h, w=w))
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """Foretell every next vector, and compare all of them with a normal."""
+        """Predict every next vector, and compare all of them with a normal."""
         assert batch.video is not None
         latents = self.raw_posterior(padded(batch.video, self.compression)).mean
         vectors = rearrange(latents, "b t c h w -> (b h w) t c")

@@ -37,7 +37,7 @@ class RMSNorm(nn.Module):
 class Kept:
     """Keys and values of the tokens so far, in every layer, with room for `most` of them.
 
-    Written in place: it belongs to one prediction, and nobody else may keep it.
+    Written in place: it belongs to one prediction, and nothing else may keep it.
     """
 
     def __init__(self, decoder: "Decoder", batch_size: int, most: int) -> None:

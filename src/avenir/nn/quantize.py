@@ -138,7 +138,7 @@ def looked_up(tokens: Tokens, vectors: Float[Tensor, "v c"]) -> Latents:
     return rearrange(embedding(tokens, vectors), "b t h w c -> b t c h w")
 
 
-class Tally(nn.Module):
+class CodeUsage(nn.Module):
     """Counts which codes were chosen lately: over about ten choices of each code."""
 
     counts: Tensor

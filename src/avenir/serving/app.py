@@ -1,7 +1,7 @@
 """Serves a player to a browser: one page, and frames over a websocket. Knows no worlds.
 
-Whoever connects plays alone, in a playthrough of their own. Only pages of this server may connect,
-and where others than this machine reach it, only whoever knows the token in its address.
+Everyone who connects plays alone, in a playthrough of their own. Only pages of this server may
+connect, and where others than this machine reach it, only those who know the token in its address.
 """
 
 import asyncio
@@ -151,7 +151,7 @@ class Server:
 
 
 def is_local(host: str) -> bool:
-    """Say whether nobody but this machine reaches an address."""
+    """Say whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

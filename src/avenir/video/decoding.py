@@ -125,7 +125,7 @@ class Video:
                     self._last_dts = max(packet.dts, self._last_dts or packet.dts)
                 yield packet
         except av.error.FFmpegError:
-            return  # the frames that are missing now are counted by whoever asked for them
+            return  # the frames that are missing now are counted by the caller
 
     def frames(self, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yield (seconds, frame) from a key frame before `start` to the end of the file."""

@@ -25,7 +25,7 @@ from avenir.video.timing import SLACK_SECONDS
 MAX_READ_BYTES = 2**34
 """A clip above 17 GB is refused: `stream` gives it in pieces."""
 LITTLE_BYTES = 2**26
-"""Up to this many, nobody asks how much memory is free."""
+"""Up to this many, it is not asked how much memory is free."""
 READ_SHARE = 1 / 4
 """Part of the free memory that a clip may take: as floats it is four times as large."""
 
@@ -125,7 +125,7 @@ def decode(
 ) -> tuple[Frames, np.ndarray]:
     """Read as `read` does, and tell (`T C H W`, when each frame was recorded, in seconds).
 
-    Nobody is warned of frames that are missing.
+    No warning is given of frames that are missing.
     """
     with Video(path) as video:
         frames, edges = next(_pieces(video, start_seconds, seconds, fps, size, num_frames=None))
@@ -273,7 +273,7 @@ def _channels_second(pictures: np.ndarray) -> Frames:
 def _room(
     video: Video, needed: int, useful: int, shape: tuple[int, ...], held: np.ndarray | None
 ) -> np.ndarray:
-    """Make room for frames, after those held already; pages nobody touches cost nothing.
+    """Make room for frames, after those held already; pages that are not touched cost nothing.
 
     At first `useful` many are expected, and are refused when there is no memory for them. It comes
     from torch: numpy asks for huge pages, which the system may take seconds to find.

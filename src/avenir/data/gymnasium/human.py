@@ -27,7 +27,7 @@ _MOST_PIXELS = (720, 1280)
 
 
 class Human:
-    """A policy that asks whoever sits at the keyboard; one window serves all episodes.
+    """A policy that asks the person at the keyboard; one window serves all episodes.
 
     `num_frames` frames are an episode and `fps` go by in a second. Raises AvenirError when actions
     are on no keys.

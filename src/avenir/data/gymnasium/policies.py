@@ -72,7 +72,7 @@ SCRIPTED: dict[str, Policy] = {"CarRacing-v3": racing}
 
 
 def policy_named(name: str, environment: str) -> Policy:
-    """Find a policy that nobody has to be there for: random, scripted, or `module:function`.
+    """Find a policy that needs no person: random, scripted, or `module:function`.
 
     Raises AvenirError for one that is not there, and for an environment we have no script for.
     """

@@ -1,8 +1,8 @@
 """Which frame of a video belongs to which row of a table, and when each row was recorded.
 
 A data set means row k of an episode to be the frame nearest to `from_timestamp + timestamp[k]`.
-Rates and starts in files are often a little off, and the frame beside the right one is noticed by
-nobody: a join is kept only where it can be no other. Knows numbers only, no files.
+Rates and starts in files are often a little off, and the frame beside the right one is not noticed:
+a join is kept only where it can be no other. Knows numbers only, no files.
 """
 
 from collections.abc import Sequence

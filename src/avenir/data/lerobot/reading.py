@@ -90,7 +90,7 @@ class _Listed(BaseModel):
 
     @property
     def task(self) -> str:
-        """What is done in it, in words; empty where nobody said."""
+        """What is done in it, in words; empty where it is not known."""
         tasks = [self.tasks] if isinstance(self.tasks, str) else self.tasks
         named = [task for task in tasks if isinstance(task, str)] if isinstance(tasks, list) else []
         return "; ".join(dict.fromkeys(named))
@@ -125,7 +125,7 @@ class Episode:
     start_seconds: float
     """Where the episode begins in the video file."""
     task: str = ""
-    """What is done in it, in words; empty where nobody said."""
+    """What is done in it, in words; empty where it is not known."""
 
     @property
     def name(self) -> str:

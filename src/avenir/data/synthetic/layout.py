@@ -74,7 +74,7 @@ class Layout:
     oncoming: NDArray[np.bool_]
     """`b lanes`: whether the lane drives towards the viewer."""
     lane_speed: Array
-    """`b lanes`; one speed per lane, so that nobody drives into the one ahead."""
+    """`b lanes`; one speed per lane, so that none drives into the one ahead."""
     lane: Index
     """`b vehicles`"""
     start: Array

@@ -2,7 +2,7 @@
 
 A visitor crosses from one side to the other, above everything else, at its own time: it belongs to
 the picture and not to the road, so nothing that drives knows of it, and no label shows it. Some
-pairs of kind and colour can be kept from training: whoever paints those from a caption has
+pairs of kind and colour can be kept from training: a world that paints those from a caption has
 understood its words one by one.
 """
 

@@ -80,8 +80,8 @@ def measure_novel_views(
 ) -> tuple[NovelViews, ViewPictures] | None:
     """Hide and imagine every view in turn.
 
-    None for worlds of one view, for predictors that were not taught to, and where nobody knows the
-    geometry of the cameras.
+    None for worlds of one view, for predictors that were not taught to, and where the source does
+    not know the geometry of the cameras.
     """
     known = held_out.source.knows_geometry
     if not known or world.predictor is None or not world.predictor.inpaints:
