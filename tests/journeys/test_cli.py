@@ -224,3 +224,9 @@ def test_a_prediction_is_written(tmp_path, tiny_run, film):
     assert result.returncode == 0, result.stderr
     assert "0.50 s observed, then 0.70 s imagined" in result.stderr
     assert future.stat().st_size > 0
+
+
+def test_the_package_runs_as_the_command_does():
+    command = [sys.executable, "-m", "avenir", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "avenir" in shown and "train" in shown
