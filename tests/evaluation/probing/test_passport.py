@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from avenir.card import Card
 from avenir.cli.passport import passport
 from avenir.clip import to_frames
+from avenir.console import silent
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.errors import AvenirError
 from avenir.evaluation.probing.passport import Bench, Clips, measure_passports
@@ -161,17 +162,16 @@ def test_a_teacher_may_not_judge_what_it_taught(tiny_run):
 def test_actions_that_are_not_all_known_are_left_out(source, monkeypatch):
     source.signals = {"actions": Signal(role="action", size=1)}
     windows = source.spread("test", 6, 3)
-    quiet = silent  # noqa: E731
-    assert Clips.read(source, windows, quiet).actions is not None
+    assert Clips.read(source, windows, silent).actions is not None
     read = source.read
 
-    def silent(windows):
+    def with_a_gap(windows):
         batch = read(windows)
         batch.signals["actions"][0, 2] = torch.nan
         return batch
 
-    monkeypatch.setattr(source, "read", silent)
-    assert Clips.read(source, windows, quiet).actions is None
+    monkeypatch.setattr(source, "read", with_a_gap)
+    assert Clips.read(source, windows, silent).actions is None
 
 
 def test_the_verb_writes_the_table_of_several_runs(tiny_run, tmp_path):

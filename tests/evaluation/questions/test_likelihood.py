@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from avenir.card import Card
+from avenir.console import silent
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.evaluation.held_out import HeldOut
 from avenir.evaluation.questions.likelihood import measure_likelihood

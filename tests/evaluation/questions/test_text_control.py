@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from avenir.clip import to_frames, to_video
+from avenir.console import silent
 from avenir.data.synthetic import Synthetic, SyntheticConfig
 from avenir.data.synthetic.visitors import COLOURS, Visit, Visitor, fly_over
 from avenir.evaluation.held_out import HeldOut
